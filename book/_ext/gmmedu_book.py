@@ -1,0 +1,45 @@
+"""What the build of this book needs beyond Jupyter Book: outputs that are never stale.
+
+jupyter-cache knows a notebook by its own code cells, and Sphinx by its own text, so both would
+keep a figure that an older `gmmedu` drew, and Sphinx forgets on its second run that the first one
+warned. Here the cache is named after everything an output depends on, and a build that warned
+leaves nothing behind to be believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fingerprint(root: Path = ROOT) -> str:
+    """Twelve digits that change with the package, its data, the pinned set or the device."""
+    digest = hashlib.sha256(os.environ.get("GMMEDU_DEVICE", "").encode())
+    for path in [root / "constraints.txt", *sorted((root / "gmmedu").rglob("*"))]:
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def name_cache(app: Sphinx, config: Config) -> None:
+    """A cache of its own for each state of the code; a new name also makes Sphinx read anew."""
+    cache = Path(app.outdir).parent / ".jupyter_cache" / fingerprint()
+    config.nb_execution_cache_path = str(cache)
+
+
+def forget_warnings(app: Sphinx, failure: Exception | None) -> None:
+    """Read every page again next time when this time one of them warned."""
+    if app._warncount or failure:
+        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", name_cache)
+    app.connect("build-finished", forget_warnings)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
