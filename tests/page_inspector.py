@@ -1,0 +1,315 @@
+"""Loads built pages in a real browser and reports what a reader would trip over.
+
+`Inspector.inspect` visits one page and returns a `Finding` for each console error, request that
+leaves the machine, missing file, picture without a meaningful alternative text, formula that is
+not rendered, dead internal link, missing search field, and sideways scrolling on a phone.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Playwright,
+    Response,
+    Route,
+    sync_playwright,
+)
+from playwright.sync_api import Error as PlaywrightError
+
+PHONE_WIDTH = 390
+SCHEMES = ("light", "dark")
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+)
+HOW_TO_INSTALL = (
+    "no Chromium on this machine, and the pages are checked in a real browser: install one with "
+    f"`apt-get install chromium` (Debian) or `{sys.executable} -m playwright install chromium`"
+)
+
+WAIT_FOR_MATH = """async () => {
+  if (!document.querySelector('.math')) return;
+  const until = performance.now() + 20000;
+  while (!window.MathJax?.startup?.promise && performance.now() < until)
+    await new Promise(done => setTimeout(done, 20));
+  await window.MathJax?.startup?.promise;
+}"""
+
+FORMULAS = r"""() => {
+  const found = [];
+  const short = text => text.trim().replace(/\s+/g, ' ').slice(0, 80);
+  for (const math of document.querySelectorAll('.math'))
+    if (!math.querySelector('mjx-container'))
+      found.push('not rendered: ' + short(math.textContent));
+  const errors = 'mjx-merror, [data-mjx-error], mjx-container [style*="color: red"]';
+  for (const error of document.querySelectorAll(errors))
+    found.push('in error: ' + short(error.dataset.mjxError || error.textContent
+                                    || error.closest('mjx-container').textContent));
+  const article = document.querySelector('article') || document.body;
+  const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+  const raw = /\$\$|\\\(|\\\[|\\begin\{|\$[^$]*\\[a-zA-Z]+[^$]*\$/;
+  for (let node; (node = walker.nextNode());)
+    if (raw.test(node.data) && !node.parentElement.closest(
+        'code, pre, script, style, textarea, mjx-container, .math'))
+      found.push('left as text: ' + short(node.data));
+  return found;
+}"""
+
+PICTURES = r"""() => {
+  const article = document.querySelector('article') || document.body;
+  const found = [];
+  const name = image => image.getAttribute('src').split('/').pop().slice(0, 60);
+  for (const image of article.querySelectorAll('img')) {
+    if (image.closest('[role=presentation], [aria-hidden=true]')) continue;
+    const alt = (image.getAttribute('alt') || '').trim();
+    const words = alt.split(/\s+/).filter(word => /[a-zA-Z]{2}/.test(word));
+    if (!alt) found.push(name(image) + ': no alternative text');
+    else if (/\.(png|svg|jpe?g|gif)$/i.test(alt) || words.length < 3)
+      found.push(name(image) + ': the alternative text says nothing: ' + alt);
+  }
+  for (const drawing of article.querySelectorAll('svg')) {
+    if (drawing.closest('[aria-hidden=true], button, a, summary, mjx-container, svg svg')) continue;
+    const label = drawing.getAttribute('aria-label') || drawing.getAttribute('aria-labelledby')
+      || drawing.querySelector(':scope > title')?.textContent;
+    if (!label) found.push('svg drawing: no accessible name');
+  }
+  return found;
+}"""
+
+LINKS = """() => [...document.querySelectorAll('a[href]')]
+  .filter(link => !link.closest('mjx-container')).map(link => link.href)"""
+
+# The theme keeps one more field in a dialog that its button opens: count what is to be seen.
+SEARCH_FIELDS = """() => [...document.querySelectorAll('.search-button__button, input[name=q]')]
+  .filter(way => way.checkVisibility({visibilityProperty: true})).length"""
+
+SIDEWAYS = """() => {
+  const found = [], width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > width + 1)
+    found.push(`the page is ${document.documentElement.scrollWidth} px wide, the screen ${width}`);
+  const scrolls = element => {
+    for (let up = element.parentElement; up && up !== document.body; up = up.parentElement)
+      if (/auto|scroll/.test(getComputedStyle(up).overflowX)
+          && up.getBoundingClientRect().right <= width + 1) return true;
+    return false;
+  };
+  const article = document.querySelector('article') || document.body;
+  for (const element of article.querySelectorAll('*')) {
+    if (found.length > 3 || element.closest('mjx-assistive-mml, script, style')) continue;
+    const box = element.getBoundingClientRect();
+    if (box.width && box.right > width + 1 && !scrolls(element))
+      found.push(`<${element.tagName.toLowerCase()} class="${element.getAttribute('class') || ''}">`
+                 + ` reaches ${Math.round(box.right)} px of ${width}`);
+  }
+  return found;
+}"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong on one page, and in which view it was seen."""
+
+    page: str
+    view: str
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.page} ({self.view}): {self.kind}: {self.detail}"
+
+
+class _Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if value and (key == "id" or (key == "name" and tag == "a")):
+                self.names.add(value)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(site: Path) -> Iterator[str]:
+    """Serve a folder on a free port of the loopback address; gives the address, slash included."""
+    handler = functools.partial(_Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def chromium_on_this_machine(playwright: Playwright) -> str:
+    """The first Chromium on the path, in a usual place, or of playwright's own.
+
+    Raises RuntimeError, saying how to install one, where there is none.
+    """
+    on_path = [shutil.which(name) for name in NAMES]
+    for place in (*on_path, *PLACES, playwright.chromium.executable_path):
+        if place and Path(place).is_file():
+            return place
+    raise RuntimeError(HOW_TO_INSTALL)
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    with sync_playwright() as playwright:
+        executable = chromium_on_this_machine(playwright)
+        # Chromium refuses its sandbox to root, and container hosts often forbid it to others.
+        confined = ["--no-sandbox"] if sys.platform == "linux" else []
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS + confined)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Inspector:
+    """Visits the pages of one site, served at `home` from the folder `site`."""
+
+    def __init__(self, browser: Browser, site: Path, home: str, *, search_fields: int = 1) -> None:
+        self.site, self.home, self.search_fields = site, home, search_fields
+        self._contexts: dict[str, BrowserContext] = {
+            scheme: browser.new_context(
+                viewport={"width": 1280, "height": 900},
+                color_scheme="dark" if scheme == "dark" else "light",
+            )
+            for scheme in SCHEMES
+        }
+        self._anchors: dict[Path, set[str]] = {}
+
+    def close(self) -> None:
+        for context in self._contexts.values():
+            context.close()
+
+    def context(self, scheme: str) -> BrowserContext:
+        return self._contexts[scheme]
+
+    def inspect(self, name: str, schemes: tuple[str, ...] = SCHEMES) -> list[Finding]:
+        """What is wrong with the page `name`, a path below the site, in each color scheme."""
+        return [finding for scheme in schemes for finding in self._visit(name, scheme)]
+
+    def _visit(self, name: str, scheme: str) -> list[Finding]:
+        findings: list[Finding] = []
+
+        def report(kind: str, *details: str, view: str = scheme) -> None:
+            findings.extend(Finding(name, view, kind, detail) for detail in details)
+
+        def gate(route: Route) -> None:
+            if route.request.url.startswith((self.home, "data:", "blob:")):
+                route.continue_()
+            else:
+                report("outside request", route.request.url)
+                route.abort()
+
+        def heard(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                report("console error", message.text)
+
+        def answered(response: Response) -> None:
+            if response.status >= 400:
+                report("missing file", f"{response.status} {response.url}")
+
+        page = self.context(scheme).new_page()
+        try:
+            page.route("**/*", gate)
+            page.on("console", heard)
+            page.on("pageerror", lambda error: report("console error", f"uncaught {error}"))
+            page.on("response", answered)
+            page.on("websocket", lambda socket: report("outside request", socket.url))
+            page.goto(self.home + name, wait_until="load")
+            try:
+                page.evaluate(WAIT_FOR_MATH)
+            except PlaywrightError as error:
+                report("formula", f"MathJax failed: {error}")
+            report("formula", *page.evaluate(FORMULAS))
+            report("picture", *page.evaluate(PICTURES))
+            report("dead link", *self._dead_links(page.evaluate(LINKS)))
+            fields = page.evaluate(SEARCH_FIELDS)
+            if fields != self.search_fields:
+                report("search field", f"{fields} to be seen")
+            page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
+            report("sideways", *page.evaluate(SIDEWAYS), view=f"{scheme}, {PHONE_WIDTH} px")
+            page.wait_for_load_state("networkidle")
+        finally:
+            page.close()
+        return findings
+
+    def _dead_links(self, links: list[str]) -> list[str]:
+        return [link for link in dict.fromkeys(links) if not self._leads_somewhere(link)]
+
+    def _leads_somewhere(self, link: str) -> bool:
+        if link.startswith("file:"):
+            return False
+        if not link.startswith(self.home):
+            return True  # another site: not ours to check, and not reachable from here
+        parts = urlsplit(link)
+        target = self.site / unquote(parts.path).lstrip("/")
+        if target.is_dir():
+            target /= "index.html"
+        if not target.is_file():
+            return False
+        anchor = unquote(parts.fragment)
+        return not anchor or target.suffix != ".html" or anchor in self._anchors_of(target)
+
+    def _anchors_of(self, page: Path) -> set[str]:
+        if page not in self._anchors:
+            parser = _Anchors()
+            parser.feed(page.read_text(encoding="utf-8"))
+            self._anchors[page] = parser.names
+        return self._anchors[page]
+
+
+def pages_of(site: Path) -> list[str]:
+    """Every built page, but for the ones that only lead to another."""
+    pages = []
+    for path in sorted(site.rglob("*.html")):
+        name = path.relative_to(site).as_posix()
+        text = path.read_text(encoding="utf-8")
+        if "_static" not in path.relative_to(site).parts and not re.search(
+            r"<meta http-equiv=.refresh", text[:2000], re.IGNORECASE
+        ):
+            pages.append(name)
+    return pages
+
+
+def environment_for_a_build() -> dict[str, str]:
+    """The environment of a build that uses the kernel of this interpreter."""
+    return {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONIOENCODING": "utf-8"}

@@ -1,0 +1,187 @@
+"""The book builds without a warning, and a reader's browser has nothing to complain of."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import Mock
+
+import page_inspector
+import pytest
+from page_inspector import Inspector, environment_for_a_build, pages_of, running_browser, served
+from playwright.sync_api import Browser
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The book, built the way `make book` builds it, every page written anew."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = Path(sys.executable).with_name("jupyter-book")
+    build = subprocess.run(
+        [command, "build", ".", "-n", "-W", "--keep-going"],
+        cwd=ROOT,
+        env=environment_for_a_build(),
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, f"the strict build failed:\n{build.stdout}\n{build.stderr}"
+    return SITE
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def inspector(browser: Browser, site: Path) -> Iterator[Inspector]:
+    with served(site) as home:
+        inspector = Inspector(browser, site, home)
+        yield inspector
+        inspector.close()
+
+
+def test_every_page_of_the_contents_is_built(site: Path) -> None:
+    built = set(pages_of(site))
+    sources = [line.split()[-1] for line in (ROOT / "_toc.yml").read_text().splitlines()]
+    expected = {f"{name}.html" for name in sources if name.startswith("book/")}
+    assert expected | {"genindex.html", "search.html"} <= built
+
+
+def test_every_page_is_sound_in_a_browser(inspector: Inspector, site: Path) -> None:
+    findings = [finding for name in pages_of(site) for finding in inspector.inspect(name)]
+    assert not findings, "\n" + "\n".join(map(str, findings))
+
+
+def test_the_root_leads_to_the_first_page(inspector: Inspector) -> None:
+    page = inspector.context("light").new_page()
+    page.goto(inspector.home)
+    page.wait_for_url(inspector.home + "book/index.html")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", page_inspector.SCHEMES)
+def test_the_pages_follow_the_color_scheme(inspector: Inspector, scheme: str) -> None:
+    page = inspector.context(scheme).new_page()
+    page.goto(inspector.home + "book/index.html")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red = int(background.split("(")[1].split(",")[0])
+    assert (red > 200) == (scheme == "light"), background
+    page.close()
+
+
+def test_a_search_finds_pages(inspector: Inspector, site: Path) -> None:
+    page = inspector.context("light").new_page()
+    page.goto(inspector.home + "book/index.html")
+    page.keyboard.press("Control+k")
+    page.locator("input[name=q]").fill("responsibilities")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=responsibilities")
+    results = page.locator("#search-results li a")
+    results.first.wait_for(timeout=10_000)
+    found = [link.get_attribute("href") or "" for link in results.all()]
+    page.close()
+    assert found
+    for link in found:
+        assert (site / link.split("?")[0].split("#")[0]).is_file(), link
+
+
+def test_each_notebook_can_be_launched_and_downloaded(site: Path) -> None:
+    for notebook in sorted((ROOT / "book").glob("*.ipynb")):
+        text = (site / "book" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert (
+            f"colab.research.google.com/github/gmmedu/gmmedu/blob/main/book/{notebook.name}" in text
+        )
+        assert f"urlpath=lab/tree/book/{notebook.name}" in text
+        assert f"../_sources/book/{notebook.name}" in text
+        assert (site / "_sources" / "book" / notebook.name).is_file()
+
+
+def test_a_shared_link_shows_title_summary_and_picture(site: Path) -> None:
+    for name in pages_of(site):
+        if name.startswith("book/"):
+            text = (site / name).read_text(encoding="utf-8")
+            for field in ("og:title", "og:description", "og:url", "og:image", "og:image:alt"):
+                assert f'property="{field}"' in text, f"{name}: {field}"
+    assert (site / "_static" / "social.png").read_bytes().startswith(b"\x89PNG")
+
+
+# The detectors, each shown a page that has the fault and one that has not.
+
+KINDS = (
+    "console error",
+    "outside request",
+    "missing file",
+    "picture",
+    "formula",
+    "dead link",
+    "sideways",
+    "search field",
+)
+SOUND = """<!doctype html><html lang="en"><head><meta name="viewport" content="width=device-width">
+<title>page</title><link rel="icon" href="data:,"></head><body><article>
+<h1 id="top">A page</h1>{}</article></body></html>"""
+MATHJAX = "<script>MathJax = {startup: {promise: Promise.resolve()}}</script>"  # done, it says
+DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+BAD = {
+    "console error": "<script>console.error('a complaint')</script>",
+    "console error from an exception": "<script>throw new Error('a bug')</script>",
+    "outside request": "<img src='https://example.org/x.png' alt='A dot far away'>",
+    "outside request by a script": "<script>fetch('https://example.org').catch(_ => 0)</script>",
+    "missing file": "<script src='nowhere.js'></script>",
+    "picture": f"<img src='{DOT}'>",
+    "picture named by its file": f"<img src='{DOT}' alt='a.png'>",
+    "picture drawn in place": "<svg width='9' height='9'><circle r='3'/></svg>",
+    "formula": rf"<span class='math'>\(x\)</span>{MATHJAX}",
+    "formula left as text": "<p>so $$x^2$$ follows</p>",
+    "formula left as inline text": r"<p>so $\mu$ follows</p>",
+    "formula in error": "<mjx-container><mjx-merror>Undefined</mjx-merror></mjx-container>",
+    "dead link": "<a href='gone.html'>gone</a>",
+    "dead link to an anchor": "<a href='#bottom'>down</a>",
+    "dead link to a disk": "<a href='file:///a/page.html'>my disk</a>",
+    "sideways": "<div style='width: 700px'>wide</div>",
+    "sideways but cut off": """<style>html {overflow-x: hidden}</style>
+      <div style='width: 700px'>wide</div>""",
+    "search field": "<input name='q'>",
+}
+GOOD = rf"""<a href='#top'>up</a> <a href='page.html#top'>here</a> <code>$$x$$</code> $5 and $6
+<img src='{DOT}' alt='A single transparent dot'>
+<svg role='img' aria-label='A circle' width='9' height='9'><circle r='3'/></svg>
+<span class='math'><mjx-container>x</mjx-container></span>{MATHJAX}
+<div style='overflow-x: auto'><div style='width: 700px'>scrolls inside itself</div></div>"""
+
+
+def _findings(browser: Browser, folder: Path, body: str) -> set[str]:
+    (folder / "page.html").write_text(SOUND.replace("{}", body), encoding="utf-8")
+    with served(folder) as home:
+        inspector = Inspector(browser, folder, home, search_fields=0)
+        found = inspector.inspect("page.html", schemes=("light",))
+        inspector.close()
+    return {finding.kind for finding in found}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_the_inspector_sees(browser: Browser, tmp_path: Path, fault: str) -> None:
+    kind = next(kind for kind in KINDS if fault.startswith(kind))
+    assert kind in _findings(browser, tmp_path, BAD[fault])
+
+
+def test_the_inspector_is_content_with_a_sound_page(browser: Browser, tmp_path: Path) -> None:
+    assert _findings(browser, tmp_path, GOOD) == set()
+
+
+def test_a_machine_without_chromium_is_told_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page_inspector, "NAMES", ())
+    monkeypatch.setattr(page_inspector, "PLACES", ())
+    bare = Mock(chromium=Mock(executable_path="/nowhere/chrome"))
+    with pytest.raises(RuntimeError, match="playwright install chromium"):
+        page_inspector.chromium_on_this_machine(bare)
