@@ -12,7 +12,7 @@ endif
 # The kernel of this environment, not one that the user installed elsewhere under the same name.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help book test lab serve bench lock clean distclean
+.PHONY: help book test lab serve bench lock pictures clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lock: ## renew constraints.txt (needs uv)
 	uv pip compile --quiet --upgrade pyproject.toml -o constraints.txt
 	sed -i.bak -E '/^(cuda|nvidia|triton)[a-z0-9-]*==/d' constraints.txt
 	rm constraints.txt.bak
+
+pictures: $(VENV)/.installed ## draw the pictures of the README and of shared links again
+	$(BIN)/python book/_ext/draw_pictures.py
 
 clean: ## remove what was built
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache
