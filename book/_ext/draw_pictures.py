@@ -6,7 +6,6 @@ components, ellipses at 50 % and 95 % of each component's mass.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import matplotlib
@@ -16,73 +15,49 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import Ellipse
+from torch import Tensor
 
 import gmmedu
+import gmmedu.plot
 
 STATIC = Path(__file__).resolve().parents[1] / "_static"
-COLORS = ("#0072B2", "#D55E00")
-GREY = "#808080"  # readable on white and on black alike
+INK, MUTED = "#1f2937", "#57606a"
 
 
-def fitted() -> tuple[torch.Tensor, gmmedu.GaussianMixture]:
-    """The data and the mixture that EM reaches from k-means++."""
+def fitted() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """The data, and the weights, means and covariances of EM, the short eruptions first."""
     x = gmmedu.load_old_faithful()
     model = gmmedu.GmmFull(num_components=2, num_dims=2, dtype=x.dtype)
     generator = torch.Generator().manual_seed(0)
     gmmedu.initialize(model, x, method="kmeans++", generator=generator)
     gmmedu.fit_em(model, x, num_iterations=200, tolerance=1e-10)
-    return x, model
+    order = model.means.detach()[:, 0].argsort()
+    return x, (model.weights[order], model.means[order], model.covariances[order])
 
 
-def draw(axes: Axes, x: torch.Tensor, model: gmmedu.GaussianMixture) -> None:
-    with torch.no_grad():
-        means, covariances = model.means.detach(), model.covariances.detach()
-        order = means[:, 0].argsort().tolist()  # short eruptions first, and blue
-    axes.scatter(x[:, 0], x[:, 1], s=14, color=GREY, alpha=0.6, linewidths=0)
-    for color, k in zip(COLORS, order, strict=True):
-        variances, directions = torch.linalg.eigh(covariances[k])
-        angle = math.degrees(math.atan2(float(directions[1, 1]), float(directions[0, 1])))
-        for mass, alpha in ((0.95, 0.13), (0.5, 0.30)):
-            # In two dimensions the mass within radius r is 1 - exp(-r^2 / 2).
-            radius = math.sqrt(-2 * math.log1p(-mass))
-            minor, major = (2 * radius * variances.sqrt()).tolist()
-            center = means[k].tolist()
-            axes.add_patch(Ellipse(center, major, minor, angle=angle, color=color, alpha=alpha))
-            axes.add_patch(
-                Ellipse(center, major, minor, angle=angle, fill=False, edgecolor=color, lw=1.8)
-            )
-    axes.set_xlabel("duration of the eruption (minutes)", color=GREY)
-    axes.set_ylabel("waiting time to the next (minutes)", color=GREY)
-    axes.tick_params(colors=GREY)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GREY)
+def draw(ax: Axes, x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> None:
+    gmmedu.plot.scatter(x, ax)
+    gmmedu.plot.ellipses(components, ax, means=False)
+    ax.set(xlabel="duration of the eruption (minutes)", ylabel="waiting time to the next (minutes)")
 
 
 def main() -> None:
-    x, model = fitted()
-    # The same bytes on every run: no date, no random identifiers.
-    plt.rcParams.update({"font.size": 13, "svg.hashsalt": "gmmedu"})
+    x, components = fitted()
+    gmmedu.plot.use_style()
+    # Letters as paths, for readers without the font, and the same bytes on every run.
+    plt.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "gmmedu", "savefig.dpi": 100})
 
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    draw(axes, x, model)
-    figure.savefig(STATIC / "old-faithful.svg", transparent=True, metadata={"Date": None})
+    figure, ax = plt.subplots(figsize=(8, 4.6))
+    draw(ax, x, components)
+    figure.savefig(STATIC / "old-faithful.svg", metadata={"Date": None})
 
-    figure = plt.figure(figsize=(12, 6.3), dpi=100)
-    figure.text(0.05, 0.76, "gmmedu", fontsize=46, fontweight="bold", color="#1f2937")
-    figure.text(
-        0.05,
-        0.42,
-        "Gaussian mixture\nmodels from the\nground up",
-        fontsize=29,
-        color="#1f2937",
-        linespacing=1.35,
-    )
-    figure.text(
-        0.05, 0.20, "A book of notebooks, and the\ntorch package it derives", color="#57606a"
-    )
-    draw(figure.add_axes((0.46, 0.14, 0.50, 0.78)), x, model)
+    figure = plt.figure(figsize=(12, 6.3), layout="none")
+    words = "Gaussian mixture\nmodels from the\nground up"
+    figure.text(0.05, 0.76, "gmmedu", fontsize=46, fontweight="bold", color=INK)
+    figure.text(0.05, 0.42, words, fontsize=29, color=INK, linespacing=1.35)
+    words = "A book of notebooks, and the\ntorch package it derives"
+    figure.text(0.05, 0.20, words, fontsize=14, color=MUTED)
+    draw(figure.add_axes((0.46, 0.14, 0.50, 0.78)), x, components)
     figure.savefig(STATIC / "social.png", facecolor="white", metadata={"Software": None})
 
 
