@@ -1,0 +1,87 @@
+"""Expectation-maximization, derived in chapter 06."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gmmedu.families import NO_PSEUDO, Family, Pseudo
+from gmmedu.fitting import Callback, Fit, FitResult
+from gmmedu.mixture import GaussianMixture
+from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
+from gmmedu.statistics import State, Statistics, collect
+
+
+@torch.no_grad()
+def fit_em(
+    model: GaussianMixture,
+    x: Tensor,
+    num_iterations: int = 200,
+    tolerance: float = 1e-8,
+    *,
+    mitigation: Mitigation | None = DEFAULT_MITIGATION,
+    sample_weight: Tensor | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    snapshot_every: int = 0,
+    generator: torch.Generator | None = None,
+) -> FitResult:
+    """Fit a mixture by EM, from whatever state it is in (eq-em).
+
+    Args:
+        model: any mixture of this package; it is changed in place.
+        x: data, (N, D), finite, at least as many points as components.
+        num_iterations: the most iterations.
+        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration.
+        mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
+        sample_weight: (N,), not negative; a point of weight 2 counts as two points.
+        callback: called with (model, iteration, nll); a true return value stops the fit.
+        progress: show a progress bar.
+        snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
+        generator: a CPU generator, for ``Reset``.
+
+    Returns the record; history and NLL are those of the parameters, never of the step before.
+    Raises ``SingularityError`` when a component collapses and mitigation is None, ``ValueError``
+    or ``TypeError`` for bad input. The model then keeps the last good parameters.
+    Source: Dempster, Laird and Rubin (1977).
+    """
+    fit = Fit(
+        model,
+        x,
+        num_iterations,
+        tolerance=tolerance,
+        mitigation=mitigation,
+        sample_weight=sample_weight,
+        callback=callback,
+        progress=progress,
+        snapshot_every=snapshot_every,
+        generator=generator,
+    )
+    state = fit.state
+    while True:
+        statistics = collect(fit.points, fit.family, state)
+        if fit.record(statistics, state):
+            return fit.finish()
+        state = fit.mend(*m_step(statistics, fit.family, state, fit.floor, fit.pseudo))
+
+
+def m_step(
+    statistics: Statistics,
+    family: Family,
+    state: State,
+    floor: float = 0.0,
+    pseudo: Pseudo = NO_PSEUDO,
+) -> tuple[State, Tensor]:
+    """The parameters that maximize EM's surrogate, given statistics counted at ``state``.
+
+    Weights are N_k / N (eq-m-step-weights), means move by L_k times the mean whitened residual
+    (eq-m-step-means), covariances as the family has it. Returns the new state and which
+    covariances (K or 1,) were raised to ``floor``.
+    """
+    counts = statistics.counts
+    tiny = torch.finfo(counts.dtype).tiny
+    log_weights = (counts / counts.sum()).clamp_min(tiny).log()
+    mean_residuals = statistics.first / counts.clamp_min(tiny).unsqueeze(-1)
+    means = state.means + family.shift(state.theta, mean_residuals)
+    theta, singular = family.m_step(statistics, state.theta, floor, pseudo)
+    return State(log_weights, means, theta), singular

@@ -1,0 +1,246 @@
+"""What both fitters share: checks at the door, units, the record of a fit, and its safe end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmmedu import checks
+from gmmedu.families import NO_PSEUDO
+from gmmedu.mixture import GaussianMixture
+from gmmedu.singularities import Mitigation, SingularityError, resolution
+from gmmedu.statistics import State, Statistics
+from gmmedu.units import Units
+
+#: Called with the model, the iteration and the NLL; a true return value stops the fit.
+Callback = Callable[[GaussianMixture, int, float], Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a mitigation did: at which iteration, to which component (None: to the covariance
+    that all share), and what ("clamped" or "reset")."""
+
+    iteration: int
+    component: int | None
+    action: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The parameters after an iteration, on the CPU: weights (K,), means (K, D), covariances."""
+
+    iteration: int
+    nll: float
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The record of a fit.
+
+    nll: mean NLL of the returned parameters, in nats; history: the NLL after 0, 1, ... iterations,
+    float64 (T + 1,); elapsed: seconds since the start at the same moments; converged: whether the
+    NLL changed by less than the tolerance; num_iterations: T; seconds: the whole fit; events: what
+    the mitigation did; snapshots: parameters along the way.
+    """
+
+    nll: float
+    history: Tensor
+    elapsed: Tensor
+    converged: bool
+    num_iterations: int
+    seconds: float
+    events: list[Event]
+    snapshots: list[Snapshot]
+
+
+class Fit:
+    """One run of a fitter on one model: both loop over a pass, ``record``, a step, ``mend``."""
+
+    def __init__(
+        self,
+        model: GaussianMixture,
+        x: Tensor,
+        num_iterations: int,
+        *,
+        tolerance: float,
+        mitigation: Mitigation | None,
+        sample_weight: Tensor | None,
+        callback: Callback | None,
+        progress: bool,
+        snapshot_every: int,
+        generator: torch.Generator | None,
+    ) -> None:
+        if not isinstance(model, GaussianMixture):
+            raise TypeError(f"model must be a gmmedu mixture, got {type(model).__name__}")
+        if model.means.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"model must be float32 or float64 to be fitted, got {model.means.dtype}; "
+                "convert it with model.float()"
+            )
+        checks.check_points(
+            x, model.num_dims, device=model.means.device, minimum=model.num_components
+        )
+        if sample_weight is not None:
+            checks.check_weights(sample_weight, (len(x),), "sample_weight")
+            if sample_weight.device != x.device:
+                raise ValueError(
+                    f"sample_weight is on {sample_weight.device} and x on {x.device}; "
+                    "move one of them"
+                )
+        if mitigation is not None and not hasattr(mitigation, "mend"):
+            raise TypeError(
+                f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
+            )
+        self.num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
+        self.tolerance = checks.check_number(tolerance, "tolerance", inclusive=True)
+        self.snapshot_every = checks.check_count(snapshot_every, "snapshot_every", minimum=0)
+        self.generator = checks.check_generator(generator)
+        self.model, self.family = model, model.family
+        self.callback, self.mitigation = callback, mitigation
+        dtype = model.means.dtype
+        self.units = Units.of(x, self.family.per_dimension)
+        self.points = self.units.points(x, sample_weight, dtype)
+        self.offset = self.units.log_volume
+        self.floor = resolution(dtype) if mitigation is None else mitigation.floor(dtype)
+        shape = (model.num_components, model.num_dims)
+        self.pseudo = NO_PSEUDO if mitigation is None else mitigation.pseudo(*shape)
+        self.state = self.units.enter(model.state(), self.family)
+        self._history: list[float] = []
+        self._elapsed: list[float] = []
+        self._objective = float("inf")
+        self._events: list[Event] = []
+        self._snapshots: list[Snapshot] = []
+        self._clamped: set[int | None] = set()
+        self._good: State | None = None
+        self._converged = False
+        self._bar = _progress_bar(num_iterations) if progress else None
+        self._start = time.perf_counter()
+
+    def record(self, statistics: Statistics, state: State) -> bool:
+        """Note the NLL of ``state``, which ``statistics`` were counted at; true when done."""
+        iteration = len(self._history)
+        log_likelihood = float(statistics.log_likelihood)
+        nll = self.offset - log_likelihood / self.points.total
+        if not abs(nll) < float("inf"):
+            self._fail(state, iteration)
+        self._history.append(nll)
+        self._elapsed.append(time.perf_counter() - self._start)
+        self._good = state
+        last = iteration == self.num_iterations
+        objective = nll
+        if self.pseudo is not NO_PSEUDO:
+            num_dims = state.means.shape[1]
+            log_prior = self.family.log_prior(state.theta, num_dims, self.pseudo)
+            objective -= float(log_prior) / self.points.total
+        self._converged = abs(self._objective - objective) < self.tolerance
+        self._objective = objective
+        done = last or self._converged
+        if self._bar is not None:
+            self._bar.set_postfix(nll=f"{nll:.6f}", refresh=False)
+            self._bar.update(min(iteration, 1))
+        if self.callback is not None:
+            self._write(state)
+            done = bool(self.callback(self.model, iteration, nll)) or done
+        if self.snapshot_every and (iteration % self.snapshot_every == 0 or done):
+            self._snapshot(iteration, nll, state)
+        return done
+
+    def mend(self, state: State, singular: Tensor) -> State:
+        """The state after a step, once the mitigation has dealt with ``singular``, (K or 1,)."""
+        if not bool(singular.any()):
+            self._clamped.clear()
+            return state
+        iteration = len(self._history)
+        shared = singular.shape[0] < self.model.num_components
+        which = [None] if shared else [int(k) for k in singular.nonzero()]
+        if self.mitigation is None:
+            self._restore()
+            subject = "the shared covariance" if shared else f"component {which[0]}"
+            raise SingularityError(
+                f"{subject} became singular at iteration {iteration}: its standard deviation in "
+                f"some direction fell below {self.floor:.1e} times that of the data. The model "
+                "keeps the parameters of the iteration before. Fit with mitigation=Clamp(), "
+                "Reset() or Prior(), use fewer components, or remove duplicate points.",
+                which[0],
+                iteration,
+            )
+        resets = sum(event.action == "reset" for event in self._events)
+        state, action = self.mitigation.mend(
+            state, singular, self.points, self.family, self.generator, resets
+        )
+        for component in which:
+            if action != "clamped" or component not in self._clamped:
+                self._events.append(Event(iteration, component, action))
+        self._clamped = set(which) if action == "clamped" else set()
+        return state
+
+    def finish(self) -> FitResult:
+        """Write the last recorded state into the model and return the record."""
+        self._restore()
+        return FitResult(
+            nll=self._history[-1],
+            history=torch.tensor(self._history, dtype=torch.float64),
+            elapsed=torch.tensor(self._elapsed, dtype=torch.float64),
+            converged=self._converged,
+            num_iterations=len(self._history) - 1,
+            seconds=time.perf_counter() - self._start,
+            events=self._events,
+            snapshots=self._snapshots,
+        )
+
+    def _write(self, state: State) -> None:
+        own = self.units.leave(state, self.family)
+        with torch.no_grad():
+            self.model.logits.copy_(own.log_weights)
+            self.model.means.copy_(own.means)
+            if self.family.trainable:
+                self.model.theta.copy_(own.theta)
+
+    def _restore(self) -> None:
+        """End the progress bar; leave the model at the last state whose NLL was recorded."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._good is not None and len(self._history) > 1:
+            self._write(self._good)
+
+    def _fail(self, state: State, iteration: int) -> None:
+        self._restore()
+        finite = [torch.isfinite(part).reshape(part.shape[0], -1).all(1) for part in state[:2]]
+        bad = (~(finite[0] & finite[1])).nonzero().flatten().tolist()
+        which = f"component {bad[0]}" if bad else "the mixture as a whole"
+        raise SingularityError(
+            f"the NLL is no longer finite at iteration {iteration}; {which} left the range of "
+            f"{state.means.dtype}. The model keeps the parameters of the iteration before. Start "
+            "from gmmedu.initialize(model, x), lower the learning rates, or use float64.",
+            bad[0] if bad else None,
+            iteration,
+        )
+
+    def _snapshot(self, iteration: int, nll: float, state: State) -> None:
+        own = self.units.leave(state, self.family)
+        num_components, num_dims = own.means.shape
+        covariances = self.family.covariances(own.theta, num_components, num_dims)
+        self._snapshots.append(
+            Snapshot(
+                iteration,
+                nll,
+                own.log_weights.exp().cpu(),
+                own.means.clone().cpu(),
+                covariances.clone().cpu(),
+            )
+        )
+
+
+def _progress_bar(total: int) -> Any:
+    from tqdm.auto import tqdm  # a bar that is right in terminals and in notebooks
+
+    return tqdm(total=total, unit="it")

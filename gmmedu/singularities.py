@@ -1,0 +1,190 @@
+"""Singularities: a likelihood that grows without bound as a component shrinks onto a point.
+
+Detection, and three mitigations, the same objects for both fitters (chapter 08). All lengths are
+relative to the data: 1 is the standard deviation of the data, dimension by dimension where the
+family allows it, so a setting means the same for kilometres and for micrometres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from gmmedu import checks
+from gmmedu.families import NO_PSEUDO, Family, Pseudo
+from gmmedu.statistics import Points, State
+from gmmedu.units import Units
+
+if TYPE_CHECKING:
+    from gmmedu.mixture import GaussianMixture
+
+
+class SingularityError(RuntimeError):
+    """A fit without mitigation met a component that shrinks onto a point.
+
+    component: its index, or None when all components share the covariance; iteration: when.
+    The model keeps the parameters of the last good iteration.
+    """
+
+    def __init__(self, message: str, component: int | None, iteration: int) -> None:
+        super().__init__(message)
+        self.component = component
+        self.iteration = iteration
+
+
+class Mitigation(Protocol):
+    """What a fitter asks of a mitigation."""
+
+    def floor(self, dtype: torch.dtype) -> float:
+        """The smallest standard deviation allowed in any direction, relative to the data's."""
+
+    def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
+        """What is added to the statistics of each covariance."""
+
+    def mend(
+        self,
+        state: State,
+        singular: Tensor,
+        points: Points,
+        family: Family,
+        generator: torch.Generator | None,
+        previous: int,
+    ) -> tuple[State, str]:
+        """The state to go on with, and what was done; ``state`` is at the floor already.
+
+        singular: which covariances (K or 1,) fell below it; previous: how many were mended before.
+        """
+
+
+def resolution(dtype: torch.dtype) -> float:
+    """Below this standard deviation, relative to the data's, points cannot be told apart."""
+    return 10 * torch.finfo(dtype).eps
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Keep every standard deviation, in every direction, at ``min_scale`` or more (eq-clamp).
+
+    Inside EM this is the exact M-step under that bound, so the NLL still never rises.
+    """
+
+    min_scale: float = 1e-3
+
+    def __post_init__(self) -> None:
+        checks.check_number(self.min_scale, "min_scale")
+
+    def floor(self, dtype: torch.dtype) -> float:
+        return max(self.min_scale, resolution(dtype))
+
+    def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
+        return NO_PSEUDO
+
+    def mend(
+        self,
+        state: State,
+        singular: Tensor,
+        points: Points,
+        family: Family,
+        generator: torch.Generator | None,
+        previous: int,
+    ) -> tuple[State, str]:
+        return state, "clamped"
+
+
+@dataclass(frozen=True)
+class Reset(Clamp):
+    """Move a component that fell below ``min_scale`` to a random data point and start it afresh.
+
+    It starts with an equal weight and the covariance of the data. After ``max_resets`` in one fit
+    components are clamped instead, so that the fit ends.
+    """
+
+    max_resets: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_count(self.max_resets, "max_resets", minimum=0)
+
+    def mend(
+        self,
+        state: State,
+        singular: Tensor,
+        points: Points,
+        family: Family,
+        generator: torch.Generator | None,
+        previous: int,
+    ) -> tuple[State, str]:
+        if previous + int(singular.sum()) > self.max_resets:
+            return state, "clamped"
+        num_components, num_dims = state.means.shape
+        log_weights = state.log_weights.log_softmax(0)
+        means, theta = state.means.clone(), state.theta.clone()
+        fresh = torch.eye(num_dims, dtype=means.dtype, device=means.device)
+        fresh_theta = family.from_covariances(
+            fresh.expand(num_components, -1, -1), torch.ones_like(log_weights)
+        )
+        theta[singular] = fresh_theta[singular]
+        moved = singular.expand(num_components)
+        drawn = torch.randint(points.num_points, (num_components,), generator=generator)
+        means[moved] = points.columns[:-1, drawn.to(means.device)].mT[moved]
+        log_weights[moved] = -torch.tensor(num_components).log().to(log_weights)
+        return State(log_weights.log_softmax(0), means, theta), "reset"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """An inverse-Wishart prior on each covariance; the fit is then maximum a posteriori.
+
+    In units of the data, the prior has ``degrees`` degrees of freedom (default D + 2) and scale
+    matrix ``scatter`` times the identity (default K^(-2/D)): the M-step adds that scatter, and
+    degrees + D + 1 points, to those of each component (eq-map-covariance). ``FitResult.nll``
+    stays the plain NLL. Source: Fraley and Raftery (2007), whose defaults these are.
+    """
+
+    scatter: float | None = None
+    degrees: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scatter is not None:
+            checks.check_number(self.scatter, "scatter")
+        if self.degrees is not None:
+            checks.check_number(self.degrees, "degrees")
+
+    def floor(self, dtype: torch.dtype) -> float:
+        return resolution(dtype)
+
+    def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
+        degrees = num_dims + 2 if self.degrees is None else self.degrees
+        scatter = num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
+        return Pseudo(count=degrees + num_dims + 1, scatter=scatter)
+
+    def mend(
+        self,
+        state: State,
+        singular: Tensor,
+        points: Points,
+        family: Family,
+        generator: torch.Generator | None,
+        previous: int,
+    ) -> tuple[State, str]:
+        return state, "clamped"
+
+
+#: What the fitters use when no mitigation is named.
+DEFAULT_MITIGATION = Clamp()
+
+
+def find_singular(model: GaussianMixture, x: Tensor, min_scale: float = 1e-3) -> list[int]:
+    """Components that are degenerate on x (N, D): all of them when a shared covariance is.
+
+    A component is degenerate when its standard deviation in some direction is below ``min_scale``
+    times that of the data.
+    """
+    checks.check_points(x, model.num_dims, device=model.means.device)
+    checks.check_number(min_scale, "min_scale")
+    units = Units.of(x, model.family.per_dimension)
+    _, singular = model.family.clamp(units.enter(model.state(), model.family).theta, min_scale)
+    return [int(k) for k in singular.expand(model.num_components).nonzero()]

@@ -1,0 +1,177 @@
+"""One pass over the data serves everything: responsibilities and sufficient statistics, in blocks.
+
+EM reads its M-step from these statistics and gradient descent its exact gradient (chapters 05 and
+06). They are sums over points, so batches, weights and machines add them. Each component counts
+in its own whitened coordinates, where its members have mean 0 and variance 1: nothing cancels,
+even for float32 data far from the origin. Memory does not grow with N x K.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmmedu.families import Family
+from gmmedu.gaussian import log_normalizer
+
+
+class State(NamedTuple):
+    """The numbers of a mixture: log weights (K,), means (K, D), theta as its family has it."""
+
+    log_weights: Tensor
+    means: Tensor
+    theta: Tensor
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over points, r_nk being the responsibilities and y_nk = W_k (x_n - mu_k).
+
+    log_likelihood: sum_n log p(x_n), float64 scalar; counts: N_k = sum_n r_nk, (K,);
+    first: sum_n r_nk y_nk, (K, D); second: sum_n r_nk y_nk y_nk^T, (K, D, D), or its diagonal
+    (K, D) in the diagonal and isotropic families, or already pooled, (1, D, D), in the tied one.
+    """
+
+    log_likelihood: Tensor
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.log_likelihood + other.log_likelihood,
+            self.counts + other.counts,
+            self.first + other.first,
+            self.second + other.second,
+        )
+
+
+@dataclass(frozen=True)
+class Points:
+    """Data laid out for passes: ``columns`` is [x; 1], (D + 1, N); ``weights`` (N,) or None."""
+
+    columns: Tensor
+    weights: Tensor | None = None
+
+    @property
+    def num_points(self) -> int:
+        return self.columns.shape[1]
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of the weights: N when there are none."""
+        return float(self.num_points if self.weights is None else self.weights.sum())
+
+    @cached_property
+    def radius(self) -> Tensor:
+        """Largest |x_d| of each dimension, (D,)."""
+        low, high = torch.aminmax(self.columns[:-1], dim=1)
+        return torch.maximum(low.abs(), high.abs())
+
+    @cached_property
+    def scatter(self) -> Tensor:
+        """sum_n w_n x_n x_n^T, (D, D)."""
+        x = self.columns[:-1]
+        weighted = x if self.weights is None else x * self.weights
+        return weighted @ x.mT
+
+
+#: How far the shared features may lose digits: terms up to this many times their sum. It keeps a
+#: log density within about 1e-10 of the exact one in float64, 3e-4 in float32.
+CONDITIONING_LIMIT = {torch.float64: 3e5, torch.float32: 3e3}
+
+#: Bytes of the work space of one block: what stays in a core's cache, or keeps a GPU busy.
+BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**28}
+
+
+def collect(points: Points, family: Family, state: State) -> Statistics:
+    """One pass: the statistics of all points at the given parameters (eq-sufficient-statistics).
+
+    Two roads lead there. The general one forms every whitened residual. Families whose log
+    density is linear in features shared by all components (all but ``full``) need two matrix
+    products instead, as long as the parameters are such that no digits are lost.
+    """
+    limit = CONDITIONING_LIMIT.get(state.means.dtype, 0.0)
+    if type(family).conditioning is not Family.conditioning:
+        conditioning = family.conditioning(state.theta, state.means, points.radius)
+        if float(conditioning) < limit:
+            return _from_features(points, family, state)
+    return _from_residuals(points, family, state)
+
+
+def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
+    log_weights, means, theta = state
+    num_components, num_dims = means.shape
+    constant = log_weights.unsqueeze(-1) - log_normalizer(num_dims, family.log_det(theta, num_dims))
+    width = _block_width(points, num_components * num_dims)
+    space = means.new_empty(num_components * num_dims * width)
+    result = None
+    for start in range(0, points.num_points, width):
+        block = points.columns[:-1, start : start + width]
+        work = space[: num_components * block.numel()].view(num_components, num_dims, -1)
+        torch.sub(block, means.unsqueeze(-1), out=work)
+        whitened = family.whiten(theta, work)
+        log_joint = torch.mul(whitened, whitened, out=work).sum(1).mul_(-0.5).add_(constant)
+        log_likelihood, responsibilities = _e_step(log_joint, points.weights, start)
+        weighted = torch.mul(whitened, responsibilities.unsqueeze(1), out=work)
+        part = Statistics(
+            log_likelihood,
+            responsibilities.sum(1),
+            weighted.sum(2),
+            family.second_moment(weighted, whitened),
+        )
+        result = part if result is None else result + part
+    assert result is not None
+    return result
+
+
+def _from_features(points: Points, family: Family, state: State) -> Statistics:
+    log_weights, means, theta = state
+    num_components, num_dims = means.shape
+    coefficients = family.coefficients(theta, means)
+    log_det = family.log_det(theta, num_dims)
+    coefficients[:, num_dims] += log_weights - log_normalizer(num_dims, log_det).squeeze(-1)
+    sums = coefficients.new_zeros(coefficients.shape)
+    log_likelihood = torch.zeros((), dtype=torch.float64, device=means.device)
+    width = _block_width(points, num_components + 2 * num_dims)
+    for start in range(0, points.num_points, width):
+        features = family.features(theta, points.columns[:, start : start + width])
+        assert features is not None
+        part, responsibilities = _e_step(coefficients @ features, points.weights, start)
+        sums.addmm_(responsibilities, features.mT)
+        log_likelihood += part
+    first, second = family.from_features(sums, theta, means, points)
+    return Statistics(log_likelihood, sums[:, num_dims], first, second)
+
+
+def _block_width(points: Points, rows: int) -> int:
+    """Points in a block, so that ``rows`` numbers for each fill the work space."""
+    bytes_a_point = rows * points.columns.element_size()
+    width = BLOCK_BYTES.get(points.columns.device.type, BLOCK_BYTES["cpu"]) // bytes_a_point
+    return min(points.num_points, max(128, width // 64 * 64))
+
+
+def _e_step(log_joint: Tensor, weights: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+    """Log likelihood and responsibilities (eq-responsibilities) of one block.
+
+    log_joint: log pi_k + log N(x_n | mu_k, Sigma_k), (K, B), overwritten. Returns the weighted
+    sum over points of log sum_k exp, a float64 scalar, and r, (K, B), times the weights.
+    """
+    # Below exp(lowest) a responsibility is 0; exponentials that underflow are slow besides.
+    lowest = -80.0 if log_joint.dtype == torch.float32 else -700.0
+    largest = log_joint.amax(0)
+    shares = log_joint.sub_(largest).clamp_min_(lowest).exp_()
+    shares = torch.threshold_(shares, 2 * math.exp(lowest), 0.0)
+    total = shares.sum(0)
+    responsibilities = shares.div_(total)
+    log_density = total.log_().add_(largest)
+    if weights is not None:
+        block = weights[start : start + log_density.shape[0]]
+        log_density = log_density * block
+        responsibilities.mul_(block)
+    return log_density.sum(dtype=torch.float64), responsibilities

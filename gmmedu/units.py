@@ -1,0 +1,65 @@
+"""Units in which the data have mean 0 and standard deviation 1.
+
+Both fitters work in them and hand back parameters in the data's own units. Learning rates and
+floors then mean the same at every scale, and float32 data far from the origin keep their digits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gmmedu.families import Family
+from gmmedu.statistics import Points, State
+
+
+class Units(NamedTuple):
+    """x = center + scale * (x in these units); both (D,), in the dtype of the data."""
+
+    center: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, per_dimension: bool) -> Units:
+        """Units of the data x (N, D): a scale for each dimension, or one for all.
+
+        A constant column takes the scale of the others, constant data the scale 1.
+        """
+        variance, center = torch.var_mean(x.detach(), 0, correction=0)
+        scale = variance.sqrt()
+        varies = scale > 10 * torch.finfo(x.dtype).eps * center.abs()
+        typical = (
+            variance[varies].mean().sqrt() if bool(varies.any()) else torch.ones_like(scale[0])
+        )
+        if not per_dimension:
+            return cls(center, typical.expand_as(scale))
+        return cls(center, torch.where(varies, scale, typical))
+
+    @property
+    def log_volume(self) -> float:
+        """log of the volume of the unit cube: what a log density in these units is too high by."""
+        return float(self.scale.double().log().sum())
+
+    def points(self, x: Tensor, weights: Tensor | None, dtype: torch.dtype) -> Points:
+        """x (N, D) in these units, laid out for passes: one copy of the data."""
+        num_points, num_dims = x.shape
+        columns = torch.empty(num_dims + 1, num_points, dtype=dtype, device=x.device)
+        for d in range(num_dims):
+            torch.sub(x.detach()[:, d], self.center[d], out=columns[d])
+        columns[:-1] /= self.scale.unsqueeze(-1)
+        columns[-1] = 1
+        return Points(columns, None if weights is None else weights.to(columns))
+
+    def enter(self, state: State, family: Family) -> State:
+        """A state given in the data's own units, in these."""
+        means = ((state.means - self.center) / self.scale).to(state.means)
+        return State(
+            state.log_weights, means, family.rescale(state.theta, (1 / self.scale).to(means))
+        )
+
+    def leave(self, state: State, family: Family) -> State:
+        """A state given in these units, in the data's own."""
+        means = (state.means * self.scale + self.center).to(state.means)
+        return State(state.log_weights, means, family.rescale(state.theta, self.scale.to(means)))
