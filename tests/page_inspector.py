@@ -265,6 +265,7 @@ class Inspector:
             fields = page.evaluate(SEARCH_FIELDS)
             if fields != self.search_fields:
                 report("search field", f"{fields} to be seen")
+            report("sideways", *page.evaluate(SIDEWAYS))
             page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
             report("sideways", *page.evaluate(SIDEWAYS), view=f"{scheme}, {PHONE_WIDTH} px")
             page.wait_for_load_state("networkidle")
