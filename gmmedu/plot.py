@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import numpy as np
 import torch
+from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gmmedu.em import FitResult, Snapshot
+    from gmmedu.fitting import FitResult, Snapshot
     from gmmedu.mixture import GaussianMixture
 
     Components = GaussianMixture | Snapshot | tuple[Tensor, Tensor, Tensor]
@@ -41,6 +42,8 @@ PALETTE = (
     "#9030D8",  # violet
     "#904830",  # brown
 )
+# A curve over time is no component: curves take the colors that the fewest components have.
+_CURVES = tuple(PALETTE[k] for k in (6, 3, 7, 4, 5, 2, 1, 0))
 #: Line style of component k, one for each round through the palette.
 LINE_STYLES = ("-", "--", ":", "-.")
 #: Grey of the data, and of text and axes: contrast 4.3 on white and on the dark page (#121212).
@@ -62,7 +65,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "text.color": GREY,
     "xtick.color": GREY,
     "ytick.color": GREY,
@@ -83,7 +86,8 @@ _ELLIPSE_VERTICES = 120
 
 def use_style() -> None:
     """Draw every figure from here on in the style of the book; SVG in notebooks."""
-    mpl.rcParams.update(STYLE)
+    settings: Any = mpl.rcParams  # its types name every key, and change with the version
+    settings.update(STYLE)
     try:
         from IPython.core.getipython import get_ipython
     except ImportError:
@@ -95,7 +99,7 @@ def use_style() -> None:
 
     # A figure keeps its declared width, so that its text keeps its size; no date, so that the
     # same figure is the same file.
-    options = {"bbox_inches": None, "metadata": {"Date": None}}
+    options: dict[str, Any] = {"bbox_inches": None, "metadata": {"Date": None}}
     inline = InlineBackend.instance()
     inline.print_figure_kwargs = options
     inline.figure_formats = {"svg"}
@@ -319,6 +323,8 @@ def density_1d(
         np.exp(_log_density(model, grid[:, None])),
         color=color,
         linestyle=line_style,
+        linewidth=4 if components else None,  # seen beside the component that makes most of it
+        alpha=0.6 if components else None,
         label=label,
     )
     if components:
@@ -362,11 +368,10 @@ def nll_curves(
             else _numpy(result.elapsed)
         )
         first_steps += times[times > 0][:1].tolist()
-        # From the palette's end, and with a style of its own: a curve is no component.
         ax.plot(
             times,
             history,
-            color=PALETTE[-1 - position % len(PALETTE)],
+            color=_CURVES[position % len(_CURVES)],
             linestyle=LINE_STYLES[position % len(LINE_STYLES)],
             label=name,
         )
@@ -441,7 +446,7 @@ def _parameters(
     components: Components,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """weights (K,), means (K, D), covariances (K, D, D)."""
-    if isinstance(components, tuple) and not hasattr(components, "means"):
+    if isinstance(components, tuple):
         weights, means, covariances = components
     else:
         weights, means, covariances = (
