@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -15,7 +18,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-BOOK = Path(__file__).resolve().parents[1] / "book"
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 LONGEST_CELL = 25
 FOLDED = {"hide-input", "hide-cell"}
@@ -132,3 +136,20 @@ def test_an_unclean_notebook_is_told_so(notebook: NotebookNode, problem: str) ->
 def test_a_long_cell_may_be_folded() -> None:
     folded = new_code_cell("x = 1\n" * 30, metadata={"tags": ["hide-input"]})
     assert problems(_notebook(folded)) == []
+
+
+@pytest.mark.parametrize(("recorded", "verdict"), [("1\n", 0), ("2\n", 1)])
+def test_nbval_compares_what_is_recorded(tmp_path: Path, recorded: str, verdict: int) -> None:
+    notebook = _notebook()
+    notebook.cells[-1].outputs[0].text = recorded
+    nbformat.write(notebook, tmp_path / "recorded.ipynb")
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "recorded.ipynb"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == verdict, done.stdout + done.stderr
+    assert ("Traceback:" in done.stdout and "mismatch" in done.stdout) == bool(verdict)
