@@ -69,34 +69,38 @@ def fit_model(
         snapshot_every=snapshot_every,
         generator=generator,
     )
-    logits, means, theta = leaves = [part.clone().requires_grad_() for part in fit.state]
+    logits, means = fit.state.log_weights.clone(), fit.state.means.clone()
+    factors = fit.state.factors
+    theta = fit.family.pack(factors.factor)
     optimizer = torch.optim.Adam(
         [{"params": [logits], "lr": mixture_lr}, {"params": [means, theta], "lr": component_lr}],
         fused=True,
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    for iteration in range(fit.num_iterations + 1):
-        state = State(logits.log_softmax(0), means.detach().clone(), theta.detach().clone())
+    for iteration in range(num_iterations + 1):
+        state = State(logits.log_softmax(0), means.clone(), factors)
         statistics = collect(fit.points, fit.family, state)
         if fit.record(statistics, state):
             break
         ascent = gradient(statistics, fit.family, state, fit.pseudo)
-        for leaf, direction in zip(leaves, ascent, strict=True):
+        for leaf, direction in zip((logits, means, theta), ascent, strict=True):
             leaf.grad = direction.div_(-fit.points.total)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 + math.cos(math.pi * iteration / num_iterations)) / 2
         optimizer.step()
-        clamped, singular = fit.family.clamp(theta.detach(), fit.floor)
-        mended = fit.mend(State(logits.detach(), means.detach(), clamped), singular)
+        factors, singular = fit.family.clamp(fit.family.unpack(theta), fit.floor)
+        mended = fit.mend(State(logits, means, factors), singular)
         if bool(singular.any()):
-            for leaf, part in zip(leaves, mended, strict=True):
-                leaf.copy_(part)
+            logits.copy_(mended.log_weights)
+            means.copy_(mended.means)
+            factors = mended.factors
+            theta.copy_(fit.family.pack(factors.factor))
     return fit.finish()
 
 
 def gradient(
     statistics: Statistics, family: Family, state: State, pseudo: Pseudo = NO_PSEUDO
-) -> State:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the log likelihood (plus the log prior) in logits, means and theta.
 
     By Fisher's identity it is that of EM's surrogate at the current parameters: N_k - N pi_k for
@@ -104,8 +108,8 @@ def gradient(
     and as the family has it for theta.
     """
     counts = statistics.counts
-    return State(
+    return (
         counts - counts.sum() * state.log_weights.exp(),
-        family.unshift(state.theta, statistics.first),
-        family.gradient(statistics, state.theta, pseudo),
+        family.apply_whitening_transposed(state.factors.whitening, statistics.first),
+        family.gradient(statistics, state.factors, pseudo),
     )

@@ -69,7 +69,7 @@ def m_step(
     statistics: Statistics,
     family: Family,
     state: State,
-    floor: float = 0.0,
+    floor: float,
     pseudo: Pseudo = NO_PSEUDO,
 ) -> tuple[State, Tensor]:
     """The parameters that maximize EM's surrogate, given statistics counted at ``state``.
@@ -82,6 +82,6 @@ def m_step(
     tiny = torch.finfo(counts.dtype).tiny
     log_weights = (counts / counts.sum()).clamp_min(tiny).log()
     mean_residuals = statistics.first / counts.clamp_min(tiny).unsqueeze(-1)
-    means = state.means + family.shift(state.theta, mean_residuals)
-    theta, singular = family.m_step(statistics, state.theta, floor, pseudo)
-    return State(log_weights, means, theta), singular
+    means = state.means + family.apply_factor(state.factors.factor, mean_residuals)
+    factors, singular = family.m_step(statistics, state.factors, floor, pseudo)
+    return State(log_weights, means, factors), singular

@@ -5,10 +5,10 @@ Sigma_k = L_k L_k^T, and reads from the statistics of one pass over the data bot
 its gradient. Derived in chapter 04.
 
 There are two ways to write a covariance down. ``full`` and ``tied`` hold a lower triangular factor
-L whose diagonal is stored as a logarithm; ``diagonal``, ``isotropic``, ``shared_isotropic`` and
-``constant`` hold logarithms of standard deviations. Within each group the families differ only in
-what they *pool*: over which components and which dimensions one number is shared. The leading
-dimension of ``theta`` is K when each component has its own covariance and 1 when all share one.
+L; ``diagonal``, ``isotropic``, ``shared_isotropic`` and ``constant`` hold standard deviations.
+Within each group the families differ only in what they *pool*: over which components and which
+dimensions one number is shared. The leading dimension of ``theta`` is K when each component has
+its own covariance and 1 when all share one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ if TYPE_CHECKING:
     from gmmedu.statistics import Points, Statistics
 
 
-class Pseudo(NamedTuple):
-    """What a prior adds to the statistics of each covariance: ``count`` pseudo-observations
-    whose scatter is ``scatter`` times the identity (eq-map-covariance)."""
+class Factors(NamedTuple):
+    """L and W = L^{-1}: (K or 1, D, D), or their diagonals (K or 1, D or 1)."""
 
-    count: float = 0.0
+    factor: Tensor
+    whitening: Tensor
+
+
+class Pseudo(NamedTuple):
+    """What a prior adds to the statistics of each covariance: that many ``points``, whose scatter
+    is ``scatter`` times the identity (eq-map-covariance)."""
+
+    points: float = 0.0
     scatter: float = 0.0
 
 
@@ -35,10 +42,7 @@ NO_PSEUDO = Pseudo()
 
 
 class Family(ABC):
-    """The interface. K components, D dimensions, B points of a block.
-
-    theta, (K or 1, ...), holds the unconstrained numbers; "whitened" is W_k (x_n - mu_k).
-    """
+    """The interface. K components, D dimensions, B points of a block; J is K, or 1 when shared."""
 
     name: str
     #: whether the family stays itself when each dimension is rescaled by its own factor
@@ -51,6 +55,18 @@ class Family(ABC):
         """Number of free covariance parameters (eq-free-parameters)."""
 
     @abstractmethod
+    def pool(self, values: Tensor) -> Tensor:
+        """Sum (K, D) or (K, D, D) over whatever shares one number, keeping every dimension."""
+
+    @abstractmethod
+    def unpack(self, theta: Tensor) -> Factors:
+        """Factors of unconstrained theta; differentiable."""
+
+    @abstractmethod
+    def pack(self, factor: Tensor) -> Tensor:
+        """theta of a factor: the inverse of ``unpack``."""
+
+    @abstractmethod
     def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
         """theta of the family's member nearest in likelihood: covariances (K, D, D), weights (K,).
 
@@ -58,15 +74,15 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def factors(self, theta: Tensor, num_dims: int) -> Tensor:
-        """L, lower triangular with positive diagonal: (K or 1, D, D)."""
+    def triangular(self, factor: Tensor, num_dims: int) -> Tensor:
+        """L as matrices, lower triangular with positive diagonal: (J, D, D)."""
 
     @abstractmethod
-    def log_det(self, theta: Tensor, num_dims: int) -> Tensor:
-        """log |L|: (K or 1,)."""
+    def log_det(self, factor: Tensor, num_dims: int) -> Tensor:
+        """log |L|: (J,)."""
 
     @abstractmethod
-    def whiten(self, theta: Tensor, residuals: Tensor) -> Tensor:
+    def whiten(self, whitening: Tensor, residuals: Tensor) -> Tensor:
         """W_k applied to residuals (K, D, B): (K, D, B)."""
 
     @abstractmethod
@@ -74,66 +90,71 @@ class Family(ABC):
         """sum_n r_nk y_nk y_nk^T, as much of it as the family needs, from r y and y (K, D, B)."""
 
     @abstractmethod
-    def rescale(self, theta: Tensor, scale: Tensor) -> Tensor:
-        """theta after dimension d of the data was multiplied by scale[d]: scale (D,)."""
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        """The factors after dimension d of the data was multiplied by scale[d]: scale (D,)."""
 
     @abstractmethod
     def m_step(
-        self, statistics: Statistics, theta: Tensor, floor: float, pseudo: Pseudo
-    ) -> tuple[Tensor, Tensor]:
+        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+    ) -> tuple[Factors, Tensor]:
         """The covariances that maximize EM's surrogate (eq-m-step-covariance).
 
-        Returns the new theta, with no standard deviation below ``floor`` in any direction, and
-        which covariances (K or 1,) would have been below it.
+        Returns factors with no standard deviation below ``floor`` in any direction, and which
+        covariances (J,) would have been below it.
         """
 
     @abstractmethod
-    def clamp(self, theta: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-        """theta with no standard deviation below ``floor``, and which ones (K or 1,) were."""
+    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+        """Factors with no standard deviation below ``floor``, and which ones (J,) were."""
 
     @abstractmethod
-    def gradient(self, statistics: Statistics, theta: Tensor, pseudo: Pseudo) -> Tensor:
+    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
         """Gradient of the log likelihood (plus the log prior) in theta (eq-gradient-covariance)."""
 
     @abstractmethod
-    def shift(self, theta: Tensor, means: Tensor) -> Tensor:
-        """L_k applied to (K, D): from whitened coordinates back to those of the data."""
+    def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
+        """L_k times (K, D): from whitened coordinates back to those of the data."""
 
     @abstractmethod
-    def unshift(self, theta: Tensor, vectors: Tensor) -> Tensor:
-        """W_k^T applied to (K, D): the gradient in a mean from one in whitened coordinates."""
+    def apply_whitening_transposed(self, whitening: Tensor, vectors: Tensor) -> Tensor:
+        """W_k^T times (K, D): a gradient in a mean from one in whitened coordinates."""
 
-    def log_prior(self, theta: Tensor, num_dims: int, pseudo: Pseudo) -> Tensor:
-        """Log of the inverse-Wishart prior, up to a constant (eq-map-covariance): a scalar."""
-        identity = torch.eye(num_dims, dtype=theta.dtype, device=theta.device)
-        precision = self.whiten(theta, identity.expand(theta.shape[0], -1, -1)).square().sum()
-        log_det = self.log_det(theta, num_dims).sum()
-        return -pseudo.count * log_det - 0.5 * pseudo.scatter * precision
+    @abstractmethod
+    def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
+        """Sum over covariances of tr Sigma^{-1}: a scalar."""
 
     def covariances(self, theta: Tensor, num_components: int, num_dims: int) -> Tensor:
         """Sigma_k = L_k L_k^T: (K, D, D)."""
-        factors = self.factors(theta, num_dims)
-        return (factors @ factors.mT).expand(num_components, num_dims, num_dims)
+        triangular = self.triangular(self.unpack(theta).factor, num_dims)
+        return (triangular @ triangular.mT).expand(num_components, num_dims, num_dims)
+
+    def log_prior(self, factors: Factors, num_dims: int, pseudo: Pseudo) -> Tensor:
+        """Log of the inverse-Wishart prior, up to a constant (eq-map-covariance): a scalar."""
+        log_det = self.log_det(factors.factor, num_dims).sum()
+        trace = self.precision_trace(factors.whitening, num_dims)
+        return -pseudo.points * log_det - 0.5 * pseudo.scatter * trace
 
     # Shared features. Where a log density is linear in a few features of x that do not depend on
     # the component, one matrix product scores a block and another sums its statistics.
 
-    def features(self, theta: Tensor, block: Tensor) -> Tensor | None:
-        """Features (F, B) of a block [x; 1] of shape (D + 1, B), or None: the family has none."""
-        return None
+    has_features: bool = True
 
-    def coefficients(self, theta: Tensor, means: Tensor) -> Tensor:
-        """(K, F): log density without the normalizer = coefficients @ features."""
+    def features(self, factors: Factors, block: Tensor) -> Tensor:
+        """Features (F, B) of a block [x; 1], (D + 1, B)."""
+        raise NotImplementedError
+
+    def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
+        """(K, F): log density without its normalizer = coefficients @ features."""
         raise NotImplementedError
 
     def from_features(
-        self, sums: Tensor, theta: Tensor, means: Tensor, points: Points
+        self, sums: Tensor, factors: Factors, means: Tensor, points: Points
     ) -> tuple[Tensor, Tensor]:
         """First and second whitened moments from sum_n r_nk feature_n, (K, F)."""
         raise NotImplementedError
 
-    def conditioning(self, theta: Tensor, means: Tensor, radius: Tensor) -> Tensor:
-        """How many times its result the terms of ``coefficients @ features`` may be: a scalar."""
+    def conditioning(self, factors: Factors, means: Tensor, radius: Tensor) -> Tensor:
+        """How large the terms of ``coefficients @ features`` may be beside 1: a scalar."""
         raise NotImplementedError
 
 
@@ -144,92 +165,97 @@ class Diagonal(Family):
     per_dimension = True
 
     def pool(self, values: Tensor) -> Tensor:
-        """Sum (K, D) over whatever shares one variance, keeping both dimensions."""
         return values
 
     def count(self, num_components: int, num_dims: int) -> int:
         return num_components * num_dims
+
+    def unpack(self, theta: Tensor) -> Factors:
+        return Factors(theta.exp(), theta.neg().exp())
+
+    def pack(self, factor: Tensor) -> Tensor:
+        return factor.log()
 
     def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
         variances = covariances.diagonal(dim1=-2, dim2=-1)
         share = weights.unsqueeze(-1).expand_as(variances)
         return 0.5 * torch.log(self.pool(share * variances) / self.pool(share))
 
-    def _log_scales(self, theta: Tensor, num_dims: int) -> Tensor:
-        return theta.expand(theta.shape[0], num_dims)
+    def triangular(self, factor: Tensor, num_dims: int) -> Tensor:
+        return torch.diag_embed(factor.expand(-1, num_dims))
 
-    def factors(self, theta: Tensor, num_dims: int) -> Tensor:
-        return torch.diag_embed(self._log_scales(theta, num_dims).exp())
+    def log_det(self, factor: Tensor, num_dims: int) -> Tensor:
+        return factor.log().expand(-1, num_dims).sum(-1)
 
-    def log_det(self, theta: Tensor, num_dims: int) -> Tensor:
-        return self._log_scales(theta, num_dims).sum(-1)
-
-    def whiten(self, theta: Tensor, residuals: Tensor) -> Tensor:
-        return residuals * theta.neg().exp().unsqueeze(-1)
+    def whiten(self, whitening: Tensor, residuals: Tensor) -> Tensor:
+        return residuals * whitening.unsqueeze(-1)
 
     def second_moment(self, weighted: Tensor, whitened: Tensor) -> Tensor:
         return (weighted * whitened).sum(-1)
 
-    def rescale(self, theta: Tensor, scale: Tensor) -> Tensor:
-        return theta + scale[: theta.shape[1]].log()
-
-    def _with_pseudo(
-        self, statistics: Statistics, theta: Tensor, pseudo: Pseudo, second: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Pooled squares and pooled counts, both of theta's shape, the prior's share included."""
-        num_components, num_dims = statistics.first.shape
-        squares = self.pool(second)
-        counts = self.pool(statistics.counts.unsqueeze(-1).expand(num_components, num_dims))
-        if pseudo is not NO_PSEUDO:
-            precisions = (-2 * self._log_scales(theta, num_dims)).exp()
-            squares = squares + pseudo.scatter * self.pool(precisions)
-            counts = counts + pseudo.count * self.pool(torch.ones_like(precisions))
-        return squares, counts
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        scale = scale[: factors.factor.shape[1]]
+        return Factors(factors.factor * scale, factors.whitening / scale)
 
     def m_step(
-        self, statistics: Statistics, theta: Tensor, floor: float, pseudo: Pseudo
+        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+    ) -> tuple[Factors, Tensor]:
+        mean = _mean(statistics.first, statistics.counts.unsqueeze(-1))
+        second = statistics.second - statistics.first * mean
+        scatter, points = self._pooled(statistics, second, factors, pseudo)
+        ratio = _ratio(scatter, points, empty=torch.ones_like(points))
+        factor = factors.factor * ratio.clamp_min(0).sqrt()
+        return self.clamp(Factors(factor, factors.whitening), floor)
+
+    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+        factor = factors.factor.clamp_min(floor)
+        return Factors(factor, 1 / factor), (factors.factor < floor).any(-1)
+
+    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
+        scatter, points = self._pooled(statistics, statistics.second, factors, pseudo)
+        return scatter - points
+
+    def _pooled(
+        self, statistics: Statistics, second: Tensor, factors: Factors, pseudo: Pseudo
     ) -> tuple[Tensor, Tensor]:
-        counts = statistics.counts.unsqueeze(-1)
-        scatter = statistics.second - statistics.first * _mean(statistics.first, counts)
-        variance_ratio = _ratio(*self._with_pseudo(statistics, theta, pseudo, scatter), empty=1.0)
-        tiny = torch.finfo(theta.dtype).tiny
-        return self.clamp(theta + 0.5 * variance_ratio.clamp_min(tiny).log(), floor)
+        """Sums of squares and of points behind each number of theta, the prior's included."""
+        scatter = self.pool(second)
+        points = self.pool(statistics.counts.unsqueeze(-1).expand_as(second))
+        if pseudo is not NO_PSEUDO:
+            precisions = factors.whitening.square().expand(-1, second.shape[-1])
+            scatter = scatter + pseudo.scatter * self.pool(precisions)
+            points = points + pseudo.points * self.pool(torch.ones_like(precisions))
+        return scatter, points
 
-    def clamp(self, theta: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-        lowest = torch.full((), floor, dtype=theta.dtype, device=theta.device).log()
-        return theta.clamp_min(lowest), (theta < lowest).any(-1)
+    def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
+        return factor * vectors
 
-    def gradient(self, statistics: Statistics, theta: Tensor, pseudo: Pseudo) -> Tensor:
-        squares, counts = self._with_pseudo(statistics, theta, pseudo, statistics.second)
-        return squares - counts
+    def apply_whitening_transposed(self, whitening: Tensor, vectors: Tensor) -> Tensor:
+        return whitening * vectors
 
-    def shift(self, theta: Tensor, means: Tensor) -> Tensor:
-        return means * theta.exp()
+    def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
+        return whitening.square().expand(-1, num_dims).sum()
 
-    def unshift(self, theta: Tensor, vectors: Tensor) -> Tensor:
-        return vectors * theta.neg().exp()
-
-    def features(self, theta: Tensor, block: Tensor) -> Tensor:
+    def features(self, factors: Factors, block: Tensor) -> Tensor:
         return torch.cat([block, block[:-1].square()])
 
-    def coefficients(self, theta: Tensor, means: Tensor) -> Tensor:
-        precisions = (-2 * theta).exp().expand_as(means)
+    def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
+        precisions = factors.whitening.square().expand_as(means)
         linear = precisions * means
         constant = -0.5 * (linear * means).sum(-1, keepdim=True)
         return torch.cat([linear, constant, -0.5 * precisions], dim=-1)
 
     def from_features(
-        self, sums: Tensor, theta: Tensor, means: Tensor, points: Points
+        self, sums: Tensor, factors: Factors, means: Tensor, points: Points
     ) -> tuple[Tensor, Tensor]:
         num_dims = means.shape[-1]
         linear, counts, squares = sums.split([num_dims, 1, num_dims], dim=-1)
-        whitening = theta.neg().exp()
-        first = whitening * (linear - counts * means)
-        second = whitening.square() * (squares - means * (2 * linear - counts * means))
-        return first, second
+        first = linear - counts * means
+        second = squares - means * (linear + first)
+        return factors.whitening * first, factors.whitening.square() * second
 
-    def conditioning(self, theta: Tensor, means: Tensor, radius: Tensor) -> Tensor:
-        return ((radius + means.abs()) * theta.neg().exp()).max().square()
+    def conditioning(self, factors: Factors, means: Tensor, radius: Tensor) -> Tensor:
+        return ((radius + means.abs()) * factors.whitening).max().square()
 
 
 class Isotropic(Diagonal):
@@ -267,15 +293,15 @@ class Constant(SharedIsotropic):
         return 0
 
     def m_step(
-        self, statistics: Statistics, theta: Tensor, floor: float, pseudo: Pseudo
-    ) -> tuple[Tensor, Tensor]:
-        return theta, torch.zeros_like(theta[:, 0], dtype=torch.bool)
+        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+    ) -> tuple[Factors, Tensor]:
+        return self.clamp(factors, floor)
 
-    def clamp(self, theta: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-        return theta, torch.zeros_like(theta[:, 0], dtype=torch.bool)
+    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+        return factors, torch.zeros_like(factors.factor[:, 0], dtype=torch.bool)
 
-    def gradient(self, statistics: Statistics, theta: Tensor, pseudo: Pseudo) -> Tensor:
-        return torch.zeros_like(theta)
+    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
+        return torch.zeros_like(factors.factor)
 
 
 class Full(Family):
@@ -284,93 +310,96 @@ class Full(Family):
 
     name = "full"
     per_dimension = True
+    has_features = False
 
     def pool(self, values: Tensor) -> Tensor:
-        """Sum (K, ...) over the components that share one covariance, keeping the dimension."""
         return values
 
     def count(self, num_components: int, num_dims: int) -> int:
         return num_components * num_dims * (num_dims + 1) // 2
 
+    def unpack(self, theta: Tensor) -> Factors:
+        diagonal = theta.diagonal(dim1=-2, dim2=-1)
+        factor = theta.tril(-1) + torch.diag_embed(diagonal.exp())
+        return Factors(factor, _inverse_triangular(factor))
+
+    def pack(self, factor: Tensor) -> Tensor:
+        diagonal = factor.diagonal(dim1=-2, dim2=-1)
+        return factor.tril(-1) + torch.diag_embed(diagonal.log())
+
     def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
         share = weights.reshape(-1, 1, 1)
         average = self.pool(share * covariances) / self.pool(share)
-        return _log_diagonal(torch.linalg.cholesky(average))
+        return self.pack(torch.linalg.cholesky(average))
 
-    def factors(self, theta: Tensor, num_dims: int) -> Tensor:
-        diagonal = theta.diagonal(dim1=-2, dim2=-1)
-        return theta.tril(-1) + torch.diag_embed(diagonal.exp())
+    def triangular(self, factor: Tensor, num_dims: int) -> Tensor:
+        return factor
 
-    def log_det(self, theta: Tensor, num_dims: int) -> Tensor:
-        return theta.diagonal(dim1=-2, dim2=-1).sum(-1)
+    def log_det(self, factor: Tensor, num_dims: int) -> Tensor:
+        return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
-    def whiten(self, theta: Tensor, residuals: Tensor) -> Tensor:
-        return self._whitening(theta) @ residuals
-
-    def _whitening(self, theta: Tensor) -> Tensor:
-        return _inverse_triangular(self.factors(theta, theta.shape[-1]))
+    def whiten(self, whitening: Tensor, residuals: Tensor) -> Tensor:
+        return whitening @ residuals
 
     def second_moment(self, weighted: Tensor, whitened: Tensor) -> Tensor:
         return weighted @ whitened.mT
 
-    def rescale(self, theta: Tensor, scale: Tensor) -> Tensor:
-        return theta.tril(-1) * scale.unsqueeze(-1) + torch.diag_embed(
-            theta.diagonal(dim1=-2, dim2=-1) + scale.log()
-        )
+    def rescale(self, factors: Factors, scale: Tensor) -> Factors:
+        return Factors(factors.factor * scale.unsqueeze(-1), factors.whitening / scale)
 
     def m_step(
-        self, statistics: Statistics, theta: Tensor, floor: float, pseudo: Pseudo
-    ) -> tuple[Tensor, Tensor]:
-        counts = statistics.counts.reshape(-1, 1, 1)
+        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+    ) -> tuple[Factors, Tensor]:
         first = statistics.first.unsqueeze(-1)
-        between = self.pool(first @ _mean(first, counts).mT)
-        scatter, counts = self._with_pseudo(statistics, theta, pseudo)
-        identity = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
-        covariance = _ratio(scatter - between, counts, empty=identity)
+        mean = _mean(first, statistics.counts.reshape(-1, 1, 1))
+        scatter, points = self._pooled(statistics, factors, pseudo)
+        identity = _identity_like(scatter)
+        covariance = _ratio(scatter - self.pool(first @ mean.mT), points, empty=identity)
         # The covariance in whitened coordinates is near the identity, so its factor is exact
         # where Sigma itself, far from round, would lose digits; L times it is again triangular.
         root, failed = torch.linalg.cholesky_ex(covariance)
-        factors = self.factors(theta, theta.shape[-1])
         if bool(failed.any()):
             root = torch.where((failed > 0).reshape(-1, 1, 1), _square_root(covariance), root)
-        return _floored(factors @ root, failed > 0, floor)
+        return _floored(factors.factor @ root, failed > 0, floor)
 
-    def clamp(self, theta: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-        factors = self.factors(theta, theta.shape[-1])
-        return _floored(factors, torch.zeros_like(theta[:, 0, 0], dtype=torch.bool), floor)
+    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+        fine = torch.zeros_like(factors.factor[:, 0, 0], dtype=torch.bool)
+        return _floored(factors.factor, fine, floor, factors.whitening)
 
-    def _with_pseudo(
-        self, statistics: Statistics, theta: Tensor, pseudo: Pseudo
-    ) -> tuple[Tensor, Tensor]:
-        """Pooled second moments and pooled counts, the prior's share included."""
-        second = self.pool(statistics.second)
-        counts = self.pool(statistics.counts.reshape(-1, 1, 1))
-        if pseudo is not NO_PSEUDO:
-            whitening = self._whitening(theta)
-            second = second + pseudo.scatter * whitening @ whitening.mT
-            counts = counts + pseudo.count
-        return second, counts
-
-    def gradient(self, statistics: Statistics, theta: Tensor, pseudo: Pseudo) -> Tensor:
-        second, counts = self._with_pseudo(statistics, theta, pseudo)
-        identity = torch.eye(theta.shape[-1], dtype=theta.dtype, device=theta.device)
-        in_factor = (self._whitening(theta).mT @ (second - counts * identity)).tril()
-        diagonal = theta.diagonal(dim1=-2, dim2=-1).exp()
-        return in_factor.tril(-1) + torch.diag_embed(
-            in_factor.diagonal(dim1=-2, dim2=-1) * diagonal
+    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
+        scatter, points = self._pooled(statistics, factors, pseudo)
+        in_factor = factors.whitening.mT @ (scatter - points * _identity_like(scatter))
+        by_logarithm = in_factor.diagonal(dim1=-2, dim2=-1) * factors.factor.diagonal(
+            dim1=-2, dim2=-1
         )
+        return in_factor.tril(-1) + torch.diag_embed(by_logarithm)
 
-    def shift(self, theta: Tensor, means: Tensor) -> Tensor:
-        return (self.factors(theta, theta.shape[-1]) @ means.unsqueeze(-1)).squeeze(-1)
+    def _pooled(
+        self, statistics: Statistics, factors: Factors, pseudo: Pseudo
+    ) -> tuple[Tensor, Tensor]:
+        """Second moments and numbers of points behind each covariance, the prior's included."""
+        scatter = self.pool(statistics.second)
+        points = self.pool(statistics.counts.reshape(-1, 1, 1))
+        if pseudo is not NO_PSEUDO:
+            scatter = scatter + pseudo.scatter * factors.whitening @ factors.whitening.mT
+            points = points + pseudo.points
+        return scatter, points
 
-    def unshift(self, theta: Tensor, vectors: Tensor) -> Tensor:
-        return (self._whitening(theta).mT @ vectors.unsqueeze(-1)).squeeze(-1)
+    def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
+        return (factor @ vectors.unsqueeze(-1)).squeeze(-1)
+
+    def apply_whitening_transposed(self, whitening: Tensor, vectors: Tensor) -> Tensor:
+        return (whitening.mT @ vectors.unsqueeze(-1)).squeeze(-1)
+
+    def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
+        return whitening.square().sum()
 
 
 class Tied(Full):
     """Sigma_k = Sigma for every k; theta, (1, D, D), as in the full family."""
 
     name = "tied"
+    has_features = True
 
     def pool(self, values: Tensor) -> Tensor:
         return values.sum(0, keepdim=True)
@@ -378,28 +407,27 @@ class Tied(Full):
     def count(self, num_components: int, num_dims: int) -> int:
         return num_dims * (num_dims + 1) // 2
 
-    def features(self, theta: Tensor, block: Tensor) -> Tensor:
-        whitened = self._whitening(theta)[0] @ block[:-1]
-        return torch.cat([block, whitened.square().sum(0, keepdim=True)])
+    def features(self, factors: Factors, block: Tensor) -> Tensor:
+        whitened = factors.whitening[0] @ block[:-1]
+        return torch.cat([block, whitened.square_().sum(0, keepdim=True)])
 
-    def coefficients(self, theta: Tensor, means: Tensor) -> Tensor:
-        whitening = self._whitening(theta)[0]
+    def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
+        whitening = factors.whitening[0]
         linear = means @ whitening.mT @ whitening
         constant = -0.5 * (linear * means).sum(-1, keepdim=True)
         return torch.cat([linear, constant, torch.full_like(constant, -0.5)], dim=-1)
 
     def from_features(
-        self, sums: Tensor, theta: Tensor, means: Tensor, points: Points
+        self, sums: Tensor, factors: Factors, means: Tensor, points: Points
     ) -> tuple[Tensor, Tensor]:
         linear, counts, _ = sums.split([means.shape[-1], 1, 1], dim=-1)
-        whitening = self._whitening(theta)[0]
-        cross = means.mT @ linear
-        scatter = points.scatter - cross - cross.mT + means.mT @ (counts * means)
-        first = (linear - counts * means) @ whitening.mT
-        return first, (whitening @ scatter @ whitening.mT).unsqueeze(0)
+        whitening = factors.whitening[0]
+        first = linear - counts * means
+        second = points.scatter - means.mT @ linear - first.mT @ means
+        return first @ whitening.mT, (whitening @ second @ whitening.mT).unsqueeze(0)
 
-    def conditioning(self, theta: Tensor, means: Tensor, radius: Tensor) -> Tensor:
-        return ((radius + means.abs()) @ self._whitening(theta)[0].abs().mT).max().square()
+    def conditioning(self, factors: Factors, means: Tensor, radius: Tensor) -> Tensor:
+        return ((radius + means.abs()) @ factors.whitening[0].abs().mT).max().square()
 
 
 def _mean(first: Tensor, counts: Tensor) -> Tensor:
@@ -407,50 +435,50 @@ def _mean(first: Tensor, counts: Tensor) -> Tensor:
     return first / counts.clamp_min(torch.finfo(counts.dtype).tiny)
 
 
-def _ratio(numerator: Tensor, counts: Tensor, empty: Tensor | float) -> Tensor:
-    """numerator / counts, and ``empty`` where nothing was counted."""
-    limits = torch.finfo(counts.dtype)
-    counted = counts > limits.tiny / limits.eps
-    return torch.where(counted, numerator / counts.clamp_min(limits.tiny), empty)
+def _ratio(numerator: Tensor, points: Tensor, empty: Tensor) -> Tensor:
+    """numerator / points, and ``empty`` where nothing was counted: its covariance stays put."""
+    limits = torch.finfo(points.dtype)
+    counted = points > limits.tiny / limits.eps
+    return torch.where(counted, numerator / points.clamp_min(limits.tiny), empty)
 
 
-def _log_diagonal(factors: Tensor) -> Tensor:
-    """L with the logarithm of its diagonal in place of the diagonal."""
-    diagonal = factors.diagonal(dim1=-2, dim2=-1)
-    return factors.tril(-1) + torch.diag_embed(diagonal.log())
+def _identity_like(matrices: Tensor) -> Tensor:
+    return torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
 
 
-def _inverse_triangular(factors: Tensor) -> Tensor:
+def _inverse_triangular(factor: Tensor) -> Tensor:
     """W = L^{-1} by forward substitution."""
-    identity = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
-    return torch.linalg.solve_triangular(factors, identity, upper=False)
+    return torch.linalg.solve_triangular(factor, _identity_like(factor), upper=False)
 
 
-def _square_root(matrix: Tensor) -> Tensor:
-    """A with A A^T = matrix, for a symmetric positive semi-definite matrix that may be singular."""
-    values, vectors = torch.linalg.eigh(matrix.nan_to_num(0.0, 0.0, 0.0))
+def _square_root(matrices: Tensor) -> Tensor:
+    """A with A A^T = matrix, for symmetric positive semi-definite matrices, singular or not."""
+    values, vectors = torch.linalg.eigh(matrices.nan_to_num(0.0, 0.0, 0.0))
     return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
 
 
-def _floored(roots: Tensor, failed: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """theta of A A^T with no standard deviation below ``floor``, and which ones (K,) were.
+def _floored(
+    roots: Tensor, failed: Tensor, floor: float, whitening: Tensor | None = None
+) -> tuple[Factors, Tensor]:
+    """Factors of A A^T with no standard deviation below ``floor``, and which ones (J,) were.
 
-    roots: A, (K, D, D), triangular except where ``failed`` (K,). Raising the small singular
-    values of A is the exact maximizer of EM's surrogate under that bound (eq-clamp).
+    roots: A, (J, D, D), triangular except where ``failed`` (J,); whitening: its inverse, if known.
+    Raising the small singular values of A is the exact maximizer of EM's surrogate under that
+    bound (eq-clamp).
     """
-    by_component = failed.reshape(-1, 1, 1)
-    identity = torch.eye(roots.shape[-1], dtype=roots.dtype, device=roots.device)
-    factors = torch.where(by_component, identity, roots)
+    if whitening is None:
+        replace = failed.reshape(-1, 1, 1)
+        whitening = _inverse_triangular(torch.where(replace, _identity_like(roots), roots))
     # 1 / |W|^2 bounds the smallest variance from below: most of the time this settles it.
-    suspect = failed | (_inverse_triangular(factors).square().sum((-2, -1)) * floor**2 > 1)
+    suspect = failed | (whitening.square().sum((-2, -1)) > floor**-2)
     if not bool(suspect.any()):
-        return _log_diagonal(factors), suspect
+        return Factors(roots, whitening), suspect
     left, scales, _ = torch.linalg.svd(roots)
     low = scales.amin(-1) < floor
     rebuilt = torch.linalg.qr((left * scales.clamp_min(floor).unsqueeze(-2)).mT).R.mT
     rebuilt = rebuilt * rebuilt.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    replace = (failed | low).reshape(-1, 1, 1)
-    return _log_diagonal(torch.where(replace, rebuilt, factors)), low
+    factor = torch.where((failed | low).reshape(-1, 1, 1), rebuilt, roots)
+    return Factors(factor, _inverse_triangular(factor)), low
 
 
 FULL, TIED, DIAGONAL = Full(), Tied(), Diagonal()

@@ -139,7 +139,7 @@ class Fit:
         objective = nll
         if self.pseudo is not NO_PSEUDO:
             num_dims = state.means.shape[1]
-            log_prior = self.family.log_prior(state.theta, num_dims, self.pseudo)
+            log_prior = self.family.log_prior(state.factors, num_dims, self.pseudo)
             objective -= float(log_prior) / self.points.total
         self._converged = abs(self._objective - objective) < self.tolerance
         self._objective = objective
@@ -203,7 +203,7 @@ class Fit:
             self.model.logits.copy_(own.log_weights)
             self.model.means.copy_(own.means)
             if self.family.trainable:
-                self.model.theta.copy_(own.theta)
+                self.model.theta.copy_(self.family.pack(own.factors.factor))
 
     def _restore(self) -> None:
         """End the progress bar; leave the model at the last state whose NLL was recorded."""
@@ -214,7 +214,10 @@ class Fit:
 
     def _fail(self, state: State, iteration: int) -> None:
         self._restore()
-        finite = [torch.isfinite(part).reshape(part.shape[0], -1).all(1) for part in state[:2]]
+        finite = [
+            torch.isfinite(part).reshape(part.shape[0], -1).all(1)
+            for part in (state.log_weights, state.means)
+        ]
         bad = (~(finite[0] & finite[1])).nonzero().flatten().tolist()
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
         raise SingularityError(
@@ -228,7 +231,8 @@ class Fit:
     def _snapshot(self, iteration: int, nll: float, state: State) -> None:
         own = self.units.leave(state, self.family)
         num_components, num_dims = own.means.shape
-        covariances = self.family.covariances(own.theta, num_components, num_dims)
+        triangular = self.family.triangular(own.factors.factor, num_dims)
+        covariances = (triangular @ triangular.mT).expand(num_components, -1, -1)
         self._snapshots.append(
             Snapshot(
                 iteration,

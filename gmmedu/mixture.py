@@ -146,8 +146,9 @@ class GaussianMixture(nn.Module):
         return self
 
     def state(self) -> State:
-        """Log weights, means and theta as they stand, detached: what one pass needs."""
-        return State(self.logits.detach().log_softmax(0), self.means.detach(), self.theta.detach())
+        """Log weights, means and factors as they stand, detached: what one pass needs."""
+        factors = self.family.unpack(self.theta.detach())
+        return State(self.logits.detach().log_softmax(0), self.means.detach(), factors)
 
     # What it says of points
 
@@ -171,12 +172,13 @@ class GaussianMixture(nn.Module):
         """log pi_k + log N(x_n | mu_k, Sigma_k) of x (N, D), in blocks (K, B)."""
         x = checks.check_points(x, self.num_dims, device=self.means.device).to(self.means.dtype)
         log_weights = self.logits.log_softmax(0).unsqueeze(-1)
-        log_det = self.family.log_det(self.theta, self.num_dims)
+        factor, whitening = self.family.unpack(self.theta)
+        log_det = self.family.log_det(factor, self.num_dims)
         width = max(1, _BLOCK_NUMBERS // (self.num_components * self.num_dims))
         return [
             log_weights
             + gaussian.log_density(
-                self.family.whiten(self.theta, gaussian.residuals(block, self.means)), log_det
+                self.family.whiten(whitening, gaussian.residuals(block, self.means)), log_det
             )
             for block in x.split(width)
         ]
@@ -213,7 +215,7 @@ class GaussianMixture(nn.Module):
         labels = torch.searchsorted(weights.cumsum(0), uniform).clamp_max(k - 1)
         normal = torch.randn(num_samples, d, generator=generator, dtype=torch.float64)
         labels, normal = labels.to(self.means.device), normal.to(self.means)
-        factors = self.family.factors(self.theta, d).expand(k, d, d)
+        factors = self._triangular()
         x = torch.empty_like(normal)
         for component in range(k):
             mine = labels == component
@@ -258,6 +260,12 @@ class GaussianMixture(nn.Module):
             weights, means, (covariances + covariances.mT) / 2
         )
 
+    def _triangular(self) -> Tensor:
+        """L of each component, lower triangular: (K, D, D)."""
+        factor = self.family.unpack(self.theta).factor
+        triangular = self.family.triangular(factor, self.num_dims)
+        return triangular.expand(self.num_components, self.num_dims, self.num_dims)
+
     def _check_dims(self, dims: list[Any], name: str) -> list[int]:
         known = range(self.num_dims)
         if not dims or any(d not in known for d in dims) or len(set(dims)) < len(dims):
@@ -274,13 +282,9 @@ class GaussianMixture(nn.Module):
 
     def to_distribution(self) -> torch.distributions.MixtureSameFamily:
         """The same mixture as a torch distribution; gradients reach this model's parameters."""
-        shape = (self.num_components, self.num_dims, self.num_dims)
         return torch.distributions.MixtureSameFamily(
             torch.distributions.Categorical(logits=self.logits),
-            torch.distributions.MultivariateNormal(
-                self.means,
-                scale_tril=self.family.factors(self.theta, self.num_dims).expand(shape),
-            ),
+            torch.distributions.MultivariateNormal(self.means, scale_tril=self._triangular()),
         )
 
 

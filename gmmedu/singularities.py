@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gmmedu import checks
-from gmmedu.families import NO_PSEUDO, Family, Pseudo
+from gmmedu.families import NO_PSEUDO, Factors, Family, Pseudo
 from gmmedu.statistics import Points, State
 from gmmedu.units import Units
 
@@ -119,19 +119,22 @@ class Reset(Clamp):
     ) -> tuple[State, str]:
         if previous + int(singular.sum()) > self.max_resets:
             return state, "clamped"
-        num_components, num_dims = state.means.shape
         log_weights = state.log_weights.log_softmax(0)
-        means, theta = state.means.clone(), state.theta.clone()
-        fresh = torch.eye(num_dims, dtype=means.dtype, device=means.device)
-        fresh_theta = family.from_covariances(
-            fresh.expand(num_components, -1, -1), torch.ones_like(log_weights)
+        num_components, num_dims = state.means.shape
+        means = state.means.clone()
+        identity = torch.eye(num_dims, dtype=means.dtype, device=means.device)
+        theta = family.from_covariances(
+            identity.expand(num_components, -1, -1), torch.ones_like(log_weights)
         )
-        theta[singular] = fresh_theta[singular]
+        fresh = family.unpack(theta)
+        factors = Factors(*(part.clone() for part in state.factors))
+        for part, start in zip(factors, fresh, strict=True):
+            part[singular] = start[singular]
         moved = singular.expand(num_components)
         drawn = torch.randint(points.num_points, (num_components,), generator=generator)
         means[moved] = points.columns[:-1, drawn.to(means.device)].mT[moved]
         log_weights[moved] = -torch.tensor(num_components).log().to(log_weights)
-        return State(log_weights.log_softmax(0), means, theta), "reset"
+        return State(log_weights.log_softmax(0), means, factors), "reset"
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class Prior:
     def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
         degrees = num_dims + 2 if self.degrees is None else self.degrees
         scatter = num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
-        return Pseudo(count=degrees + num_dims + 1, scatter=scatter)
+        return Pseudo(points=degrees + num_dims + 1, scatter=scatter)
 
     def mend(
         self,
@@ -186,5 +189,6 @@ def find_singular(model: GaussianMixture, x: Tensor, min_scale: float = 1e-3) ->
     checks.check_points(x, model.num_dims, device=model.means.device)
     checks.check_number(min_scale, "min_scale")
     units = Units.of(x, model.family.per_dimension)
-    _, singular = model.family.clamp(units.enter(model.state(), model.family).theta, min_scale)
+    state = units.enter(model.state(), model.family)
+    _, singular = model.family.clamp(state.factors, min_scale)
     return [int(k) for k in singular.expand(model.num_components).nonzero()]

@@ -16,16 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmmedu.families import Family
+from gmmedu.families import Factors, Family
 from gmmedu.gaussian import log_normalizer
 
 
 class State(NamedTuple):
-    """The numbers of a mixture: log weights (K,), means (K, D), theta as its family has it."""
+    """The numbers of a mixture: log weights (K,), means (K, D), factors as its family has them."""
 
     log_weights: Tensor
     means: Tensor
-    theta: Tensor
+    factors: Factors
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,18 @@ def collect(points: Points, family: Family, state: State) -> Statistics:
     products instead, as long as the parameters are such that no digits are lost.
     """
     limit = CONDITIONING_LIMIT.get(state.means.dtype, 0.0)
-    if type(family).conditioning is not Family.conditioning:
-        conditioning = family.conditioning(state.theta, state.means, points.radius)
+    if family.has_features:
+        conditioning = family.conditioning(state.factors, state.means, points.radius)
         if float(conditioning) < limit:
             return _from_features(points, family, state)
     return _from_residuals(points, family, state)
 
 
 def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
-    log_weights, means, theta = state
+    log_weights, means, factors = state
     num_components, num_dims = means.shape
-    constant = log_weights.unsqueeze(-1) - log_normalizer(num_dims, family.log_det(theta, num_dims))
+    log_det = family.log_det(factors.factor, num_dims)
+    constant = log_weights.unsqueeze(-1) - log_normalizer(num_dims, log_det)
     width = _block_width(points, num_components * num_dims)
     space = means.new_empty(num_components * num_dims * width)
     result = None
@@ -115,7 +116,7 @@ def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
         block = points.columns[:-1, start : start + width]
         work = space[: num_components * block.numel()].view(num_components, num_dims, -1)
         torch.sub(block, means.unsqueeze(-1), out=work)
-        whitened = family.whiten(theta, work)
+        whitened = family.whiten(factors.whitening, work)
         log_joint = torch.mul(whitened, whitened, out=work).sum(1).mul_(-0.5).add_(constant)
         log_likelihood, responsibilities = _e_step(log_joint, points.weights, start)
         weighted = torch.mul(whitened, responsibilities.unsqueeze(1), out=work)
@@ -131,21 +132,20 @@ def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
 
 
 def _from_features(points: Points, family: Family, state: State) -> Statistics:
-    log_weights, means, theta = state
+    log_weights, means, factors = state
     num_components, num_dims = means.shape
-    coefficients = family.coefficients(theta, means)
-    log_det = family.log_det(theta, num_dims)
+    coefficients = family.coefficients(factors, means)
+    log_det = family.log_det(factors.factor, num_dims)
     coefficients[:, num_dims] += log_weights - log_normalizer(num_dims, log_det).squeeze(-1)
     sums = coefficients.new_zeros(coefficients.shape)
     log_likelihood = torch.zeros((), dtype=torch.float64, device=means.device)
     width = _block_width(points, num_components + 2 * num_dims)
     for start in range(0, points.num_points, width):
-        features = family.features(theta, points.columns[:, start : start + width])
-        assert features is not None
+        features = family.features(factors, points.columns[:, start : start + width])
         part, responsibilities = _e_step(coefficients @ features, points.weights, start)
         sums.addmm_(responsibilities, features.mT)
         log_likelihood += part
-    first, second = family.from_features(sums, theta, means, points)
+    first, second = family.from_features(sums, factors, means, points)
     return Statistics(log_likelihood, sums[:, num_dims], first, second)
 
 

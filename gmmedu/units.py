@@ -55,11 +55,10 @@ class Units(NamedTuple):
     def enter(self, state: State, family: Family) -> State:
         """A state given in the data's own units, in these."""
         means = ((state.means - self.center) / self.scale).to(state.means)
-        return State(
-            state.log_weights, means, family.rescale(state.theta, (1 / self.scale).to(means))
-        )
+        factors = family.rescale(state.factors, (1 / self.scale).to(means))
+        return State(state.log_weights, means, factors)
 
     def leave(self, state: State, family: Family) -> State:
         """A state given in these units, in the data's own."""
         means = (state.means * self.scale + self.center).to(state.means)
-        return State(state.log_weights, means, family.rescale(state.theta, self.scale.to(means)))
+        return State(state.log_weights, means, family.rescale(state.factors, self.scale.to(means)))
