@@ -278,7 +278,7 @@ def density_1d(
     x: Tensor | None = None,
     ax: Axes | None = None,
     *,
-    bins: int | str = "auto",
+    bins: int = 30,
     components: bool = True,
     color: str = GREY,
     line_style: str = "-",
