@@ -214,11 +214,8 @@ class Fit:
 
     def _fail(self, state: State, iteration: int) -> None:
         self._restore()
-        finite = [
-            torch.isfinite(part).reshape(part.shape[0], -1).all(1)
-            for part in (state.log_weights, state.means)
-        ]
-        bad = (~(finite[0] & finite[1])).nonzero().flatten().tolist()
+        numbers = torch.cat([state.log_weights.unsqueeze(-1), state.means], dim=-1)
+        bad = (~torch.isfinite(numbers)).any(1).nonzero().flatten().tolist()
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
         raise SingularityError(
             f"the NLL is no longer finite at iteration {iteration}; {which} left the range of "

@@ -57,7 +57,7 @@ def initialize(
     return model.set_parameters(
         weights,
         units.center + units.scale * means,
-        units.scale.unsqueeze(-1) * covariances * units.scale,
+        units.scale.unsqueeze(-1) * covariances * units.scale if model.family.trainable else None,
     )
 
 
