@@ -165,7 +165,9 @@ def theta_of(family: str, covariances: Array) -> Array:
             np.fill_diagonal(factor, np.log(np.diag(factor)))
         return factors
     variances = np.stack([np.diag(covariance) for covariance in covariances])
-    return np.log(np.sqrt(variances if family == "diagonal" else variances[:, :1]))
+    if family != "diagonal":
+        variances = variances[:, :1]
+    return np.asarray(0.5 * np.log(variances))
 
 
 def covariances_of(family: str, theta: Tensor, num_components: int, num_dims: int) -> list[Tensor]:
@@ -216,9 +218,9 @@ def gradient(
 ) -> tuple[Tensor, ...]:
     """Gradient of ``mean_nll`` in logits, means and theta; zero in theta of the constant family."""
     leaves = [parameter.detach().clone().requires_grad_() for parameter in parameters]
-    in_logits, in_means, in_theta = torch.autograd.grad(
-        mean_nll(family, *leaves, x, **options), leaves
-    )
+    logits, means, theta = leaves
+    nll = mean_nll(family, logits, means, theta, x, **options)
+    in_logits, in_means, in_theta = torch.autograd.grad(nll, leaves)
     return in_logits, in_means, torch.zeros_like(in_theta) if family == "constant" else in_theta
 
 
