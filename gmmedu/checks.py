@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+#: What data may be given in; models compute in the last two.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_dtype(dtype: Any, name: str = "dtype") -> torch.dtype:
+    """Return ``dtype`` if it is float32 or float64, None meaning torch's default."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if dtype not in FLOATS[2:]:
+        raise TypeError(f"{name} must be torch.float32 or torch.float64, got {dtype!r}")
+    return dtype
 
 
 def check_points(
@@ -28,7 +39,11 @@ def check_points(
             f"{name} must be a torch.Tensor of shape (N, D), got {type(x).__name__}; "
             f"convert it with torch.as_tensor({name})"
         )
-    if not x.is_floating_point():
+    if x.layout != torch.strided or x.is_meta:
+        raise TypeError(
+            f"{name} must be a dense tensor that holds numbers, got {x.layout} on {x.device}"
+        )
+    if x.dtype not in FLOATS:
         raise TypeError(
             f"{name} must hold floating-point numbers, got dtype {x.dtype}; "
             f"convert it with {name}.to(torch.float64)"
@@ -98,33 +113,42 @@ def check_choice(value: Any, name: str, known: Iterable[str]) -> str:
     return str(value)
 
 
-def check_weights(weights: Any, shape: Sequence[int], name: str) -> Tensor:
-    """Return ``weights`` if finite, of ``shape``, nowhere negative, and with a positive sum."""
-    if not isinstance(weights, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(weights).__name__}")
-    if not weights.is_floating_point():
-        raise TypeError(f"{name} must hold floating-point numbers, got dtype {weights.dtype}")
-    if tuple(weights.shape) != tuple(shape):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(weights.shape)}")
-    if not bool(torch.isfinite(weights).all()):
+def _check_tensor(value: Any, shape: tuple[int, ...], device: torch.device, name: str) -> Tensor:
+    """Return ``value`` if it is a finite floating-point tensor of ``shape`` on ``device``."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {value.dtype}")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device} and the model on {device}; move one of them")
+    if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} must be finite, but holds NaN or infinity")
+    return value
+
+
+def check_weights(weights: Any, shape: tuple[int, ...], device: torch.device, name: str) -> Tensor:
+    """Return ``weights`` if finite, of ``shape``, nowhere negative, and with a positive sum."""
+    weights = _check_tensor(weights, shape, device, name)
     if bool((weights < 0).any()):
         first = int((weights < 0).nonzero()[0, 0])
         raise ValueError(
             f"{name} must not be negative, but entry {first} is {float(weights[first]):g}"
         )
-    if not float(weights.sum()) > 0:
-        raise ValueError(f"{name} must have a positive sum, but all entries are zero")
+    if not 0 < float(weights.sum()) < math.inf:
+        raise ValueError(
+            f"{name} must have a positive, finite sum, got {float(weights.sum()):g}; "
+            "at least one entry must be above zero, and all of a size that can be added"
+        )
     return weights
 
 
-def check_covariances(covariances: Any, num_components: int, num_dims: int) -> Tensor:
-    """Return ``covariances`` if it is (K, D, D), symmetric and positive definite."""
+def check_covariances(covariances: Any, num_components: int, num_dims: int, like: Tensor) -> Tensor:
+    """Return ``covariances`` in float64 if it is (K, D, D), symmetric and positive definite, and
+    within the range of the dtype of ``like``."""
     shape = (num_components, num_dims, num_dims)
-    if not isinstance(covariances, Tensor):
-        raise TypeError(f"covariances must be a torch.Tensor, got {type(covariances).__name__}")
-    if tuple(covariances.shape) != shape:
-        raise ValueError(f"covariances must have shape {shape}, got {tuple(covariances.shape)}")
+    covariances = _check_tensor(covariances, shape, like.device, "covariances").double()
     largest = covariances.abs().amax((1, 2), keepdim=True)
     symmetric = (covariances - covariances.mT).abs() <= 1e-5 * largest
     definite = torch.linalg.cholesky_ex(covariances).info == 0
@@ -135,6 +159,13 @@ def check_covariances(covariances: Any, num_components: int, num_dims: int) -> T
             raise ValueError(
                 f"covariances must be positive definite, but component {component} is not; "
                 "a standard deviation must be squared, a singular matrix needs a ridge"
+            )
+        variances = covariances[component].diagonal()
+        limits = torch.finfo(like.dtype)
+        if bool(((variances < limits.tiny) | (variances > limits.max)).any()):
+            raise ValueError(
+                f"covariances must stay within the range of {like.dtype}, but component "
+                f"{component} does not; rescale the data, or use float64"
             )
     return covariances
 

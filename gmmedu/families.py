@@ -47,6 +47,8 @@ class Family(ABC):
     name: str
     #: whether the family stays itself when each dimension is rescaled by its own factor
     per_dimension: bool
+    #: whether all components have one covariance
+    shared: bool = False
     #: whether the covariance is learned at all
     trainable: bool = True
 
@@ -178,7 +180,8 @@ class Diagonal(Family):
 
     def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
         variances = covariances.diagonal(dim1=-2, dim2=-1)
-        share = weights.unsqueeze(-1).expand_as(variances)
+        shares = weights if self.shared else torch.ones_like(weights)
+        share = shares.unsqueeze(-1).expand_as(variances)
         return 0.5 * torch.log(self.pool(share * variances) / self.pool(share))
 
     def triangular(self, factor: Tensor, num_dims: int) -> Tensor:
@@ -275,6 +278,7 @@ class SharedIsotropic(Isotropic):
     """Sigma_k = sigma^2 I for every k; theta = log sigma, (1, 1)."""
 
     name = "shared_isotropic"
+    shared = True
 
     def pool(self, values: Tensor) -> Tensor:
         return values.sum().reshape(1, 1)
@@ -328,7 +332,7 @@ class Full(Family):
         return factor.tril(-1) + torch.diag_embed(diagonal.log())
 
     def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
-        share = weights.reshape(-1, 1, 1)
+        share = (weights if self.shared else torch.ones_like(weights)).reshape(-1, 1, 1)
         average = self.pool(share * covariances) / self.pool(share)
         return self.pack(torch.linalg.cholesky(average))
 
@@ -399,6 +403,7 @@ class Tied(Full):
     """Sigma_k = Sigma for every k; theta, (1, D, D), as in the full family."""
 
     name = "tied"
+    shared = True
     has_features = True
 
     def pool(self, values: Tensor) -> Tensor:
@@ -406,6 +411,9 @@ class Tied(Full):
 
     def count(self, num_components: int, num_dims: int) -> int:
         return num_dims * (num_dims + 1) // 2
+
+    def second_moment(self, weighted: Tensor, whitened: Tensor) -> Tensor:
+        return self.pool(super().second_moment(weighted, whitened))
 
     def features(self, factors: Factors, block: Tensor) -> Tensor:
         whitened = factors.whitening[0] @ block[:-1]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.families import NO_PSEUDO
-from gmmedu.mixture import GaussianMixture
+from gmmedu.mixture import GaussianMixture, check_mixture
 from gmmedu.singularities import Mitigation, SingularityError, resolution
 from gmmedu.statistics import State, Statistics
 from gmmedu.units import Units
@@ -79,24 +79,19 @@ class Fit:
         snapshot_every: int,
         generator: torch.Generator | None,
     ) -> None:
-        if not isinstance(model, GaussianMixture):
-            raise TypeError(f"model must be a gmmedu mixture, got {type(model).__name__}")
-        if model.means.dtype not in (torch.float32, torch.float64):
-            raise TypeError(
-                f"model must be float32 or float64 to be fitted, got {model.means.dtype}; "
-                "convert it with model.float()"
-            )
+        check_mixture(model)
         checks.check_points(
             x, model.num_dims, device=model.means.device, minimum=model.num_components
         )
         if sample_weight is not None:
-            checks.check_weights(sample_weight, (len(x),), "sample_weight")
-            if sample_weight.device != x.device:
-                raise ValueError(
-                    f"sample_weight is on {sample_weight.device} and x on {x.device}; "
-                    "move one of them"
-                )
-        if mitigation is not None and not hasattr(mitigation, "mend"):
+            checks.check_weights(sample_weight, (len(x),), x.device, "sample_weight")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable, got {callback!r}")
+        if not isinstance(progress, bool):
+            raise TypeError(f"progress must be True or False, got {progress!r}")
+        if mitigation is not None and (
+            isinstance(mitigation, type) or not hasattr(mitigation, "mend")
+        ):
             raise TypeError(
                 f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
             )

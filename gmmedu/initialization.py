@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gmmedu import checks
-from gmmedu.mixture import GaussianMixture
+from gmmedu.mixture import GaussianMixture, check_mixture
 from gmmedu.units import Units
 
 METHODS = ("box", "points", "kmeans", "kmeans++")
@@ -35,6 +35,7 @@ def initialize(
     """
     checks.check_choice(method, "method", METHODS)
     checks.check_generator(generator)
+    check_mixture(model)
     k, d = model.num_components, model.num_dims
     checks.check_points(x, d, device=model.means.device, minimum=k)
     units = Units.of(x, per_dimension=True)

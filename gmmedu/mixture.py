@@ -67,9 +67,7 @@ class GaussianMixture(nn.Module):
         self.num_dims = checks.check_count(num_dims, "num_dims")
         radius = checks.check_number(init_radius, "init_radius", inclusive=True)
         checks.check_generator(generator)
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        if not dtype.is_floating_point:
-            raise TypeError(f"dtype must be a floating-point type, got {dtype}")
+        dtype = checks.check_dtype(dtype)
         shape = (num_components, num_dims)
         if init_means is None:
             uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -79,6 +77,7 @@ class GaussianMixture(nn.Module):
             if tuple(means.shape) != shape:
                 raise ValueError(f"init_means must have shape {shape}, got {tuple(means.shape)}")
         means = means.detach().to(device=device, dtype=dtype, copy=True)
+        checks.check_points(means, name="init_means")
         self.means = nn.Parameter(means)
         self.logits = nn.Parameter(torch.zeros_like(means[:, 0]))
         theta = self.family.from_covariances(
@@ -128,19 +127,20 @@ class GaussianMixture(nn.Module):
         """
         k, d = self.num_components, self.num_dims
         if weights is not None:
-            weights = checks.check_weights(weights, (k,), "weights").to(self.logits)
+            weights = checks.check_weights(weights, (k,), self.means.device, "weights").double()
+            weights = weights / weights.sum()
         if means is not None:
-            checks.check_points(means, d, name="means")
+            checks.check_points(means, d, device=self.means.device, name="means")
+            means = checks.check_points(means.to(self.means), d, name="means")
             if means.shape[0] != k:
                 raise ValueError(f"means must have shape {(k, d)}, got {tuple(means.shape)}")
         if covariances is not None:
-            checks.check_covariances(covariances, k, d)
-            shares = self.weights if weights is None else weights
-            theta = self.family.from_covariances(covariances.to(self.means), shares)
-            self.theta.copy_(theta)
+            covariances = checks.check_covariances(covariances, k, d, self.means)
+            shares = self.weights.double() if weights is None else weights
+            self.theta.copy_(self.family.from_covariances(covariances, shares))
         if weights is not None:
-            tiny = torch.finfo(weights.dtype).tiny
-            self.logits.copy_((weights / weights.sum()).clamp_min(tiny).log())
+            tiny = torch.finfo(self.logits.dtype).tiny
+            self.logits.copy_(weights.clamp_min(tiny).log())
         if means is not None:
             self.means.copy_(means)
         return self
@@ -170,6 +170,7 @@ class GaussianMixture(nn.Module):
 
     def _log_joint(self, x: Tensor) -> list[Tensor]:
         """log pi_k + log N(x_n | mu_k, Sigma_k) of x (N, D), in blocks (K, B)."""
+        checks.check_dtype(self.means.dtype, "the model's dtype")
         x = checks.check_points(x, self.num_dims, device=self.means.device).to(self.means.dtype)
         log_weights = self.logits.log_softmax(0).unsqueeze(-1)
         factor, whitening = self.family.unpack(self.theta)
@@ -189,7 +190,8 @@ class GaussianMixture(nn.Module):
 
     def bic(self, x: Tensor) -> float:
         """Schwarz's criterion of x (N, D), p log N - 2 log L: lower is better (eq-bic)."""
-        return self.num_free_parameters * math.log(len(x)) - 2 * self._log_likelihood(x)
+        log_likelihood = self._log_likelihood(x)
+        return self.num_free_parameters * math.log(len(x)) - 2 * log_likelihood
 
     @torch.no_grad()
     def _log_likelihood(self, x: Tensor) -> float:
@@ -225,7 +227,7 @@ class GaussianMixture(nn.Module):
     @torch.no_grad()
     def marginal(self, dims: Sequence[int]) -> Self:
         """The mixture of the given dimensions alone, in that order (eq-marginal)."""
-        dims = self._check_dims(list(dims), "dims")
+        dims = self._check_dims(dims, "dims")
         smaller = self._like(len(dims))
         covariances = self.covariances[:, dims][:, :, dims]
         return smaller.set_parameters(self.weights, self.means[:, dims], covariances)
@@ -237,16 +239,19 @@ class GaussianMixture(nn.Module):
         given: dimension -> value, for example ``{0: 3.5}``. The weights become the
         responsibilities of the components for the given values.
         """
+        if not isinstance(given, Mapping):
+            raise TypeError(f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}")
         dims = self._check_dims(list(given), "given")
         rest = [d for d in range(self.num_dims) if d not in dims]
         if not rest:
             raise ValueError(
                 f"given must leave at least one of the {self.num_dims} dimensions free"
             )
-        values = [float(value) for value in given.values()]
+        values = [
+            checks.check_number(value, f"given[{d}]", minimum=-math.inf)
+            for d, value in given.items()
+        ]
         value = torch.tensor(values, dtype=self.means.dtype, device=self.means.device)
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"given must hold finite values, got {dict(given)}")
         known = self.marginal(dims)
         sigma = self.covariances
         across = sigma[:, rest][:, :, dims]
@@ -256,6 +261,11 @@ class GaussianMixture(nn.Module):
         means = self.means[:, rest] + (gain @ offset).squeeze(-1)
         covariances = sigma[:, rest][:, :, rest] - gain @ across.mT
         weights = known.responsibilities(value.unsqueeze(0))[0]
+        if not bool(torch.isfinite(weights).all()):
+            raise ValueError(
+                f"given is so far from every component that its density leaves the range of "
+                f"{self.means.dtype}, got {dict(given)}"
+            )
         return self._like(len(rest)).set_parameters(
             weights, means, (covariances + covariances.mT) / 2
         )
@@ -266,13 +276,18 @@ class GaussianMixture(nn.Module):
         triangular = self.family.triangular(factor, self.num_dims)
         return triangular.expand(self.num_components, self.num_dims, self.num_dims)
 
-    def _check_dims(self, dims: list[Any], name: str) -> list[int]:
+    def _check_dims(self, dims: Any, name: str) -> list[int]:
         known = range(self.num_dims)
-        if not dims or any(d not in known for d in dims) or len(set(dims)) < len(dims):
+        if (
+            not isinstance(dims, Sequence)
+            or not dims
+            or any(type(d) is not int or d not in known for d in dims)
+            or len(set(dims)) < len(dims)
+        ):
             raise ValueError(
                 f"{name} must name distinct dimensions from 0 to {self.num_dims - 1}, got {dims}"
             )
-        return [int(d) for d in dims]
+        return list(dims)
 
     def _like(self, num_dims: int) -> Self:
         """A model of the same class, device and dtype in another number of dimensions."""
@@ -349,6 +364,15 @@ class GmmConstant(GaussianMixture):
             generator=generator,
         )
         self.theta.fill_(log_scale)
+
+
+def check_mixture(model: Any) -> GaussianMixture:
+    """Return ``model`` if it is a mixture of this package, in float32 or float64."""
+    if not isinstance(model, GaussianMixture):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"model must be a gmmedu mixture such as GmmFull(2, 2), got {kind}")
+    checks.check_dtype(model.means.dtype, "the model's dtype")
+    return model
 
 
 MODELS = (GmmFull, GmmTied, GmmDiagonal, GmmIsotropic, GmmSharedIsotropic, GmmConstant)

@@ -8,18 +8,16 @@ family allows it, so a setting means the same for kilometres and for micrometres
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.families import NO_PSEUDO, Factors, Family, Pseudo
+from gmmedu.mixture import GaussianMixture, check_mixture
 from gmmedu.statistics import Points, State
 from gmmedu.units import Units
-
-if TYPE_CHECKING:
-    from gmmedu.mixture import GaussianMixture
 
 
 class SingularityError(RuntimeError):
@@ -186,6 +184,7 @@ def find_singular(model: GaussianMixture, x: Tensor, min_scale: float = 1e-3) ->
     A component is degenerate when its standard deviation in some direction is below ``min_scale``
     times that of the data.
     """
+    check_mixture(model)
     checks.check_points(x, model.num_dims, device=model.means.device)
     checks.check_number(min_scale, "min_scale")
     units = Units.of(x, model.family.per_dimension)

@@ -34,7 +34,7 @@ class Statistics:
 
     log_likelihood: sum_n log p(x_n), float64 scalar; counts: N_k = sum_n r_nk, (K,);
     first: sum_n r_nk y_nk, (K, D); second: sum_n r_nk y_nk y_nk^T, (K, D, D), or its diagonal
-    (K, D) in the diagonal and isotropic families, or already pooled, (1, D, D), in the tied one.
+    (K, D) in the diagonal and isotropic families, or summed over k, (1, D, D), in the tied one.
     """
 
     log_likelihood: Tensor

@@ -39,7 +39,7 @@ class Units(NamedTuple):
 
     @property
     def log_volume(self) -> float:
-        """log of the volume of the unit cube: what a log density in these units is too high by."""
+        """Sum of the log scales, by which a log density in these units is too high."""
         return float(self.scale.double().log().sum())
 
     def points(self, x: Tensor, weights: Tensor | None, dtype: torch.dtype) -> Points:
