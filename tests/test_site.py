@@ -24,7 +24,7 @@ def site() -> Path:
     shutil.rmtree(SITE, ignore_errors=True)
     command = Path(sys.executable).with_name("jupyter-book")
     build = subprocess.run(
-        [command, "build", ".", "-n", "-W", "--keep-going"],
+        [command, "build", ".", "-n", "-W", "--keep-going", "--quiet"],
         cwd=ROOT,
         env=environment_for_a_build(),
         capture_output=True,
