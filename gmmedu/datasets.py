@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmmedu.checks import check_choice, check_count, check_generator, check_number
+from gmmedu.checks import check_choice, check_count, check_dtype, check_generator, check_number
 from gmmedu.mixture import FAMILIES, GaussianMixture
 
 KM_S_PER_UNIT = 1000.0  # the galaxies are given in 1000 km/s
@@ -40,6 +40,7 @@ def load_old_faithful(
     Column 0 is the duration of an eruption, column 1 the waiting time to the next one.
     Source: Azzalini and Bowman (1990), Applied Statistics 39, 357-365; R's ``faithful``.
     """
+    check_dtype(dtype)
     return torch.tensor(_read("old_faithful.csv"), dtype=dtype, device=device)
 
 
@@ -53,6 +54,7 @@ def load_galaxies(
     Source: Postman, Huchra and Geller (1986), Astronomical Journal 92, 1238-1247; Roeder (1990),
     Journal of the American Statistical Association 85, 617-624.
     """
+    check_dtype(dtype)
     velocities = torch.tensor(_read("galaxies.csv"), dtype=torch.float64) / KM_S_PER_UNIT
     return velocities.to(device=device, dtype=dtype)
 
@@ -87,7 +89,7 @@ def sample_mixture(
     uniform on the simplex above ``min_weight``; None means half an equal share, 0.5 / K.
 
     Everything is drawn from ``generator`` on the CPU and then moved, so each device sees the same
-    numbers. Returns a :class:`SyntheticData`: x (N, D), labels (N,), and the true model.
+    numbers. Returns ``SyntheticData``: x (N, D), labels (N,), and the true model.
     Raises ``TypeError`` or ``ValueError`` for an argument that cannot be met.
     """
     check_count(num_samples, "num_samples")

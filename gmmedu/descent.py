@@ -10,9 +10,9 @@ from torch import Tensor
 from gmmedu import checks
 from gmmedu.families import NO_PSEUDO, Family, Pseudo
 from gmmedu.fitting import Callback, Fit, FitResult
-from gmmedu.mixture import GaussianMixture
+from gmmedu.mixture import GaussianMixture, State
 from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
-from gmmedu.statistics import State, Statistics, collect
+from gmmedu.statistics import Statistics, collect
 
 
 @torch.no_grad()

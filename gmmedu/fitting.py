@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.families import NO_PSEUDO
-from gmmedu.mixture import GaussianMixture, check_mixture
+from gmmedu.mixture import GaussianMixture, State, check_mixture
 from gmmedu.singularities import Mitigation, SingularityError, resolution
-from gmmedu.statistics import State, Statistics
+from gmmedu.statistics import Statistics
 from gmmedu.units import Units
 
 #: Called with the model, the iteration and the NLL; a true return value stops the fit.

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from gmmedu import checks, families, gaussian
-from gmmedu.families import Family
-from gmmedu.statistics import State
+from gmmedu.families import Factors, Family
 
 #: Numbers in the largest intermediate array of one block of points.
 _BLOCK_NUMBERS = 2**22
+
+
+class State(NamedTuple):
+    """The numbers of a mixture: log weights (K,), means (K, D), factors as its family has them."""
+
+    log_weights: Tensor
+    means: Tensor
+    factors: Factors
 
 
 class GaussianMixture(nn.Module):

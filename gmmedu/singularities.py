@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.families import NO_PSEUDO, Factors, Family, Pseudo
-from gmmedu.mixture import GaussianMixture, check_mixture
-from gmmedu.statistics import Points, State
+from gmmedu.mixture import GaussianMixture, State, check_mixture
+from gmmedu.statistics import Points
 from gmmedu.units import Units
 
 

@@ -11,21 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gmmedu.families import Factors, Family
+from gmmedu.families import Family
 from gmmedu.gaussian import log_normalizer
-
-
-class State(NamedTuple):
-    """The numbers of a mixture: log weights (K,), means (K, D), factors as its family has them."""
-
-    log_weights: Tensor
-    means: Tensor
-    factors: Factors
+from gmmedu.mixture import State
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gmmedu.families import Family
-from gmmedu.statistics import Points, State
+from gmmedu.mixture import State
+from gmmedu.statistics import Points
 
 
 class Units(NamedTuple):
