@@ -130,7 +130,7 @@ def pool(
         covariances = np.stack([np.diag(np.diag(c)) for c in covariances])
     if family in ("isotropic", "shared_isotropic"):
         covariances = np.stack([np.eye(num_dims) * np.trace(c) / num_dims for c in covariances])
-    return np.broadcast_to(covariances, (num_components, num_dims, num_dims))
+    return np.array(np.broadcast_to(covariances, (num_components, num_dims, num_dims)))
 
 
 def em_step(
@@ -163,7 +163,7 @@ def theta_of(family: str, covariances: Array) -> Array:
         factors = np.linalg.cholesky(covariances)
         for factor in factors:
             np.fill_diagonal(factor, np.log(np.diag(factor)))
-        return factors
+        return np.asarray(factors)
     variances = np.stack([np.diag(covariance) for covariance in covariances])
     if family != "diagonal":
         variances = variances[:, :1]
