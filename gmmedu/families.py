@@ -81,7 +81,7 @@ class Family(ABC):
 
     @abstractmethod
     def log_det(self, factor: Tensor, num_dims: int) -> Tensor:
-        """log |L|: (J,)."""
+        """log det L: (J,)."""
 
     @abstractmethod
     def whiten(self, whitening: Tensor, residuals: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def residuals(x: Tensor, means: Tensor) -> Tensor:
 def log_density(whitened: Tensor, log_det_factor: Tensor) -> Tensor:
     """Log density of the multivariate normal from whitened residuals (eq-mvn-log-density).
 
-    whitened: y = W (x - mu), (K, D, N); log_det_factor: log |L|, (K,) or (1,).
+    whitened: y = W (x - mu), (K, D, N); log_det_factor: log det L, (K,) or (1,).
     Returns (K, N), in nats. Source: Bishop (2006), equation 2.43.
     """
     squared_distance = whitened.square().sum(-2)
@@ -30,5 +30,5 @@ def log_density(whitened: Tensor, log_det_factor: Tensor) -> Tensor:
 
 
 def log_normalizer(num_dims: int, log_det_factor: Tensor) -> Tensor:
-    """log of (2 pi)^(D/2) |L|, the constant that makes the density integrate to one: (K, 1)."""
+    """log of (2 pi)^(D/2) det L, which makes the density integrate to one: (K, 1)."""
     return (0.5 * num_dims * LOG_2PI + log_det_factor).unsqueeze(-1)

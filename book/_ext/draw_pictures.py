@@ -32,20 +32,35 @@ def fitted() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     gmmedu.initialize(model, x, method="kmeans++", generator=generator)
     gmmedu.fit_em(model, x, num_iterations=200, tolerance=1e-10)
     order = model.means.detach()[:, 0].argsort()
-    return x, (model.weights[order], model.means[order], model.covariances[order])
+    return x, (
+        model.weights[order],
+        model.means[order],
+        model.covariances[order],
+    )
 
 
-def draw(ax: Axes, x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> None:
+def draw(
+    ax: Axes, x: Tensor, components: tuple[Tensor, Tensor, Tensor]
+) -> None:
     gmmedu.plot.scatter(x, ax)
     gmmedu.plot.ellipses(components, ax, means=False)
-    ax.set(xlabel="duration of the eruption (minutes)", ylabel="waiting time to the next (minutes)")
+    ax.set(
+        xlabel="duration of the eruption (minutes)",
+        ylabel="waiting time to the next (minutes)",
+    )
 
 
 def main() -> None:
     x, components = fitted()
     gmmedu.plot.use_style()
     # Letters as paths, for readers without the font, and the same bytes on every run.
-    plt.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "gmmedu", "savefig.dpi": 100})
+    plt.rcParams.update(
+        {
+            "svg.fonttype": "path",
+            "svg.hashsalt": "gmmedu",
+            "savefig.dpi": 100,
+        }
+    )
 
     figure, ax = plt.subplots(figsize=(8, 4.6))
     draw(ax, x, components)
@@ -53,12 +68,20 @@ def main() -> None:
 
     figure = plt.figure(figsize=(12, 6.3), layout="none")
     words = "Gaussian mixture\nmodels from the\nground up"
-    figure.text(0.05, 0.76, "gmmedu", fontsize=46, fontweight="bold", color=INK)
-    figure.text(0.05, 0.42, words, fontsize=29, color=INK, linespacing=1.35)
+    figure.text(
+        0.05, 0.76, "gmmedu", fontsize=46, fontweight="bold", color=INK
+    )
+    figure.text(
+        0.05, 0.42, words, fontsize=29, color=INK, linespacing=1.35
+    )
     words = "A book of notebooks, and the\ntorch package it derives"
     figure.text(0.05, 0.20, words, fontsize=14, color=MUTED)
     draw(figure.add_axes((0.46, 0.14, 0.50, 0.78)), x, components)
-    figure.savefig(STATIC / "social.png", facecolor="white", metadata={"Software": None})
+    figure.savefig(
+        STATIC / "social.png",
+        facecolor="white",
+        metadata={"Software": None},
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
-"""What the build of this book needs beyond Jupyter Book: outputs that are never stale.
+"""What the build of this book needs beyond Jupyter Book: no stale outputs, plain docstrings.
 
 jupyter-cache knows a notebook by its own code cells, and Sphinx by its own text, so both would
 keep a figure that an older `gmmedu` drew, and Sphinx forgets on its second run that the first one
 warned. Here the cache is named after everything an output depends on, and a build that warned
 leaves nothing behind to be believed.
+
+Docstrings are written for `help()`, where |L| is a determinant; reStructuredText would take it for
+the name of a substitution.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -21,9 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 def fingerprint(root: Path = ROOT) -> str:
     """Twelve digits that change with the package, its data, the pinned set or the device."""
     digest = hashlib.sha256(os.environ.get("GMMEDU_DEVICE", "").encode())
-    for path in [root / "constraints.txt", *sorted((root / "gmmedu").rglob("*"))]:
+    for path in [
+        root / "constraints.txt",
+        *sorted((root / "gmmedu").rglob("*")),
+    ]:
         if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+            digest.update(
+                path.relative_to(root).as_posix().encode()
+                + b"\0"
+                + path.read_bytes()
+            )
     return digest.hexdigest()[:12]
 
 
@@ -36,10 +48,30 @@ def name_cache(app: Sphinx, config: Config) -> None:
 def forget_warnings(app: Sphinx, failure: Exception | None) -> None:
     """Read every page again next time when this time one of them warned."""
     if app._warncount or failure:
-        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
+        (Path(app.doctreedir) / "environment.pickle").unlink(
+            missing_ok=True
+        )
+
+
+def keep_bars(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    lines: list[str],
+) -> None:
+    """Show the bars of |L| in a docstring, in place; what stands in backticks is left as it is."""
+    for i, line in enumerate(lines):
+        lines[i] = re.sub(
+            r"(`+[^`]*`+)|\|(?=\w[^|\s]*\|)",
+            lambda bar: bar[1] or r"\|",
+            line,
+        )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", name_cache)
     app.connect("build-finished", forget_warnings)
+    app.connect("autodoc-process-docstring", keep_bars)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
