@@ -1,4 +1,4 @@
-"""The build never believes an output of older code, nor a page that warned."""
+"""The build believes no stale output and no page that warned, and keeps plain docstrings."""
 
 from __future__ import annotations
 
@@ -55,3 +55,9 @@ def test_a_build_that_warned_is_forgotten(tmp_path: Path, warnings: int, kept: b
     app = SimpleNamespace(_warncount=warnings, doctreedir=tmp_path)
     gmmedu_book.forget_warnings(cast(Any, app), None)
     assert remembered.exists() == kept
+
+
+def test_bars_of_a_docstring_stay_bars() -> None:
+    lines = ["log |L| and |S|^2", "in code ``|L|`` and :math:`|L|`", "Tensor | None"]
+    gmmedu_book.keep_bars(cast(Any, None), "function", "f", None, None, lines)
+    assert lines == [r"log \|L| and \|S|^2", "in code ``|L|`` and :math:`|L|`", "Tensor | None"]
