@@ -52,7 +52,11 @@ def _run(name: str, quick: bool, folder: Path) -> int:
         report.write(folder, name, [figures])
         return 0
     if name == "starts":
-        shares = list(starts.run(quick))
+        shares = []
+        for share in starts.run(quick):
+            shares.append(share)
+            done = f"{share.fitter} from {share.method}, mitigation {share.mitigation}"
+            print(f"  {done} done", file=sys.stderr, flush=True)
         print(report.share_table(shares), flush=True)
         report.write(folder, name, [share.record() for share in shares])
         return 0
