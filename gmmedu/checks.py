@@ -26,10 +26,11 @@ def check_points(
     num_dims: int | None = None,
     *,
     device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
     minimum: int = 1,
     name: str = "x",
 ) -> Tensor:
-    """Return ``x`` if it is a finite floating-point tensor of shape (N, num_dims).
+    """Return ``x``, in ``dtype``, if it is a finite floating-point tensor of shape (N, num_dims).
 
     Raises ``TypeError`` for a wrong type or dtype, ``ValueError`` for a wrong shape, device,
     number of points, or an entry that is NaN or infinite.
@@ -76,7 +77,12 @@ def check_points(
             f"{name} must be finite, but {len(rows)} of its {x.shape[0]} rows hold NaN or "
             f"infinity (rows {shown}); drop them or fill them in first"
         )
-    return x
+    if dtype is None or dtype == x.dtype:
+        return x
+    converted = x.to(dtype)
+    if converted.numel() and not _all_finite(converted):
+        raise ValueError(f"{name} leaves the range of {dtype}; rescale it, or use a float64 model")
+    return converted
 
 
 def _all_finite(x: Tensor) -> bool:

@@ -102,7 +102,7 @@ class Fit:
         self.model, self.family = model, model.family
         self.callback, self.mitigation = callback, mitigation
         dtype = model.means.dtype
-        self.units = Units.of(x, self.family.per_dimension)
+        self.units = Units.of(x, self.family.per_dimension, sample_weight)
         self.points = self.units.points(x, sample_weight, dtype)
         self.offset = self.units.log_volume
         self.floor = resolution(dtype) if mitigation is None else mitigation.floor(dtype)

@@ -80,11 +80,10 @@ class GaussianMixture(nn.Module):
             uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
             means = radius * (2 * uniform - 1)
         else:
-            means = checks.check_points(init_means, num_dims, name="init_means")
+            means = checks.check_points(init_means, num_dims, dtype=dtype, name="init_means")
             if tuple(means.shape) != shape:
                 raise ValueError(f"init_means must have shape {shape}, got {tuple(means.shape)}")
         means = means.detach().to(device=device, dtype=dtype, copy=True)
-        checks.check_points(means, name="init_means")
         self.means = nn.Parameter(means)
         self.logits = nn.Parameter(torch.zeros_like(means[:, 0]))
         theta = self.family.from_covariances(
@@ -137,8 +136,7 @@ class GaussianMixture(nn.Module):
             weights = checks.check_weights(weights, (k,), self.means.device, "weights").double()
             weights = weights / weights.sum()
         if means is not None:
-            checks.check_points(means, d, device=self.means.device, name="means")
-            means = checks.check_points(means.to(self.means), d, name="means")
+            means = self._check_points(means, "means")
             if means.shape[0] != k:
                 raise ValueError(f"means must have shape {(k, d)}, got {tuple(means.shape)}")
         if covariances is not None:
@@ -178,7 +176,7 @@ class GaussianMixture(nn.Module):
     def _log_joint(self, x: Tensor) -> list[Tensor]:
         """log pi_k + log N(x_n | mu_k, Sigma_k) of x (N, D), in blocks (K, B)."""
         checks.check_dtype(self.means.dtype, "the model's dtype")
-        x = checks.check_points(x, self.num_dims, device=self.means.device).to(self.means.dtype)
+        x = self._check_points(x, "x")
         log_weights = self.logits.log_softmax(0).unsqueeze(-1)
         factor, whitening = self.family.unpack(self.theta)
         log_det = self.family.log_det(factor, self.num_dims)
@@ -190,6 +188,12 @@ class GaussianMixture(nn.Module):
             )
             for block in x.split(width)
         ]
+
+    def _check_points(self, x: Tensor, name: str) -> Tensor:
+        like = self.means
+        return checks.check_points(
+            x, self.num_dims, device=like.device, dtype=like.dtype, name=name
+        )
 
     def aic(self, x: Tensor) -> float:
         """Akaike's criterion of x (N, D), 2 p - 2 log L: lower is better (eq-aic)."""

@@ -23,12 +23,18 @@ class Units(NamedTuple):
     scale: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, per_dimension: bool) -> Units:
+    def of(cls, x: Tensor, per_dimension: bool, weights: Tensor | None = None) -> Units:
         """Units of the data x (N, D): a scale for each dimension, or one for all.
 
-        A constant column takes the scale of the others, constant data the scale 1.
+        weights: (N,) or None; a point of weight 2 counts as two. A constant column takes the scale of the others, constant data the scale 1.
         """
-        variance, center = torch.var_mean(x.detach(), 0, correction=0)
+        x = x.detach()
+        if weights is None:
+            variance, center = torch.var_mean(x, 0, correction=0)
+        else:
+            shares = (weights / weights.sum()).to(x)
+            center = shares @ x
+            variance = shares @ (x - center).square()
         scale = variance.sqrt()
         varies = scale > 10 * torch.finfo(x.dtype).eps * center.abs()
         typical = (
