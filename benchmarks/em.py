@@ -22,7 +22,7 @@ SIZES = {
 }
 QUICK_SIZES = {(20_000, 2, 5): 10, (5_000, 16, 16): 5, OLD_FAITHFUL: 100}
 
-#: Against scikit-learn with full covariances: at every point, and in the geometric mean of all.
+#: Against scikit-learn with full covariances: at every point, and in the geometric mean.
 FULL_BAR = 3.0
 FULL_MEAN_BAR = 5.0
 
