@@ -125,11 +125,6 @@ class Family(ABC):
     def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
         """Sum over covariances of tr Sigma^{-1}: a scalar."""
 
-    def covariances(self, theta: Tensor, num_components: int, num_dims: int) -> Tensor:
-        """Sigma_k = L_k L_k^T: (K, D, D)."""
-        triangular = self.triangular(self.unpack(theta).factor, num_dims)
-        return (triangular @ triangular.mT).expand(num_components, num_dims, num_dims)
-
     def log_prior(self, factors: Factors, num_dims: int, pseudo: Pseudo) -> Tensor:
         """Log of the inverse-Wishart prior, up to a constant (eq-map-covariance): a scalar."""
         log_det = self.log_det(factors.factor, num_dims).sum()

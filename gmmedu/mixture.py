@@ -105,7 +105,8 @@ class GaussianMixture(nn.Module):
     @property
     def covariances(self) -> Tensor:
         """Covariances Sigma, (K, D, D); never standard deviations."""
-        return self.family.covariances(self.theta, self.num_components, self.num_dims)
+        triangular = self._triangular()
+        return triangular @ triangular.mT
 
     @property
     def num_free_parameters(self) -> int:
@@ -152,7 +153,7 @@ class GaussianMixture(nn.Module):
 
     def state(self) -> State:
         """Log weights, means and factors as they stand, detached: what one pass needs."""
-        factors = self.family.unpack(self.theta.detach())
+        factors = Factors(*(part.detach() for part in self._factors()))
         return State(self.logits.detach().log_softmax(0), self.means.detach(), factors)
 
     # What it says of points
@@ -175,10 +176,9 @@ class GaussianMixture(nn.Module):
 
     def _log_joint(self, x: Tensor) -> list[Tensor]:
         """log pi_k + log N(x_n | mu_k, Sigma_k) of x (N, D), in blocks (K, B)."""
-        checks.check_dtype(self.means.dtype, "the model's dtype")
         x = self._check_points(x, "x")
         log_weights = self.logits.log_softmax(0).unsqueeze(-1)
-        factor, whitening = self.family.unpack(self.theta)
+        factor, whitening = self._factors()
         log_det = self.family.log_det(factor, self.num_dims)
         width = max(1, _BLOCK_NUMBERS // (self.num_components * self.num_dims))
         return [
@@ -281,10 +281,13 @@ class GaussianMixture(nn.Module):
             weights, means, (covariances + covariances.mT) / 2
         )
 
+    def _factors(self) -> Factors:
+        checks.check_dtype(self.means.dtype, "the model's dtype")
+        return self.family.unpack(self.theta)
+
     def _triangular(self) -> Tensor:
         """L of each component, lower triangular: (K, D, D)."""
-        factor = self.family.unpack(self.theta).factor
-        triangular = self.family.triangular(factor, self.num_dims)
+        triangular = self.family.triangular(self._factors().factor, self.num_dims)
         return triangular.expand(self.num_components, self.num_dims, self.num_dims)
 
     def _check_dims(self, dims: Any, name: str) -> list[int]:

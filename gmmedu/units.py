@@ -26,7 +26,8 @@ class Units(NamedTuple):
     def of(cls, x: Tensor, per_dimension: bool, weights: Tensor | None = None) -> Units:
         """Units of the data x (N, D): a scale for each dimension, or one for all.
 
-        weights: (N,) or None; a point of weight 2 counts as two. A constant column takes the scale of the others, constant data the scale 1.
+        weights: (N,) or None; a point of weight 2 counts as two. A constant column takes the scale
+        of the others, constant data the scale 1.
         """
         x = x.detach()
         if weights is None:
