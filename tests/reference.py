@@ -227,15 +227,16 @@ def gradient(
 # Units
 
 
-def units_of(family: str, x: Array) -> tuple[Array, Array]:
+def units_of(family: str, x: Array, sample_weight: Array | None = None) -> tuple[Array, Array]:
     """Mean and standard deviation of the data, (D,) each; one common scale where axes must agree.
 
-    The common scale is the root of the mean variance.
+    The common scale is the root of the mean variance. A weight of 2 counts as two points.
     """
-    variance = x.var(axis=0)
+    mean = np.average(x, axis=0, weights=sample_weight)
+    variance = np.average((x - mean) ** 2, axis=0, weights=sample_weight)
     if family not in PER_DIMENSION:
         variance = np.full_like(variance, variance.mean())
-    return x.mean(axis=0), np.sqrt(variance)
+    return mean, np.sqrt(variance)
 
 
 def transform(mixture: Mixture, scale: Array, shift: Array) -> Mixture:
