@@ -246,7 +246,7 @@ def test_reset_is_reproducible(fitter: str, family: str) -> None:
     fits = {}
     for run, seed in enumerate((3, 3, 4)):
         model = narrow_on_a_point(family, x)
-        torch.manual_seed(run)  # the global generator must not matter
+        torch.manual_seed(11 + 7 * run)  # the global generator must not matter
         result = fit(
             fitter, model, x, mitigation=Reset(), generator=seeded(seed), snapshot_every=1,
             tolerance=0.0,
@@ -342,6 +342,43 @@ def test_a_failure_at_the_first_step_leaves_the_start(fitter: str) -> None:
     assert caught.value.iteration == 1
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, FLOAT64], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_a_likelihood_out_of_range_is_refused(fitter: str, family: str, dtype: torch.dtype) -> None:
+    x = points().to(dtype)
+    model = FAMILIES[family](2, 2, dtype=dtype)
+    far = torch.full((2, 2), 0.1 * torch.finfo(dtype).max, dtype=FLOAT64)
+    model.set_parameters(means=far)
+    before = parameters(model)
+    for mitigation in (None, Clamp(), Reset(), Prior()):
+        with pytest.raises(SingularityError, match="NLL is no longer finite at iteration 0") as at:
+            fit(fitter, model, x, mitigation=mitigation)
+        assert at.value.iteration == 0
+        assert "gmmedu.initialize(model, x)" in str(at.value)
+        after = model.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, FLOAT64], ids=str)
+@pytest.mark.parametrize("family", OWN)
+@pytest.mark.parametrize("mitigation", [None, Clamp(), Reset()], ids=repr)
+def test_an_empty_component_stays_where_it_is(
+    mitigation: Any, family: str, dtype: torch.dtype
+) -> None:
+    """No point is its own, so nothing moves it: it is empty, not singular."""
+    x = points().to(dtype)
+    model = FAMILIES[family](2, 2, dtype=dtype)
+    model.set_parameters(means=torch.tensor([[0.0, 0.0], [500.0, -500.0]]))
+    result = gmmedu.fit_em(model, x, 20, mitigation=mitigation, generator=seeded(0))
+    assert result.events == []
+    torch.testing.assert_close(model.means[1].tolist(), [500.0, -500.0], rtol=1e-5, atol=0)
+    eye = torch.eye(2, dtype=dtype)
+    torch.testing.assert_close(model.covariances[1].detach(), eye, rtol=1e-5, atol=1e-6)
+    assert float(model.weights[1].detach()) < 1e-30
+    torch.testing.assert_close(model.means[0].detach(), x.mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_failed_fit_can_go_on_with_a_cure() -> None:
