@@ -15,7 +15,6 @@ from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
 from gmmedu.statistics import Statistics, collect
 
 
-@torch.no_grad()
 def fit_model(
     model: GaussianMixture,
     x: Tensor,
@@ -57,7 +56,7 @@ def fit_model(
     """
     checks.check_number(mixture_lr, "mixture_lr", inclusive=True)
     checks.check_number(component_lr, "component_lr", inclusive=True)
-    fit = Fit(
+    with Fit(
         model,
         x,
         num_iterations,
@@ -68,34 +67,37 @@ def fit_model(
         progress=progress,
         snapshot_every=snapshot_every,
         generator=generator,
-    )
-    logits, means = fit.state.log_weights.clone(), fit.state.means.clone()
-    factors = fit.state.factors
-    theta = fit.family.pack(factors.factor)
-    optimizer = torch.optim.Adam(
-        [{"params": [logits], "lr": mixture_lr}, {"params": [means, theta], "lr": component_lr}],
-        fused=True,
-    )
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for iteration in range(num_iterations + 1):
-        state = State(logits.log_softmax(0), means.clone(), factors)
-        statistics = collect(fit.points, fit.family, state)
-        if fit.record(statistics, state):
-            break
-        ascent = gradient(statistics, fit.family, state, fit.pseudo)
-        for leaf, direction in zip((logits, means, theta), ascent, strict=True):
-            leaf.grad = direction.div_(-fit.points.total)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * (1 + math.cos(math.pi * iteration / num_iterations)) / 2
-        optimizer.step()
-        factors, singular = fit.family.clamp(fit.family.unpack(theta), fit.floor)
-        mended = fit.mend(State(logits, means, factors), singular)
-        if bool(singular.any()):
-            logits.copy_(mended.log_weights)
-            means.copy_(mended.means)
-            factors = mended.factors
-            theta.copy_(fit.family.pack(factors.factor))
-    return fit.finish()
+    ) as fit:
+        logits, means = fit.state.log_weights.clone(), fit.state.means.clone()
+        factors = fit.state.factors
+        theta = fit.family.pack(factors.factor)
+        optimizer = torch.optim.Adam(
+            [
+                {"params": [logits], "lr": mixture_lr},
+                {"params": [means, theta], "lr": component_lr},
+            ],
+            fused=True,
+        )
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for iteration in range(num_iterations + 1):
+            state = State(logits.log_softmax(0), means.clone(), factors)
+            statistics = collect(fit.points, fit.family, state)
+            if fit.record(statistics, state):
+                break
+            ascent = gradient(statistics, fit.family, state, fit.pseudo)
+            for leaf, direction in zip((logits, means, theta), ascent, strict=True):
+                leaf.grad = direction.div_(-fit.points.total)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 + math.cos(math.pi * iteration / num_iterations)) / 2
+            optimizer.step()
+            factors, singular = fit.family.clamp(fit.family.unpack(theta), fit.floor)
+            mended = fit.mend(State(logits, means, factors), singular)
+            if bool(singular.any()):
+                logits.copy_(mended.log_weights)
+                means.copy_(mended.means)
+                factors = mended.factors
+                theta.copy_(fit.family.pack(factors.factor))
+    return fit.result()
 
 
 def gradient(

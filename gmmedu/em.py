@@ -12,7 +12,6 @@ from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
 from gmmedu.statistics import Statistics, collect
 
 
-@torch.no_grad()
 def fit_em(
     model: GaussianMixture,
     x: Tensor,
@@ -45,7 +44,7 @@ def fit_em(
     or ``TypeError`` for bad input. The model then keeps the last good parameters.
     Source: Dempster, Laird and Rubin (1977).
     """
-    fit = Fit(
+    with Fit(
         model,
         x,
         num_iterations,
@@ -56,13 +55,13 @@ def fit_em(
         progress=progress,
         snapshot_every=snapshot_every,
         generator=generator,
-    )
-    state = fit.state
-    while True:
+    ) as fit:
+        state = fit.state
         statistics = collect(fit.points, fit.family, state)
-        if fit.record(statistics, state):
-            return fit.finish()
-        state = fit.mend(*m_step(statistics, fit.family, state, fit.floor, fit.pseudo))
+        while not fit.record(statistics, state):
+            state = fit.mend(*m_step(statistics, fit.family, state, fit.floor, fit.pseudo))
+            statistics = collect(fit.points, fit.family, state)
+    return fit.result()
 
 
 def m_step(
@@ -78,10 +77,9 @@ def m_step(
     (eq-m-step-means), covariances as the family has it. Returns the new state and which
     covariances (K or 1,) were raised to ``floor``.
     """
-    counts = statistics.counts
-    tiny = torch.finfo(counts.dtype).tiny
-    log_weights = (counts / counts.sum()).clamp_min(tiny).log()
-    mean_residuals = statistics.first / counts.clamp_min(tiny).unsqueeze(-1)
-    means = state.means + family.apply_factor(state.factors.factor, mean_residuals)
-    factors, singular = family.m_step(statistics, state.factors, floor, pseudo)
-    return State(log_weights, means, factors), singular
+    # Next to any other number of points this is nothing; to 0 points it lends the present state.
+    counts = statistics.counts + torch.finfo(statistics.counts.dtype).tiny
+    mean = statistics.first / counts.unsqueeze(-1)
+    means = state.means + family.apply_factor(state.factors.factor, mean)
+    factors, singular = family.m_step(statistics, mean, state.factors, floor, pseudo)
+    return State((counts / counts.sum()).log(), means, factors), singular

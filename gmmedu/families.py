@@ -14,6 +14,7 @@ its own covariance and 1 when all share one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -97,12 +98,17 @@ class Family(ABC):
 
     @abstractmethod
     def m_step(
-        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+        self,
+        statistics: Statistics,
+        mean: Tensor,
+        factors: Factors,
+        floor: float,
+        pseudo: Pseudo,
     ) -> tuple[Factors, Tensor]:
         """The covariances that maximize EM's surrogate (eq-m-step-covariance).
 
-        Returns factors with no standard deviation below ``floor`` in any direction, and which
-        covariances (J,) would have been below it.
+        mean: of the whitened residuals, first / counts, (K, D). Returns factors with no standard
+        deviation below ``floor`` in any direction, and which covariances (J,) would have been.
         """
 
     @abstractmethod
@@ -196,13 +202,18 @@ class Diagonal(Family):
         return Factors(factors.factor * scale, factors.whitening / scale)
 
     def m_step(
-        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+        self,
+        statistics: Statistics,
+        mean: Tensor,
+        factors: Factors,
+        floor: float,
+        pseudo: Pseudo,
     ) -> tuple[Factors, Tensor]:
-        mean = _mean(statistics.first, statistics.counts.unsqueeze(-1))
         second = statistics.second - statistics.first * mean
         scatter, points = self._pooled(statistics, second, factors, pseudo)
-        ratio = _ratio(scatter, points, empty=torch.ones_like(points))
-        factor = factors.factor * ratio.clamp_min(0).sqrt()
+        tiny = torch.finfo(points.dtype).tiny  # keeps the covariance of an empty component
+        ratio = (scatter.clamp_min(0) + tiny) / (points + tiny)
+        factor = factors.factor * ratio.sqrt_()
         return self.clamp(Factors(factor, factors.whitening), floor)
 
     def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
@@ -292,7 +303,12 @@ class Constant(SharedIsotropic):
         return 0
 
     def m_step(
-        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+        self,
+        statistics: Statistics,
+        mean: Tensor,
+        factors: Factors,
+        floor: float,
+        pseudo: Pseudo,
     ) -> tuple[Factors, Tensor]:
         return self.clamp(factors, floor)
 
@@ -347,23 +363,34 @@ class Full(Family):
         return Factors(factors.factor * scale.unsqueeze(-1), factors.whitening / scale)
 
     def m_step(
-        self, statistics: Statistics, factors: Factors, floor: float, pseudo: Pseudo
+        self,
+        statistics: Statistics,
+        mean: Tensor,
+        factors: Factors,
+        floor: float,
+        pseudo: Pseudo,
     ) -> tuple[Factors, Tensor]:
-        first = statistics.first.unsqueeze(-1)
-        mean = _mean(first, statistics.counts.reshape(-1, 1, 1))
+        between = statistics.first.unsqueeze(-1) * mean.unsqueeze(-2)
         scatter, points = self._pooled(statistics, factors, pseudo)
+        tiny = torch.finfo(points.dtype).tiny  # keeps the covariance of an empty component
         identity = _identity_like(scatter)
-        covariance = _ratio(scatter - self.pool(first @ mean.mT), points, empty=identity)
+        covariance = torch.add(scatter - self.pool(between), identity, alpha=tiny) / (points + tiny)
         # The covariance in whitened coordinates is near the identity, so its factor is exact
         # where Sigma itself, far from round, would lose digits; L times it is again triangular.
         root, failed = torch.linalg.cholesky_ex(covariance)
-        if bool(failed.any()):
-            root = torch.where((failed > 0).reshape(-1, 1, 1), _square_root(covariance), root)
-        return _floored(factors.factor @ root, failed > 0, floor)
+        factor = factors.factor @ root
+        whitening = _inverse_triangular(factor)
+        fine = _surely_above(floor, whitening) & (failed == 0)
+        if bool(fine.all()):
+            return Factors(factor, whitening), ~fine
+        root = torch.where((failed > 0).reshape(-1, 1, 1), _square_root(covariance), root)
+        return _floored(factors.factor @ root, floor)
 
     def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
-        fine = torch.zeros_like(factors.factor[:, 0, 0], dtype=torch.bool)
-        return _floored(factors.factor, fine, floor, factors.whitening)
+        fine = _surely_above(floor, factors.whitening)
+        if bool(fine.all()):
+            return factors, ~fine
+        return _floored(factors.factor, floor)
 
     def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
         scatter, points = self._pooled(statistics, factors, pseudo)
@@ -433,20 +460,13 @@ class Tied(Full):
         return ((radius + means.abs()) @ factors.whitening[0].abs().mT).max().square()
 
 
-def _mean(first: Tensor, counts: Tensor) -> Tensor:
-    """first / counts, and 0 for an empty component: its mean stays put."""
-    return first / counts.clamp_min(torch.finfo(counts.dtype).tiny)
-
-
-def _ratio(numerator: Tensor, points: Tensor, empty: Tensor) -> Tensor:
-    """numerator / points, and ``empty`` where nothing was counted: its covariance stays put."""
-    limits = torch.finfo(points.dtype)
-    counted = points > limits.tiny / limits.eps
-    return torch.where(counted, numerator / points.clamp_min(limits.tiny), empty)
-
-
 def _identity_like(matrices: Tensor) -> Tensor:
-    return torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    return _identity(matrices.shape[-1], matrices.dtype, matrices.device)
+
+
+@lru_cache(maxsize=32)
+def _identity(num_dims: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.eye(num_dims, dtype=dtype, device=device)
 
 
 def _inverse_triangular(factor: Tensor) -> Tensor:
@@ -460,28 +480,27 @@ def _square_root(matrices: Tensor) -> Tensor:
     return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
 
 
-def _floored(
-    roots: Tensor, failed: Tensor, floor: float, whitening: Tensor | None = None
-) -> tuple[Factors, Tensor]:
+def _surely_above(floor: float, whitening: Tensor) -> Tensor:
+    """Whether no standard deviation is below ``floor``, (J,), by a bound: false may mean maybe.
+
+    The smallest variance is at least 1 / |W|^2, in Frobenius norm.
+    """
+    return whitening.square().sum((-2, -1)) < floor**-2
+
+
+def _floored(roots: Tensor, floor: float) -> tuple[Factors, Tensor]:
     """Factors of A A^T with no standard deviation below ``floor``, and which ones (J,) were.
 
-    roots: A, (J, D, D), triangular except where ``failed`` (J,); whitening: its inverse, if known.
-    Raising the small singular values of A is the exact maximizer of EM's surrogate under that
-    bound (eq-clamp).
+    roots: A, (J, D, D). Raising the small singular values of A is the exact maximizer of EM's
+    surrogate under that bound (eq-clamp). What is not finite is left for the NLL to report.
     """
-    if whitening is None:
-        replace = failed.reshape(-1, 1, 1)
-        whitening = _inverse_triangular(torch.where(replace, _identity_like(roots), roots))
-    # 1 / |W|^2 bounds the smallest variance from below: most of the time this settles it.
-    suspect = failed | (whitening.square().sum((-2, -1)) > floor**-2)
-    if not bool(suspect.any()):
-        return Factors(roots, whitening), suspect
+    if not bool(torch.isfinite(roots).all()):
+        return Factors(roots, roots), torch.zeros_like(roots[:, 0, 0], dtype=torch.bool)
     left, scales, _ = torch.linalg.svd(roots)
-    low = scales.amin(-1) < floor
-    rebuilt = torch.linalg.qr((left * scales.clamp_min(floor).unsqueeze(-2)).mT).R.mT
-    rebuilt = rebuilt * rebuilt.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    factor = torch.where((failed | low).reshape(-1, 1, 1), rebuilt, roots)
-    return Factors(factor, _inverse_triangular(factor)), low
+    raised = left * scales.clamp_min(floor).unsqueeze(-2)
+    factor = torch.linalg.qr(raised.mT).R.mT
+    factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return Factors(factor, _inverse_triangular(factor)), scales.amin(-1) < floor
 
 
 FULL, TIED, DIAGONAL = Full(), Tied(), Diagonal()

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from gmmedu import checks
 from gmmedu.families import NO_PSEUDO
 from gmmedu.mixture import GaussianMixture, State, check_mixture
 from gmmedu.singularities import Mitigation, SingularityError, resolution
-from gmmedu.statistics import Statistics
+from gmmedu.statistics import SMALL, Statistics
 from gmmedu.units import Units
 
 #: Called with the model, the iteration and the NLL; a true return value stops the fit.
@@ -115,10 +116,28 @@ class Fit:
         self._events: list[Event] = []
         self._snapshots: list[Snapshot] = []
         self._clamped: set[int | None] = set()
-        self._good: State | None = None
+        self._good = self.state
         self._converged = False
         self._bar = _progress_bar(num_iterations) if progress else None
+        self._threads = torch.get_num_threads()
+        self._no_autograd = torch.inference_mode()
         self._start = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._no_autograd.__enter__()
+        if self.points.num_points * self.model.means.numel() <= SMALL:
+            torch.set_num_threads(1)  # waking another costs more than it could take over
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """However the fit ends, leave the model at the last state whose NLL was recorded."""
+        self._no_autograd.__exit__(*exception)
+        torch.set_num_threads(self._threads)
+        if self._bar is not None:
+            self._bar.close()
+        if len(self._history) > 1:
+            self._write(self._good)
+        self._seconds = time.perf_counter() - self._start
 
     def record(self, statistics: Statistics, state: State) -> bool:
         """Note the NLL of ``state``, which ``statistics`` were counted at; true when done."""
@@ -143,8 +162,9 @@ class Fit:
             self._bar.set_postfix(nll=f"{nll:.6f}", refresh=False)
             self._bar.update(min(iteration, 1))
         if self.callback is not None:
-            self._write(state)
-            done = bool(self.callback(self.model, iteration, nll)) or done
+            with torch.inference_mode(False):  # what the callback makes is its own
+                self._write(state)
+                done = bool(self.callback(self.model, iteration, nll)) or done
         if self.snapshot_every and (iteration % self.snapshot_every == 0 or done):
             self._snapshot(iteration, nll, state)
         return done
@@ -158,7 +178,6 @@ class Fit:
         shared = singular.shape[0] < self.model.num_components
         which = [None] if shared else [int(k) for k in singular.nonzero()]
         if self.mitigation is None:
-            self._restore()
             subject = "the shared covariance" if shared else f"component {which[0]}"
             raise SingularityError(
                 f"{subject} became singular at iteration {iteration}: its standard deviation in "
@@ -178,37 +197,28 @@ class Fit:
         self._clamped = set(which) if action == "clamped" else set()
         return state
 
-    def finish(self) -> FitResult:
-        """Write the last recorded state into the model and return the record."""
-        self._restore()
+    def result(self) -> FitResult:
+        """The record of a fit that has ended."""
         return FitResult(
             nll=self._history[-1],
             history=torch.tensor(self._history, dtype=torch.float64),
             elapsed=torch.tensor(self._elapsed, dtype=torch.float64),
             converged=self._converged,
             num_iterations=len(self._history) - 1,
-            seconds=time.perf_counter() - self._start,
+            seconds=self._seconds,
             events=self._events,
             snapshots=self._snapshots,
         )
 
+    @torch.no_grad()
     def _write(self, state: State) -> None:
         own = self.units.leave(state, self.family)
-        with torch.no_grad():
-            self.model.logits.copy_(own.log_weights)
-            self.model.means.copy_(own.means)
-            if self.family.trainable:
-                self.model.theta.copy_(self.family.pack(own.factors.factor))
-
-    def _restore(self) -> None:
-        """End the progress bar; leave the model at the last state whose NLL was recorded."""
-        if self._bar is not None:
-            self._bar.close()
-        if self._good is not None and len(self._history) > 1:
-            self._write(self._good)
+        self.model.logits.copy_(own.log_weights)
+        self.model.means.copy_(own.means)
+        if self.family.trainable:
+            self.model.theta.copy_(self.family.pack(own.factors.factor))
 
     def _fail(self, state: State, iteration: int) -> None:
-        self._restore()
         numbers = torch.cat([state.log_weights.unsqueeze(-1), state.means], dim=-1)
         bad = (~torch.isfinite(numbers)).any(1).nonzero().flatten().tolist()
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
@@ -220,6 +230,8 @@ class Fit:
             iteration,
         )
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _snapshot(self, iteration: int, nll: float, state: State) -> None:
         own = self.units.leave(state, self.family)
         num_components, num_dims = own.means.shape

@@ -77,6 +77,9 @@ class Points:
 #: log density within about 1e-10 of the exact one in float64, 3e-4 in float32.
 CONDITIONING_LIMIT = {torch.float64: 3e5, torch.float32: 3e3}
 
+#: A pass over at most this many residuals, N x K x D, is over before it is worth organizing.
+SMALL = 2**16
+
 #: Bytes of the work space of one block: what stays in a core's cache, or keeps a GPU busy.
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**28}
 
@@ -86,12 +89,12 @@ def collect(points: Points, family: Family, state: State) -> Statistics:
 
     Two roads lead there. The general one forms every whitened residual. Families whose log
     density is linear in features shared by all components (all but ``full``) need two matrix
-    products instead, as long as the parameters are such that no digits are lost.
+    products instead: worth it when there is much to count, and taken as long as the parameters
+    are such that no digits are lost.
     """
-    limit = CONDITIONING_LIMIT.get(state.means.dtype, 0.0)
-    if family.has_features:
+    if family.has_features and points.num_points * state.means.numel() > SMALL:
         conditioning = family.conditioning(state.factors, state.means, points.radius)
-        if float(conditioning) < limit:
+        if float(conditioning) < CONDITIONING_LIMIT[state.means.dtype]:
             return _from_features(points, family, state)
     return _from_residuals(points, family, state)
 
