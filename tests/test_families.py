@@ -10,8 +10,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 import gmmedu
-from gmmedu.families import NO_PSEUDO, Family
-from gmmedu.statistics import Statistics
+from gmmedu.em import m_step
+from gmmedu.families import Family
+from gmmedu.statistics import State, Statistics
 
 FAMILIES = pytest.mark.parametrize("name", reference.ALL)
 LEARNED = pytest.mark.parametrize("name", [name for name in reference.ALL if name != "constant"])
@@ -19,6 +20,12 @@ LEARNED = pytest.mark.parametrize("name", [name for name in reference.ALL if nam
 
 def family_of(name: str) -> Family:
     return gmmedu.FAMILIES[name].family
+
+
+def covariances_of(family: Family, factor: Tensor, num_components: int, num_dims: int) -> Tensor:
+    """L L^T of each component, (K, D, D), from the factor as the family holds it."""
+    triangular = family.triangular(factor, num_dims)
+    return (triangular @ triangular.mT).expand(num_components, num_dims, num_dims)
 
 
 @FAMILIES
@@ -35,7 +42,7 @@ def test_theta_stands_for_the_covariances_it_came_from(
     torch.testing.assert_close(theta, expected, rtol=0, atol=1e-12)
     factors = family.unpack(theta)
     torch.testing.assert_close(family.pack(factors.factor), theta, rtol=0, atol=1e-12)
-    back = family.covariances(theta, num_components, num_dims)
+    back = covariances_of(family, factors.factor, num_components, num_dims)
     torch.testing.assert_close(back, covariances, rtol=0, atol=1e-12 * float(covariances.max()))
     sign, log_det = np.linalg.slogdet(mixture.covariances)
     assert (sign == 1).all()
@@ -52,13 +59,14 @@ def test_the_nearest_member_is_the_one_of_highest_likelihood(name: str) -> None:
     """from_covariances projects as an M-step would whose scatters are the given covariances."""
     mixture = reference.random_mixture("full", 3, 3, seed=4)
     scatter = mixture.covariances * mixture.weights[:, None, None]
-    theta = family_of(name).from_covariances(
+    family = family_of(name)
+    theta = family.from_covariances(
         torch.tensor(mixture.covariances), torch.tensor(mixture.weights)
     )
     # The constant family takes its one variance as the shared isotropic one would.
     pooled_as = "shared_isotropic" if name == "constant" else name
     expected = reference.pool(pooled_as, scatter, mixture.weights, mixture.covariances)
-    found = family_of(name).covariances(theta, 3, 3).numpy()
+    found = covariances_of(family, family.unpack(theta).factor, 3, 3).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
@@ -89,7 +97,8 @@ def test_free_parameters_are_as_many_as_directions_the_mixture_can_move(
     def described(*values: Tensor) -> Tensor:
         given = dict(zip(leaves, values, strict=True))
         theta = given.get("theta", model.theta)
-        covariances = model.family.covariances(theta, num_components, num_dims)
+        factor = model.family.unpack(theta).factor
+        covariances = covariances_of(model.family, factor, num_components, num_dims)
         parts = [given["logits"].softmax(0), given["means"], covariances]
         return torch.cat([part.flatten() for part in parts])
 
@@ -120,8 +129,7 @@ def test_rescale_is_a_change_of_units(name: str) -> None:
     factors = family.unpack(torch.tensor(reference.theta_of(name, mixture.covariances)))
     scale = np.array([2.0, 0.5, 30.0, 1e-3]) if family.per_dimension else np.full(4, 0.03)
     moved = family.rescale(factors, torch.tensor(scale))
-    triangular = family.triangular(moved.factor, 4)
-    found = (triangular @ triangular.mT).expand(3, 4, 4).numpy()
+    found = covariances_of(family, moved.factor, 3, 4).numpy()
     expected = reference.transform(mixture, scale, np.zeros(4)).covariances
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-18)
     ones = torch.ones(3, 4, 1, dtype=torch.float64)
@@ -190,9 +198,10 @@ def test_the_m_step_under_the_bound_is_the_best_there_is(name: str, floor: float
     scatter = shapes * counts[:, None, None]
     family = family_of(name)
     one = family.unpack(torch.zeros_like(torch.tensor(reference.theta_of(name, shapes))))
-    factors, low = family.m_step(statistics_of(name, scatter, counts), one, floor, NO_PSEUDO)
-    triangular = family.triangular(factors.factor, 2)
-    covariances = (triangular @ triangular.mT).expand(2, 2, 2).numpy()
+    start = State(torch.zeros(2).double(), torch.zeros(2, 2).double(), one)
+    after, low = m_step(statistics_of(name, scatter, counts), family, start, floor)
+    factors = after.factors
+    covariances = covariances_of(family, factors.factor, 2, 2).numpy()
     assert np.linalg.eigvalsh(covariances).min() >= floor**2 * (1 - 1e-12)
     found = surrogate(covariances, scatter, counts)
     best = best_by_search(name, scatter, counts, floor)
@@ -211,11 +220,12 @@ def test_a_flat_scatter_is_raised_to_the_bound_along_its_flat_axis_only(name: st
     scatter = np.stack([np.outer(along, along) * count for count in counts])
     family = family_of(name)
     one = family.unpack(torch.zeros(2 if name == "full" else 1, 2, 2, dtype=torch.float64))
-    factors, low = family.m_step(statistics_of(name, scatter, counts), one, 0.01, NO_PSEUDO)
+    start = State(torch.zeros(2).double(), torch.zeros(2, 2).double(), one)
+    after, low = m_step(statistics_of(name, scatter, counts), family, start, floor=0.01)
     assert bool(low.all())
     across = np.array([-0.8, 0.6])
     expected = np.outer(along, along) + 1e-4 * np.outer(across, across)
-    for factor, whitening in zip(*factors, strict=True):
+    for factor, whitening in zip(*after.factors, strict=True):
         np.testing.assert_allclose((factor @ factor.mT).numpy(), expected, rtol=0, atol=1e-12)
         torch.testing.assert_close(factor @ whitening, torch.eye(2, dtype=torch.float64))
         assert torch.equal(factor, factor.tril()) and bool((factor.diagonal() > 0).all())
@@ -232,8 +242,7 @@ def test_clamp_raises_what_is_low_and_nothing_else(name: str) -> None:
     if name != "constant":  # whose variance is given and stays
         values = np.maximum(values, floor**2)
     expected = np.einsum("kij,kj,klj->kil", vectors, values, vectors)
-    triangular = family.triangular(clamped.factor, 3)
-    found = (triangular @ triangular.mT).expand(3, 3, 3).numpy()
+    found = covariances_of(family, clamped.factor, 3, 3).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     smallest = np.sqrt(np.linalg.eigvalsh(mixture.covariances)[:, 0])
     was_low = (smallest < floor) & (name != "constant")

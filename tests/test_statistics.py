@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
@@ -160,16 +162,28 @@ def test_batches_add_whichever_road_each_took(name: str) -> None:
 
 @FAMILIES
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e6], ids="offset {:g}".format)
-def test_collect_takes_the_road_that_keeps_the_digits(name: str, offset: float) -> None:
+def test_collect_takes_the_road_that_keeps_the_digits(
+    name: str, offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mixture = reference.transform(
         reference.random_mixture(name, 3, 2), np.ones(2), np.full(2, offset)
     )
-    x = reference.draw(mixture, 300)
+    x = reference.draw(mixture, 15_000)  # enough for the features to be worth it
     points, state = points_of(x), state_of(name, mixture)
     expected = expected_statistics(name, mixture, x, None)
+    taken = []
+    for road in ROADS:
+        count = getattr(statistics, road)
+
+        def noted(*given: Any, count: Any = count, road: str = road) -> Statistics:
+            taken.append(road)
+            return count(*given)
+
+        monkeypatch.setattr(statistics, road, noted)
     found = collect(points, gmmedu.FAMILIES[name].family, state)
+    assert taken == [ROADS[1] if name != "full" and offset == 0 else ROADS[0]]
     # A double holds 1e6 + 1 to 1e-10 of that 1, which is all there is to know of a residual.
-    assert_same(found, expected, scale=300, bar=1e-10 if offset < 1e6 else 1e-9)
+    assert_same(found, expected, scale=15_000, bar=1e-10 if offset < 1e6 else 1e-9)
 
 
 def test_the_features_alone_would_lose_digits_far_from_the_origin() -> None:
