@@ -362,6 +362,35 @@ def test_a_likelihood_out_of_range_is_refused(fitter: str, family: str, dtype: t
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_a_model_that_is_broken_already_is_named(fitter: str, family: str) -> None:
+    """Not through this package's own functions, but a loaded state or an optimizer can do it."""
+    x = points()
+    model = FAMILIES[family](3, 2, dtype=FLOAT64)
+    with torch.no_grad():
+        model.means[1, 0] = float("nan")
+    with pytest.raises(SingularityError, match="at iteration 0; component 1") as caught:
+        fit(fitter, model, x)
+    assert caught.value.component == 1
+
+
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_a_callback_that_fails_leaves_the_state_it_saw(fitter: str) -> None:
+    x = points()
+    model = FAMILIES["full"](2, 2, dtype=FLOAT64, generator=seeded(0))
+    seen: list[float] = []
+
+    def stumble(_: GaussianMixture, iteration: int, nll: float) -> None:
+        seen.append(nll)
+        if iteration == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(fitter, model, x, callback=stumble)
+    assert float(model(x).detach()) == pytest.approx(seen[-1], abs=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, FLOAT64], ids=str)
 @pytest.mark.parametrize("family", OWN)
 @pytest.mark.parametrize("mitigation", [None, Clamp(), Reset()], ids=repr)
