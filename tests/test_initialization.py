@@ -117,16 +117,23 @@ def test_points_are_drawn_evenly() -> None:
 
 
 def test_kmeans_plus_plus_draws_by_squared_distance() -> None:
-    """The law of the second point given the first (Arthur and Vassilvitskii 2007), counted."""
+    """The law of the second point given the first, and of the third given both: proportional to
+    the squared distance from the nearest so far (Arthur and Vassilvitskii 2007)."""
     x = torch.tensor([[0.0], [1.0], [3.0], [7.0]], dtype=torch.float64)
     squares = (x - x.T).square().numpy()
-    law = squares / squares.sum(1, keepdims=True) / 4  # the first point is any of the four
-    counts = np.zeros((4, 4))
+    law = np.zeros((4, 4, 4))
+    for first in range(4):
+        for second in range(4):
+            nearest = np.minimum(squares[first], squares[second])
+            if first != second:
+                share = squares[first, second] / squares[first].sum() / 4
+                law[first, second] = share * nearest / nearest.sum()
+    assert law.sum() == pytest.approx(1)
+    counts = np.zeros_like(law)
     source, num_draws = generator(), 3000
     for _ in range(num_draws):
-        model = initialize(fresh("full", 2, 1), x, "kmeans++", generator=source)
-        first, second = rows_of(model.means, x)
-        counts[first, second] += 1
+        model = initialize(fresh("full", 3, 1), x, "kmeans++", generator=source)
+        counts[tuple(rows_of(model.means, x))] += 1
     error = 5 * np.sqrt(num_draws * law * (1 - law))
     assert (np.abs(counts - num_draws * law) <= error).all()
 
