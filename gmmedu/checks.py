@@ -134,17 +134,25 @@ def _check_tensor(value: Any, shape: tuple[int, ...], device: torch.device, name
     return value
 
 
-def check_weights(weights: Any, shape: tuple[int, ...], device: torch.device, name: str) -> Tensor:
-    """Return ``weights`` if finite, of ``shape``, nowhere negative, and with a positive sum."""
+def check_weights(
+    weights: Any,
+    shape: tuple[int, ...],
+    device: torch.device,
+    name: str,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """Return ``weights`` if finite, of ``shape``, nowhere negative, with a positive sum in
+    ``dtype``."""
     weights = _check_tensor(weights, shape, device, name)
     if bool((weights < 0).any()):
         first = int((weights < 0).nonzero()[0, 0])
         raise ValueError(
             f"{name} must not be negative, but entry {first} is {float(weights[first]):g}"
         )
-    if not 0 < float(weights.sum()) < math.inf:
+    total = float(weights.to(dtype).sum())
+    if not 0 < total < math.inf:
         raise ValueError(
-            f"{name} must have a positive, finite sum, got {float(weights.sum()):g}; "
+            f"{name} must have a positive, finite sum in {dtype}, got {total:g}; "
             "at least one entry must be above zero, and all of a size that can be added"
         )
     return weights

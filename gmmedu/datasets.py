@@ -38,7 +38,8 @@ def load_old_faithful(
     """272 eruptions of the Old Faithful geyser: (272, 2), both columns in minutes.
 
     Column 0 is the duration of an eruption, column 1 the waiting time to the next one.
-    Source: Azzalini and Bowman (1990), Applied Statistics 39, 357-365; R's ``faithful``.
+    As in R's ``faithful``, from Härdle (1991), Smoothing Techniques with Implementation in S; the
+    geyser's series is studied by Azzalini and Bowman (1990), Applied Statistics 39, 357-365.
     """
     check_dtype(dtype)
     return torch.tensor(_read("old_faithful.csv"), dtype=dtype, device=device)

@@ -19,7 +19,7 @@ def fit_model(
     model: GaussianMixture,
     x: Tensor,
     num_iterations: int = 10_000,
-    mixture_lr: float = 1e-2,
+    mixture_lr: float = 1e-3,
     component_lr: float = 1e-2,
     *,
     tolerance: float = 0.0,
@@ -32,15 +32,17 @@ def fit_model(
 ) -> FitResult:
     """Fit a mixture by gradient descent, from whatever state it is in.
 
-    Adam on the exact gradient of the mean NLL, which is read from the statistics of one pass
-    (eq-fisher-identity) rather than from autograd. Both learning rates fall along half a cosine
-    to zero at ``num_iterations``.
+    The steps are Adam's (Kingma and Ba 2015), on the exact gradient of the mean NLL, which is read
+    from the statistics of one pass (eq-fisher-identity) rather than from autograd. Both learning
+    rates fall along half a cosine to zero at ``num_iterations``. Call ``initialize`` first: the
+    box that a new model starts in is for data of its own size.
 
     Args:
         model: any mixture of this package; it is changed in place.
         x: data, (N, D), finite, at least as many points as components.
         num_iterations: the most iterations.
-        mixture_lr: learning rate of the weights' logits.
+        mixture_lr: learning rate of the weights' logits. Slower than the other, so that no
+            component loses its weight before its mean has found its points.
         component_lr: learning rate of means and covariances. A mean moves by about so many
             standard deviations of the data at a step, a scale by so much of its logarithm.
         tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration.

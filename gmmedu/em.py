@@ -82,4 +82,11 @@ def m_step(
     mean = statistics.first / counts.unsqueeze(-1)
     means = state.means + family.apply_factor(state.factors.factor, mean)
     factors, singular = family.m_step(statistics, mean, state.factors, floor, pseudo)
+    if bool(singular.any()):
+        # Seen from a mean that was far away, the spread of the points drowns in rounding. Such a
+        # step moves means only; the next one counts about the new mean.
+        far = mean.square().sum(-1) > 1e-3 / torch.finfo(mean.dtype).eps
+        blurred = singular & (far if len(singular) == len(far) else far.any())
+        singular = singular & ~blurred
+        factors = family.choose(blurred, state.factors, factors)
     return State((counts / counts.sum()).log(), means, factors), singular

@@ -96,6 +96,11 @@ class Family(ABC):
     def rescale(self, factors: Factors, scale: Tensor) -> Factors:
         """The factors after dimension d of the data was multiplied by scale[d]: scale (D,)."""
 
+    def choose(self, which: Tensor, one: Factors, other: Factors) -> Factors:
+        """Factors of ``one`` where ``which`` (J,), else of ``other``."""
+        which = which.reshape(-1, *[1] * (one.factor.ndim - 1))
+        return Factors(*(torch.where(which, *pair) for pair in zip(one, other, strict=True)))
+
     @abstractmethod
     def m_step(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,11 +82,12 @@ class Fit:
         generator: torch.Generator | None,
     ) -> None:
         check_mixture(model)
+        dtype = model.means.dtype
         checks.check_points(
             x, model.num_dims, device=model.means.device, minimum=model.num_components
         )
         if sample_weight is not None:
-            checks.check_weights(sample_weight, (len(x),), x.device, "sample_weight")
+            checks.check_weights(sample_weight, (len(x),), x.device, "sample_weight", dtype)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         if not isinstance(progress, bool):
@@ -102,7 +104,7 @@ class Fit:
         self.generator = checks.check_generator(generator)
         self.model, self.family = model, model.family
         self.callback, self.mitigation = callback, mitigation
-        dtype = model.means.dtype
+        x = x.to(torch.promote_types(x.dtype, dtype))
         self.units = Units.of(x, self.family.per_dimension, sample_weight)
         self.points = self.units.points(x, sample_weight, dtype)
         self.offset = self.units.log_volume
@@ -144,7 +146,7 @@ class Fit:
         iteration = len(self._history)
         log_likelihood = float(statistics.log_likelihood)
         nll = self.offset - log_likelihood / self.points.total
-        if not abs(nll) < float("inf"):
+        if not math.isfinite(nll + float(state.factors.factor.sum())):
             self._fail(state, iteration)
         self._history.append(nll)
         self._elapsed.append(time.perf_counter() - self._start)

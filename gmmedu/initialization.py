@@ -38,6 +38,7 @@ def initialize(
     check_mixture(model)
     k, d = model.num_components, model.num_dims
     checks.check_points(x, d, device=model.means.device, minimum=k)
+    x = x.to(torch.promote_types(x.dtype, model.means.dtype))
     units = Units.of(x, per_dimension=True)
     z = units.points(x, None, x.dtype).columns[:-1].mT
     weights = torch.full((k,), 1 / k, dtype=x.dtype, device=x.device)

@@ -7,6 +7,7 @@ family allows it, so a setting means the same for kilometres and for micrometres
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,15 +59,17 @@ class Mitigation(Protocol):
 
 
 def resolution(dtype: torch.dtype) -> float:
-    """Below this standard deviation, relative to the data's, points cannot be told apart."""
-    return 10 * torch.finfo(dtype).eps
+    """Below this standard deviation, relative to the data's, a covariance has no factor in
+    ``dtype``: 5e-8 in float64, 1e-3 in float32. No floor is lower."""
+    return math.sqrt(10 * torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True)
 class Clamp:
     """Keep every standard deviation, in every direction, at ``min_scale`` or more (eq-clamp).
 
-    Inside EM this is the exact M-step under that bound, so the NLL still never rises.
+    Inside EM this is the exact M-step under that bound, so from a state within the bound the NLL
+    still never rises. Far outliers widen the data's standard deviation, and with it the bound.
     """
 
     min_scale: float = 1e-3
@@ -129,8 +132,8 @@ class Reset(Clamp):
         for part, start in zip(factors, fresh, strict=True):
             part[singular] = start[singular]
         moved = singular.expand(num_components)
-        drawn = torch.randint(points.num_points, (num_components,), generator=generator)
-        means[moved] = points.columns[:-1, drawn.to(means.device)].mT[moved]
+        drawn = points.draw(num_components, generator)
+        means[moved] = points.columns[:-1, drawn].mT[moved]
         log_weights[moved] = -torch.tensor(num_components).log().to(log_weights)
         return State(log_weights.log_softmax(0), means, factors), "reset"
 
@@ -141,8 +144,9 @@ class Prior:
 
     In units of the data, the prior has ``degrees`` degrees of freedom (default D + 2) and scale
     matrix ``scatter`` times the identity (default K^(-2/D)): the M-step adds that scatter, and
-    degrees + D + 1 points, to those of each component (eq-map-covariance). ``FitResult.nll``
-    stays the plain NLL. Source: Fraley and Raftery (2007), whose defaults these are.
+    degrees + D + 1 points, to those of each covariance (eq-map-covariance). ``FitResult.nll``
+    stays the plain NLL. After Fraley and Raftery (2007), with their degrees of freedom and their
+    factor K^(-2/D), but a scale matrix without correlations and no prior on the means.
     """
 
     scatter: float | None = None
@@ -181,12 +185,13 @@ DEFAULT_MITIGATION = Clamp()
 def find_singular(model: GaussianMixture, x: Tensor, min_scale: float = 1e-3) -> list[int]:
     """Components that are degenerate on x (N, D): all of them when a shared covariance is.
 
-    A component is degenerate when its standard deviation in some direction is below ``min_scale``
-    times that of the data.
+    A component is degenerate when, in units of the data, its standard deviation in some direction
+    is below ``min_scale``.
     """
     check_mixture(model)
     checks.check_points(x, model.num_dims, device=model.means.device)
     checks.check_number(min_scale, "min_scale")
+    x = x.to(torch.promote_types(x.dtype, model.means.dtype))
     units = Units.of(x, model.family.per_dimension)
     state = units.enter(model.state(), model.family)
     _, singular = model.family.clamp(state.factors, min_scale)

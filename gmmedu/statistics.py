@@ -65,6 +65,15 @@ class Points:
         low, high = torch.aminmax(self.columns[:-1], dim=1)
         return torch.maximum(low.abs(), high.abs())
 
+    def draw(self, num_draws: int, generator: torch.Generator | None) -> Tensor:
+        """Indices (num_draws,) of random points, by weight; drawn on the CPU and moved."""
+        uniform = torch.rand(num_draws, generator=generator, dtype=torch.float64)
+        device = self.columns.device
+        if self.weights is None:
+            return (uniform * self.num_points).long().to(device)
+        cumulative = self.weights.cumsum(0, dtype=torch.float64)
+        return torch.searchsorted(cumulative, uniform.to(device) * cumulative[-1], right=True)
+
     @cached_property
     def scatter(self) -> Tensor:
         """sum_n w_n x_n x_n^T, (D, D)."""
@@ -88,9 +97,9 @@ def collect(points: Points, family: Family, state: State) -> Statistics:
     """One pass: the statistics of all points at the given parameters (eq-sufficient-statistics).
 
     Two roads lead there. The general one forms every whitened residual. Families whose log
-    density is linear in features shared by all components (all but ``full``) need two matrix
-    products instead: worth it when there is much to count, and taken as long as the parameters
-    are such that no digits are lost.
+    density is linear in a few features shared by all components (all but ``full``, which would
+    take D (D + 3) / 2) need two matrix products instead: worth it when there is much to count,
+    and taken as long as the parameters are such that no digits are lost.
     """
     if family.has_features and points.num_points * state.means.numel() > SMALL:
         conditioning = family.conditioning(state.factors, state.means, points.radius)
