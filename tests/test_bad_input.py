@@ -426,7 +426,7 @@ def test_parameters_beyond_the_range_of_the_model(family: str, name: str) -> Non
     )
 
 
-@pytest.mark.parametrize("scale", [1e-310, 1e-60, 1e60, 1e308])
+@pytest.mark.parametrize("scale", [1e-300, 1e-60, 1e60, 1e307])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_weights_of_any_size_are_normalized(dtype: torch.dtype, scale: float) -> None:
     model = mixture().to(dtype)
@@ -479,6 +479,11 @@ WRONG_FITS: dict[str, tuple[dict[str, Any], Errors, tuple[str, ...]]] = {
         {"sample_weight": 1e308 * WEIGHTS},
         ValueError,
         ("sample_weight", "sum"),
+    ),
+    "sample_weight-underflowing": (
+        {"sample_weight": 1e-312 * WEIGHTS},
+        ValueError,
+        ("sample_weight", "positive", "sum"),
     ),
     "sample_weight-too-short": (
         {"sample_weight": WEIGHTS[:4]},
@@ -545,6 +550,20 @@ def test_arguments_of_a_fit(fitter: str, wrong: str) -> None:
         model, lambda: FITTERS[fitter](model, points(), **({"num_iterations": 3} | arguments)),
         error, *said,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1e-60, 1e60])
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_sample_weights_beyond_the_range_of_the_model(fitter: str, size: float) -> None:
+    model = mixture().float()
+    refuses_and_keeps(
+        model,
+        lambda: FITTERS[fitter](model, points(), num_iterations=3, sample_weight=size * WEIGHTS),
+        ValueError,
+        "sample_weight",
+        "sum",
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("argument", ["mixture_lr", "component_lr"])
