@@ -48,7 +48,7 @@ def initialize(
         uniform = torch.rand(k, d, generator=generator, dtype=torch.float64).to(z)
         means = low + (high - low) * uniform
     elif method == "points":
-        means = z[torch.randperm(len(z), generator=generator)[:k].to(z.device)]
+        means = _distinct(z, k, generator)
     else:
         means = _spread(z, k, generator)
         if method == "kmeans":
@@ -61,6 +61,25 @@ def initialize(
         units.center + units.scale * means,
         units.scale.unsqueeze(-1) * covariances * units.scale if model.family.trainable else None,
     )
+
+
+def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
+    """Random points of z (N, D), no two alike while there are K that differ: (K, D).
+
+    Components that start alike stay alike, whichever way they are fitted.
+    """
+    order = torch.randperm(len(z), generator=generator).to(z.device)
+    looked_at = min(2 * num_components, len(z))
+    while True:
+        kinds, kind = torch.unique(z[order[:looked_at]], dim=0, return_inverse=True)
+        if len(kinds) >= num_components or looked_at == len(z):
+            break
+        looked_at = min(2 * looked_at, len(z))
+    first = torch.full((len(kinds),), looked_at, device=z.device)
+    first.scatter_reduce_(0, kind, torch.arange(looked_at, device=z.device), "amin")
+    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(0, first, False)
+    chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[:num_components]
+    return z[order[chosen]]
 
 
 def _spread(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
