@@ -15,7 +15,8 @@ METHODS = ("points", "kmeans", "kmeans++")
 LOG_LIKELIHOOD = -1130.2640
 EM_ITERATIONS = 1000
 EM_TOLERANCE = 1e-10
-DESCENT_ITERATIONS = 4000
+#: Five times the default learning rates, for a fifth of the default iterations.
+DESCENT: dict[str, Any] = {"num_iterations": 2000, "mixture_lr": 5e-3, "component_lr": 5e-2}
 BAR = 0.95
 
 
@@ -65,7 +66,7 @@ def _share(x: Tensor, fitter: str, method: str, mitigation: str, starts: int) ->
         fitter=fitter,
         method=method,
         mitigation=mitigation,
-        iterations=EM_ITERATIONS if fitter == "fit_em" else DESCENT_ITERATIONS,
+        iterations=EM_ITERATIONS if fitter == "fit_em" else DESCENT["num_iterations"],
         tolerance=tolerance,
         starts=starts,
         reached=starts - len(missed),
@@ -88,7 +89,7 @@ def _log_likelihood(
                 model, x, num_iterations=EM_ITERATIONS, tolerance=EM_TOLERANCE, **options
             )
         else:
-            fit = gmmedu.fit_model(model, x, num_iterations=DESCENT_ITERATIONS, **options)
+            fit = gmmedu.fit_model(model, x, **DESCENT, **options)
     except gmmedu.SingularityError:
         return None
     return -fit.nll * len(x)
