@@ -115,7 +115,7 @@ def test_the_steps_with_weights_of_points(name: str) -> None:
     start = mixture_of(model)
     weight = torch.linspace(0, 3, 200, dtype=torch.float64)
     fit_model(model, x, 10, mitigation=None, sample_weight=weight)
-    expected = adam_by_hand(name, start, x, 10, 1e-2, 1e-2, sample_weight=weight)
+    expected = adam_by_hand(name, start, x, 10, 1e-3, 1e-2, sample_weight=weight)
     _, scale = reference.units_of(name, x.numpy())
     assert_same(mixture_of(model), expected, scale, bar=1e-9)
 
@@ -129,7 +129,7 @@ def test_the_steps_under_a_prior(name: str) -> None:
         "prior_scatter": 0.5 * torch.eye(2, dtype=torch.float64),  # in units of the data
         "prior_points": 12.0,
     }
-    expected = adam_by_hand(name, start, x, 10, 1e-2, 1e-2, **prior)
+    expected = adam_by_hand(name, start, x, 10, 1e-3, 1e-2, **prior)
     _, scale = reference.units_of(name, x.numpy())
     assert_same(mixture_of(model), expected, scale, bar=1e-9)
     assert fit.nll == pytest.approx(model(x).item(), abs=1e-12)  # plain, without the prior
