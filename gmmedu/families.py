@@ -145,25 +145,28 @@ class Family(ABC):
     # Shared features. Where a log density is linear in a few features of x that do not depend on
     # the component, one matrix product scores a block and another sums its statistics.
 
-    has_features: bool = True
+    @abstractmethod
+    def num_features(self, num_dims: int) -> int:
+        """F, the number of features."""
 
-    def features(self, factors: Factors, block: Tensor) -> Tensor:
-        """Features (F, B) of a block [x; 1], (D + 1, B)."""
-        raise NotImplementedError
+    @abstractmethod
+    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+        """Features of a block [x; 1], (D + 1, B), with which they begin, into ``out``, (F, B)."""
 
+    @abstractmethod
     def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
         """(K, F): log density without its normalizer = coefficients @ features."""
-        raise NotImplementedError
 
+    @abstractmethod
     def from_features(
         self, sums: Tensor, factors: Factors, means: Tensor, points: Points
     ) -> tuple[Tensor, Tensor]:
         """First and second whitened moments from sum_n r_nk feature_n, (K, F)."""
-        raise NotImplementedError
 
-    def conditioning(self, factors: Factors, means: Tensor, radius: Tensor) -> Tensor:
-        """How large the terms of ``coefficients @ features`` may be beside 1: a scalar."""
-        raise NotImplementedError
+    @abstractmethod
+    def conditioning(self, factors: Factors, means: Tensor) -> Tensor:
+        """How large the terms of ``coefficients @ features`` are beside their sum, near a mean:
+        the largest |W_k| |mu_k| squared, a scalar."""
 
 
 class Diagonal(Family):
@@ -250,8 +253,13 @@ class Diagonal(Family):
     def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
         return whitening.square().expand(-1, num_dims).sum()
 
-    def features(self, factors: Factors, block: Tensor) -> Tensor:
-        return torch.cat([block, block[:-1].square()])
+    def num_features(self, num_dims: int) -> int:
+        return 2 * num_dims + 1
+
+    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+        out[: len(block)] = block
+        torch.mul(block[:-1], block[:-1], out=out[len(block) :])
+        return out
 
     def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
         precisions = factors.whitening.square().expand_as(means)
@@ -268,8 +276,8 @@ class Diagonal(Family):
         second = squares - means * (linear + first)
         return factors.whitening * first, factors.whitening.square() * second
 
-    def conditioning(self, factors: Factors, means: Tensor, radius: Tensor) -> Tensor:
-        return ((radius + means.abs()) * factors.whitening).max().square()
+    def conditioning(self, factors: Factors, means: Tensor) -> Tensor:
+        return (factors.whitening * means).square().sum(-1).max()
 
 
 class Isotropic(Diagonal):
@@ -330,7 +338,6 @@ class Full(Family):
 
     name = "full"
     per_dimension = True
-    has_features = False
 
     def pool(self, values: Tensor) -> Tensor:
         return values
@@ -425,13 +432,45 @@ class Full(Family):
     def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
         return whitening.square().sum()
 
+    def num_features(self, num_dims: int) -> int:
+        return (num_dims + 1) * (num_dims + 2) // 2
+
+    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+        out[: len(block)] = block
+        products = out[len(block) :].split(list(range(len(block) - 1, 0, -1)))
+        for d, product in enumerate(products):  # x_d times x_d, ..., x_D
+            torch.mul(block[d], block[d:-1], out=product)
+        return out
+
+    def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
+        precisions = factors.whitening.mT @ factors.whitening
+        linear = (precisions @ means.unsqueeze(-1)).squeeze(-1)
+        constant = -0.5 * (linear * means).sum(-1, keepdim=True)
+        precisions.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+        row, column, _ = _upper_triangle(means.shape[-1], means.device)
+        return torch.cat([linear, constant, -precisions[:, row, column]], dim=-1)
+
+    def from_features(
+        self, sums: Tensor, factors: Factors, means: Tensor, points: Points
+    ) -> tuple[Tensor, Tensor]:
+        num_dims = means.shape[-1]
+        linear, counts, products = sums.tensor_split([num_dims, num_dims + 1], dim=-1)
+        second = products[:, _upper_triangle(num_dims, means.device)[2]]
+        first = linear - counts * means
+        second -= linear.unsqueeze(-1) * means.unsqueeze(-2)
+        second -= means.unsqueeze(-1) * first.unsqueeze(-2)
+        whitening = factors.whitening
+        return self.apply_factor(whitening, first), whitening @ second @ whitening.mT
+
+    def conditioning(self, factors: Factors, means: Tensor) -> Tensor:
+        return self.apply_factor(factors.whitening.abs(), means.abs()).square().sum(-1).max()
+
 
 class Tied(Full):
     """Sigma_k = Sigma for every k; theta, (1, D, D), as in the full family."""
 
     name = "tied"
     shared = True
-    has_features = True
 
     def pool(self, values: Tensor) -> Tensor:
         return values.sum(0, keepdim=True)
@@ -442,9 +481,14 @@ class Tied(Full):
     def second_moment(self, weighted: Tensor, whitened: Tensor) -> Tensor:
         return self.pool(super().second_moment(weighted, whitened))
 
-    def features(self, factors: Factors, block: Tensor) -> Tensor:
+    def num_features(self, num_dims: int) -> int:
+        return num_dims + 2
+
+    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+        out[:-1] = block
         whitened = factors.whitening[0] @ block[:-1]
-        return torch.cat([block, whitened.square_().sum(0, keepdim=True)])
+        torch.sum(whitened.square_(), 0, out=out[-1])
+        return out
 
     def coefficients(self, factors: Factors, means: Tensor) -> Tensor:
         whitening = factors.whitening[0]
@@ -461,9 +505,6 @@ class Tied(Full):
         second = points.scatter - means.mT @ linear - first.mT @ means
         return first @ whitening.mT, (whitening @ second @ whitening.mT).unsqueeze(0)
 
-    def conditioning(self, factors: Factors, means: Tensor, radius: Tensor) -> Tensor:
-        return ((radius + means.abs()) @ factors.whitening[0].abs().mT).max().square()
-
 
 def _identity_like(matrices: Tensor) -> Tensor:
     return _identity(matrices.shape[-1], matrices.dtype, matrices.device)
@@ -472,6 +513,16 @@ def _identity_like(matrices: Tensor) -> Tensor:
 @lru_cache(maxsize=32)
 def _identity(num_dims: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.eye(num_dims, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _upper_triangle(num_dims: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and column of each entry on and above the diagonal, row by row, and where in that list
+    each entry of a symmetric matrix stands, (D, D)."""
+    row, column = torch.triu_indices(num_dims, num_dims, device=device)
+    place = torch.empty(num_dims, num_dims, dtype=torch.int64, device=device)
+    place[row, column] = place[column, row] = torch.arange(len(row), device=device)
+    return row, column, place
 
 
 def _inverse_triangular(factor: Tensor) -> Tensor:

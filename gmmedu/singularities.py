@@ -2,7 +2,7 @@
 
 Detection, and three mitigations, the same objects for both fitters (chapter 08). All lengths are
 relative to the data: 1 is the standard deviation of the data, dimension by dimension where the
-family allows it, so a setting means the same for kilometres and for micrometres.
+family allows it, so a setting means the same for kilometers and for micrometers.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Reset(Clamp):
         moved = singular.expand(num_components)
         drawn = points.draw(num_components, generator)
         means[moved] = points.columns[:-1, drawn].mT[moved]
-        log_weights[moved] = -torch.tensor(num_components).log().to(log_weights)
+        log_weights[moved] = -math.log(num_components)
         return State(log_weights.log_softmax(0), means, factors), "reset"
 
 

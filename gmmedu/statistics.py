@@ -59,12 +59,6 @@ class Points:
         """Sum of the weights: N when there are none."""
         return float(self.num_points if self.weights is None else self.weights.sum())
 
-    @cached_property
-    def radius(self) -> Tensor:
-        """Largest |x_d| of each dimension, (D,)."""
-        low, high = torch.aminmax(self.columns[:-1], dim=1)
-        return torch.maximum(low.abs(), high.abs())
-
     def draw(self, num_draws: int, generator: torch.Generator | None) -> Tensor:
         """Indices (num_draws,) of random points, by weight; drawn on the CPU and moved."""
         uniform = torch.rand(num_draws, generator=generator, dtype=torch.float64)
@@ -73,6 +67,15 @@ class Points:
             return (uniform * self.num_points).long().to(device)
         cumulative = self.weights.cumsum(0, dtype=torch.float64)
         return torch.searchsorted(cumulative, uniform.to(device) * cumulative[-1], right=True)
+
+    def workspace(self, numbers: int) -> Tensor:
+        """Room for so many numbers, the same at each pass: fresh memory costs time to touch."""
+        space = self.__dict__.get("_space")
+        if space is None or len(space) < numbers:
+            with torch.inference_mode(False):  # a fit's own mode must not stick to it
+                space = self.columns.new_empty(numbers)
+            self.__dict__["_space"] = space
+        return space[:numbers]
 
     @cached_property
     def scatter(self) -> Tensor:
@@ -83,26 +86,30 @@ class Points:
 
 
 #: How far the shared features may lose digits: terms up to this many times their sum. It keeps a
-#: log density within about 1e-10 of the exact one in float64, 3e-4 in float32.
+#: log density near a mean within about 1e-10 of the exact one in float64, 3e-4 in float32.
 CONDITIONING_LIMIT = {torch.float64: 3e5, torch.float32: 3e3}
 
 #: A pass over at most this many residuals, N x K x D, is over before it is worth organizing.
 SMALL = 2**16
 
 #: Bytes of the work space of one block: what stays in a core's cache, or keeps a GPU busy.
-BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**28}
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 
 
 def collect(points: Points, family: Family, state: State) -> Statistics:
     """One pass: the statistics of all points at the given parameters (eq-sufficient-statistics).
 
-    Two roads lead there. The general one forms every whitened residual. Families whose log
-    density is linear in a few features shared by all components (all but ``full``, which would
-    take D (D + 3) / 2) need two matrix products instead: worth it when there is much to count,
-    and taken as long as the parameters are such that no digits are lost.
+    Two roads lead there. The general one forms every whitened residual, N x K x D of them. The
+    other uses that a log density is linear in features of x that no component changes: one matrix
+    product scores a block, another sums its statistics. It is taken when there is much to count,
+    when the features are no more than the residuals, and when no digits are lost.
     """
-    if family.has_features and points.num_points * state.means.numel() > SMALL:
-        conditioning = family.conditioning(state.factors, state.means, points.radius)
+    num_components, num_dims = state.means.shape
+    if (
+        points.num_points * num_components * num_dims > SMALL
+        and family.num_features(num_dims) <= num_components * num_dims
+    ):
+        conditioning = family.conditioning(state.factors, state.means)
         if float(conditioning) < CONDITIONING_LIMIT[state.means.dtype]:
             return _from_features(points, family, state)
     return _from_residuals(points, family, state)
@@ -114,7 +121,7 @@ def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
     log_det = family.log_det(factors.factor, num_dims)
     constant = log_weights.unsqueeze(-1) - log_normalizer(num_dims, log_det)
     width = _block_width(points, num_components * num_dims)
-    space = means.new_empty(num_components * num_dims * width)
+    space = points.workspace(num_components * num_dims * width)
     result = None
     for start in range(0, points.num_points, width):
         block = points.columns[:-1, start : start + width]
@@ -143,10 +150,16 @@ def _from_features(points: Points, family: Family, state: State) -> Statistics:
     coefficients[:, num_dims] += log_weights - log_normalizer(num_dims, log_det).squeeze(-1)
     sums = coefficients.new_zeros(coefficients.shape)
     log_likelihood = torch.zeros((), dtype=torch.float64, device=means.device)
-    width = _block_width(points, num_components + 2 * num_dims)
+    num_features = coefficients.shape[1]
+    width = _block_width(points, num_features + num_components)
+    space = points.workspace((num_features + num_components) * width)
     for start in range(0, points.num_points, width):
-        features = family.features(factors, points.columns[:, start : start + width])
-        part, responsibilities = _e_step(coefficients @ features, points.weights, start)
+        block = points.columns[:, start : start + width]
+        work = space[: (num_features + num_components) * block.shape[1]]
+        features, log_joint = work.view(-1, block.shape[1]).tensor_split([num_features])
+        family.features(factors, block, features)
+        torch.mm(coefficients, features, out=log_joint)
+        part, responsibilities = _e_step(log_joint, points.weights, start)
         sums.addmm_(responsibilities, features.mT)
         log_likelihood += part
     first, second = family.from_features(sums, factors, means, points)

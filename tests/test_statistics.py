@@ -78,10 +78,6 @@ def assert_same(found: Statistics, expected: Statistics, scale: float, bar: floa
         assert error < bar, f"{field} is off by {error:.1e}"
 
 
-def roads(name: str) -> tuple[str, ...]:
-    return ROADS if gmmedu.FAMILIES[name].family.has_features else ROADS[:1]
-
-
 @FAMILIES
 @NUM_DIMS
 @NUM_COMPONENTS
@@ -94,7 +90,7 @@ def test_statistics_agree_with_explicit_sums_on_both_roads(
         weights = weights_of(x, weighted)
         points, state = points_of(x, weights), state_of(name, mixture)
         expected = expected_statistics(name, mixture, x, weights)
-        for road in roads(name):
+        for road in ROADS:
             found = getattr(statistics, road)(points, gmmedu.FAMILIES[name].family, state)
             assert found.log_likelihood.dtype == torch.float64
             assert_same(found, expected, scale=points.total * num_dims)
@@ -105,7 +101,7 @@ def test_log_likelihood_is_summed_in_double_precision_whatever_the_data(name: st
     mixture = reference.random_mixture(name, 2, 2)
     points = points_of(reference.draw(mixture, 10), dtype=torch.float32)
     state = state_of(name, mixture, torch.float32)
-    for road in roads(name):
+    for road in ROADS:
         found = getattr(statistics, road)(points, gmmedu.FAMILIES[name].family, state)
         assert found.log_likelihood.dtype == torch.float64 and found.counts.dtype == torch.float32
 
@@ -123,7 +119,7 @@ def test_the_blocks_do_not_show(
     points, state = points_of(x, weights), state_of(name, mixture)
     assert statistics._block_width(points, 6) == min(num_points, 128)
     expected = expected_statistics(name, mixture, x, weights)
-    for road in roads(name):
+    for road in ROADS:
         found = getattr(statistics, road)(points, gmmedu.FAMILIES[name].family, state)
         assert_same(found, expected, scale=points.total)
 
@@ -135,7 +131,7 @@ def test_batches_add(name: str, weighted: bool) -> None:
     x = reference.draw(mixture, 200)
     weights = weights_of(x, weighted)
     family, state = gmmedu.FAMILIES[name].family, state_of(name, mixture)
-    for road in roads(name):
+    for road in ROADS:
         count = getattr(statistics, road)
         parts = [
             count(points_of(x[part], None if weights is None else weights[part]), family, state)
@@ -181,7 +177,7 @@ def test_collect_takes_the_road_that_keeps_the_digits(
 
         monkeypatch.setattr(statistics, road, noted)
     found = collect(points, gmmedu.FAMILIES[name].family, state)
-    assert taken == [ROADS[1] if name != "full" and offset == 0 else ROADS[0]]
+    assert taken == [ROADS[1] if offset == 0 else ROADS[0]]
     # A double holds 1e6 + 1 to 1e-10 of that 1, which is all there is to know of a residual.
     assert_same(found, expected, scale=15_000, bar=1e-10 if offset < 1e6 else 1e-9)
 
@@ -231,7 +227,7 @@ def test_the_gradient_agrees_with_autograd_of_an_independent_loop(
         expected = reference.gradient(
             name, parameters, torch.tensor(x), sample_weight=points.weights
         )
-        for road in roads(name):
+        for road in ROADS:
             found = gradient(getattr(statistics, road)(points, family, state), family, state)
             for a, b in zip(found, expected, strict=True):
                 error = float((-a / points.total - b).abs().max())
@@ -271,7 +267,7 @@ def test_the_m_step_is_the_textbook_s_on_both_roads(
     prior = 0.4 * np.eye(num_dims)
     plain = reference.em_step(name, mixture, x, weights)
     penalized = reference.em_step(name, mixture, x, weights, prior, 7.0)
-    for road in roads(name):
+    for road in ROADS:
         counted = getattr(statistics, road)(points, family, state)
         for pseudo, expected in ((Pseudo(), plain), (Pseudo(7.0, 0.4), penalized)):
             after, low = m_step(counted, family, state, 1e-8, pseudo)
