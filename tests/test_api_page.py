@@ -1,4 +1,4 @@
-"""The reference page: every public name of the package stands on it, and nothing that is not there."""
+"""The reference page: each public name stands on it, and nothing that does not exist."""
 
 from __future__ import annotations
 
