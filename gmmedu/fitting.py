@@ -92,9 +92,7 @@ class Fit:
             raise TypeError(f"callback must be callable, got {callback!r}")
         if not isinstance(progress, bool):
             raise TypeError(f"progress must be True or False, got {progress!r}")
-        if mitigation is not None and (
-            isinstance(mitigation, type) or not hasattr(mitigation, "mend")
-        ):
+        if mitigation is not None and not isinstance(mitigation, Mitigation):
             raise TypeError(
                 f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
             )

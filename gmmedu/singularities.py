@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,14 +33,22 @@ class SingularityError(RuntimeError):
         self.iteration = iteration
 
 
-class Mitigation(Protocol):
-    """What a fitter asks of a mitigation."""
+def resolution(dtype: torch.dtype) -> float:
+    """Below this standard deviation, relative to the data's, a covariance has no factor in
+    ``dtype``: 5e-8 in float64, 1e-3 in float32. No floor is lower."""
+    return math.sqrt(10 * torch.finfo(dtype).eps)
+
+
+class Mitigation:
+    """What a fitter asks of a mitigation; this one does the least that keeps numbers finite."""
 
     def floor(self, dtype: torch.dtype) -> float:
         """The smallest standard deviation allowed in any direction, relative to the data's."""
+        return resolution(dtype)
 
     def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
         """What is added to the statistics of each covariance."""
+        return NO_PSEUDO
 
     def mend(
         self,
@@ -54,18 +61,13 @@ class Mitigation(Protocol):
     ) -> tuple[State, str]:
         """The state to go on with, and what was done; ``state`` is at the floor already.
 
-        singular: which covariances (K or 1,) fell below it; previous: how many were mended before.
+        singular: which covariances (K or 1,) fell below it; previous: how many were reset before.
         """
-
-
-def resolution(dtype: torch.dtype) -> float:
-    """Below this standard deviation, relative to the data's, a covariance has no factor in
-    ``dtype``: 5e-8 in float64, 1e-3 in float32. No floor is lower."""
-    return math.sqrt(10 * torch.finfo(dtype).eps)
+        return state, "clamped"
 
 
 @dataclass(frozen=True)
-class Clamp:
+class Clamp(Mitigation):
     """Keep every standard deviation, in every direction, at ``min_scale`` or more (eq-clamp).
 
     Inside EM this is the exact M-step under that bound, so from a state within the bound the NLL
@@ -79,20 +81,6 @@ class Clamp:
 
     def floor(self, dtype: torch.dtype) -> float:
         return max(self.min_scale, resolution(dtype))
-
-    def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
-        return NO_PSEUDO
-
-    def mend(
-        self,
-        state: State,
-        singular: Tensor,
-        points: Points,
-        family: Family,
-        generator: torch.Generator | None,
-        previous: int,
-    ) -> tuple[State, str]:
-        return state, "clamped"
 
 
 @dataclass(frozen=True)
@@ -139,7 +127,7 @@ class Reset(Clamp):
 
 
 @dataclass(frozen=True)
-class Prior:
+class Prior(Mitigation):
     """An inverse-Wishart prior on each covariance; the fit is then maximum a posteriori.
 
     In units of the data, the prior has ``degrees`` degrees of freedom (default D + 2) and scale
@@ -158,24 +146,10 @@ class Prior:
         if self.degrees is not None:
             checks.check_number(self.degrees, "degrees")
 
-    def floor(self, dtype: torch.dtype) -> float:
-        return resolution(dtype)
-
     def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
         degrees = num_dims + 2 if self.degrees is None else self.degrees
         scatter = num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
         return Pseudo(points=degrees + num_dims + 1, scatter=scatter)
-
-    def mend(
-        self,
-        state: State,
-        singular: Tensor,
-        points: Points,
-        family: Family,
-        generator: torch.Generator | None,
-        previous: int,
-    ) -> tuple[State, str]:
-        return state, "clamped"
 
 
 #: What the fitters use when no mitigation is named.
