@@ -6,6 +6,7 @@ Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` st
 
 from importlib.metadata import version
 
+from gmmedu import exercises
 from gmmedu.datasets import load_galaxies, load_old_faithful, sample_mixture
 from gmmedu.descent import fit_model
 from gmmedu.device import default_device
@@ -23,6 +24,7 @@ from gmmedu.mixture import (
     GmmTied,
 )
 from gmmedu.singularities import Clamp, Prior, Reset, SingularityError, find_singular
+from gmmedu.source import show
 
 __version__ = version("gmmedu")
 
@@ -43,6 +45,7 @@ __all__ = [
     "SingularityError",
     "Snapshot",
     "default_device",
+    "exercises",
     "find_singular",
     "fit_em",
     "fit_model",
@@ -50,4 +53,5 @@ __all__ = [
     "load_galaxies",
     "load_old_faithful",
     "sample_mixture",
+    "show",
 ]

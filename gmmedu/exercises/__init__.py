@@ -1,0 +1,44 @@
+"""Exercises that answer back: ``check("01-3", answer)``, offline, in a running notebook.
+
+Each chapter's module holds its exercises under their identifiers, chapter and number; what a
+checker can be is in ``checkers``. A verdict says right or wrong and why, and never the answer.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from gmmedu.exercises.checkers import Checker, Verdict
+
+__all__ = ["Verdict", "check", "identifiers"]
+
+
+def check(identifier: str, answer: Any) -> Verdict:
+    """Check an answer to the exercise with this identifier, "01-3" for the third of chapter 01.
+
+    answer: what the exercise asks for: a number, a tensor, a function, a letter. Whatever it is,
+    it is answered by a verdict and never by an exception. Raises ValueError when there is no
+    exercise of that identifier.
+    """
+    exercises = _exercises()
+    if identifier not in exercises:
+        raise ValueError(
+            f"no exercise {identifier!r}; there are {', '.join(exercises)}. "
+            'Give chapter and number, for example check("01-3", answer)'
+        )
+    return exercises[identifier].verdict(identifier, answer)
+
+
+def identifiers() -> list[str]:
+    """The identifiers of all exercises, in the order of the book."""
+    return list(_exercises())
+
+
+def _exercises() -> dict[str, Checker]:
+    found: dict[str, Checker] = {}
+    for module in sorted(module.name for module in iter_modules(__path__)):
+        if module.startswith("chapter"):
+            found |= import_module(f"{__name__}.{module}").EXERCISES
+    return found

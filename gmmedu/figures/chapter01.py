@@ -1,0 +1,1 @@
+"""Figures of chapter 01, the multivariate normal."""
