@@ -71,6 +71,7 @@ def keep_bars(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("verification")
     app.connect("config-inited", name_cache)
     app.connect("build-finished", forget_warnings)
     app.connect("autodoc-process-docstring", keep_bars)

@@ -19,6 +19,7 @@ def compare(request: pytest.FixtureRequest, record_property: Record) -> Iterator
     assert marker is not None, "a test that compares must say which equation it @verifies"
     for label in marker.args:
         record_property("label", label)
+    record_property("how", request.function.__doc__.strip().splitlines()[0].rstrip("."))
     comparison = Compare(record_property)
     yield comparison
     assert comparison.comparisons, "a test that compares nothing proves nothing"
@@ -41,5 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("verifies")
         if marker is None or not marker.args:
             raise pytest.UsageError(f"{item.nodeid} does not say which equation it @verifies")
+        if not getattr(item, "function", item).__doc__:
+            raise pytest.UsageError(f"{item.nodeid} does not say in a docstring how it proves")
         if "compare" not in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} does not use the fixture `compare`")
