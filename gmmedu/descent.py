@@ -107,9 +107,9 @@ def gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the log likelihood (plus the log prior) in logits, means and theta.
 
-    By Fisher's identity it is that of EM's surrogate at the current parameters: N_k - N pi_k for
-    the logits (eq-gradient-weights), L_k^{-T} sum_n r_nk y_nk for the means (eq-gradient-means),
-    and as the family has it for theta.
+    By Fisher's identity (eq-fisher-identity) it is that of EM's surrogate at the current
+    parameters: N_k - N pi_k for the logits, L_k^{-T} sum_n r_nk y_nk for the means, and as the
+    family has it for theta.
     """
     counts = statistics.counts
     return (

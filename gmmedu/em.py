@@ -25,7 +25,7 @@ def fit_em(
     snapshot_every: int = 0,
     generator: torch.Generator | None = None,
 ) -> FitResult:
-    """Fit a mixture by EM, from whatever state it is in (eq-em).
+    """Fit a mixture by EM, from whatever state it is in.
 
     Args:
         model: any mixture of this package; it is changed in place.

@@ -33,7 +33,7 @@ class Factors(NamedTuple):
 
 class Pseudo(NamedTuple):
     """What a prior adds to the statistics of each covariance: that many ``points``, whose scatter
-    is ``scatter`` times the identity (eq-map-covariance)."""
+    is ``scatter`` times the identity."""
 
     points: float = 0.0
     scatter: float = 0.0
@@ -122,7 +122,7 @@ class Family(ABC):
 
     @abstractmethod
     def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
-        """Gradient of the log likelihood (plus the log prior) in theta (eq-gradient-covariance)."""
+        """Gradient of the log likelihood (plus the log prior) in theta."""
 
     @abstractmethod
     def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Family(ABC):
         """Sum over covariances of tr Sigma^{-1}: a scalar."""
 
     def log_prior(self, factors: Factors, num_dims: int, pseudo: Pseudo) -> Tensor:
-        """Log of the inverse-Wishart prior, up to a constant (eq-map-covariance): a scalar."""
+        """Log of the inverse-Wishart prior, up to a constant: a scalar."""
         log_det = self.log_det(factors.factor, num_dims).sum()
         trace = self.precision_trace(factors.whitening, num_dims)
         return -pseudo.points * log_det - 0.5 * pseudo.scatter * trace
@@ -548,7 +548,7 @@ def _floored(roots: Tensor, floor: float) -> tuple[Factors, Tensor]:
     """Factors of A A^T with no standard deviation below ``floor``, and which ones (J,) were.
 
     roots: A, (J, D, D). Raising the small singular values of A is the exact maximizer of EM's
-    surrogate under that bound (eq-clamp). What is not finite is left for the NLL to report.
+    surrogate under that bound. What is not finite is left for the NLL to report.
     """
     if not bool(torch.isfinite(roots).all()):
         return Factors(roots, roots), torch.zeros_like(roots[:, 0, 0], dtype=torch.bool)

@@ -196,11 +196,11 @@ class GaussianMixture(nn.Module):
         )
 
     def aic(self, x: Tensor) -> float:
-        """Akaike's criterion of x (N, D), 2 p - 2 log L: lower is better (eq-aic)."""
+        """Akaike's criterion of x (N, D), 2 p - 2 log L: lower is better."""
         return 2 * self.num_free_parameters - 2 * self._log_likelihood(x)
 
     def bic(self, x: Tensor) -> float:
-        """Schwarz's criterion of x (N, D), p log N - 2 log L: lower is better (eq-bic)."""
+        """Schwarz's criterion of x (N, D), p log N - 2 log L: lower is better."""
         log_likelihood = self._log_likelihood(x)
         return self.num_free_parameters * math.log(len(x)) - 2 * log_likelihood
 

@@ -68,7 +68,7 @@ class Mitigation:
 
 @dataclass(frozen=True)
 class Clamp(Mitigation):
-    """Keep every standard deviation, in every direction, at ``min_scale`` or more (eq-clamp).
+    """Keep every standard deviation, in every direction, at ``min_scale`` or more.
 
     Inside EM this is the exact M-step under that bound, so from a state within the bound the NLL
     still never rises. Far outliers widen the data's standard deviation, and with it the bound.
@@ -132,7 +132,7 @@ class Prior(Mitigation):
 
     In units of the data, the prior has ``degrees`` degrees of freedom (default D + 2) and scale
     matrix ``scatter`` times the identity (default K^(-2/D)): the M-step adds that scatter, and
-    degrees + D + 1 points, to those of each covariance (eq-map-covariance). ``FitResult.nll``
+    degrees + D + 1 points, to those of each covariance. ``FitResult.nll``
     stays the plain NLL. After Fraley and Raftery (2007), with their degrees of freedom and their
     factor K^(-2/D), but a scale matrix without correlations and no prior on the means.
     """
