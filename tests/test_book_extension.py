@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gmmedu_book
 import pytest
-
-EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_ext"
-sys.path.insert(0, str(EXTENSIONS))
-
-import gmmedu_book  # noqa: E402
 
 
 @pytest.fixture
@@ -59,5 +54,15 @@ def test_a_build_that_warned_is_forgotten(tmp_path: Path, warnings: int, kept: b
 
 def test_bars_of_a_docstring_stay_bars() -> None:
     lines = ["log |L| and |S|^2", "in code ``|L|`` and :math:`|L|`", "Tensor | None"]
-    gmmedu_book.keep_bars(cast(Any, None), "function", "f", None, None, lines)
+    gmmedu_book.mend_docstring(cast(Any, None), "function", "f", None, None, lines)
     assert lines == [r"log \|L| and \|S|^2", "in code ``|L|`` and :math:`|L|`", "Tensor | None"]
+
+
+def test_labels_of_a_docstring_become_links() -> None:
+    lines = ["in nats (eq-gmm-nll).", "by eq-a-b, and ``eq-c`` as it is", "(eq-d, eq-e)"]
+    gmmedu_book.mend_docstring(cast(Any, None), "function", "f", None, None, lines)
+    assert lines == [
+        "in nats :eq:`eq-gmm-nll`.",
+        "by :eq:`eq-a-b`, and ``eq-c`` as it is",
+        "(:eq:`eq-d`, :eq:`eq-e`)",
+    ]

@@ -5,8 +5,8 @@ keep a figure that an older `gmmedu` drew, and Sphinx forgets on its second run 
 warned. Here the cache is named after everything an output depends on, and a build that warned
 leaves nothing behind to be believed.
 
-Docstrings are written for `help()`, where |L| is a determinant; reStructuredText would take it for
-the name of a substitution.
+Docstrings are written for `help()`, where |L| is a determinant and eq-gmm-nll names an equation;
+on the page the bars must not be taken for a substitution, and the label becomes a link.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def forget_warnings(app: Sphinx, failure: Exception | None) -> None:
         )
 
 
-def keep_bars(
+def mend_docstring(
     app: Sphinx,
     what: str,
     name: str,
@@ -61,11 +61,16 @@ def keep_bars(
     options: Any,
     lines: list[str],
 ) -> None:
-    """Show the bars of |L| in a docstring, in place; what stands in backticks is left as it is."""
+    """Keep the bars of |L|, and link labels of equations; what is in backticks is left as it is."""
     for i, line in enumerate(lines):
-        lines[i] = re.sub(
+        line = re.sub(
             r"(`+[^`]*`+)|\|(?=\w[^|\s]*\|)",
             lambda bar: bar[1] or r"\|",
+            line,
+        )
+        lines[i] = re.sub(
+            r"(`+[^`]*`+)|\((eq-[\w-]+)\)|\b(eq-[\w-]+)",
+            lambda label: label[1] or f":eq:`{label[2] or label[3]}`",
             line,
         )
 
@@ -74,5 +79,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("verification")
     app.connect("config-inited", name_cache)
     app.connect("build-finished", forget_warnings)
-    app.connect("autodoc-process-docstring", keep_bars)
+    app.connect("autodoc-process-docstring", mend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
