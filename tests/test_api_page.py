@@ -19,7 +19,7 @@ def _documented() -> set[str]:
     names, module = set(), ""
     for line in PAGE.splitlines():
         directive = re.match(r"\.\. (currentmodule|auto\w+|data):: (\S+)", line)
-        if not directive or directive[1] in ("automodule", "autosummary"):
+        if not directive or directive[1] == "autosummary":
             continue
         if directive[1] == "currentmodule":
             module = directive[2]
@@ -46,7 +46,9 @@ def test_every_public_name_is_on_the_page(name: str) -> None:
     assert f"gmmedu.{name}" in _documented()
 
 
-@pytest.mark.parametrize("name", [*_public("gmmedu.plot"), *_public("gmmedu.gaussian")])
+@pytest.mark.parametrize(
+    "name", [*_public("gmmedu.plot"), *_public("gmmedu.gaussian"), *_public("gmmedu.exercises")]
+)
 def test_every_function_of_a_public_module_is_on_the_page(name: str) -> None:
     assert name in _documented()
 
@@ -54,7 +56,9 @@ def test_every_function_of_a_public_module_is_on_the_page(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(_documented()))
 def test_what_is_on_the_page_exists_and_is_described(name: str) -> None:
     module, _, attribute = name.rpartition(".")
-    value = getattr(importlib.import_module(module), attribute)
+    value = getattr(importlib.import_module(module), attribute, None) or importlib.import_module(
+        name
+    )
     if name != "gmmedu.FAMILIES":  # a dictionary; the page describes it in its own words
         assert inspect.getdoc(value)
 
@@ -63,7 +67,7 @@ def test_what_is_on_the_page_exists_and_is_described(name: str) -> None:
 def test_what_is_described_is_listed_in_a_summary(name: str) -> None:
     listed = set(re.findall(r"^   (\S+)$", PAGE, flags=re.MULTILINE))
     short = name.rpartition(".")[2]
-    if name not in ("gmmedu.FAMILIES", "gmmedu.demo.main"):
+    if name not in ("gmmedu.FAMILIES", "gmmedu.demo.main", "gmmedu.plot"):
         assert any(entry.rpartition(".")[2] == short for entry in listed)
 
 
