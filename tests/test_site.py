@@ -13,6 +13,7 @@ import page_inspector
 import pytest
 from page_inspector import Inspector, environment_for_a_build, pages_of, running_browser, served
 from playwright.sync_api import Browser
+from verification import equations_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -111,6 +112,31 @@ def test_a_shared_link_shows_title_summary_and_picture(site: Path) -> None:
             for field in ("og:title", "og:description", "og:url", "og:image", "og:image:alt"):
                 assert f'property="{field}"' in text, f"{name}: {field}"
     assert (site / "_static" / "social.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_solution_is_folded_until_it_is_asked_for(inspector: Inspector, site: Path) -> None:
+    chapters = sorted((ROOT / "book").glob("0[1-9]-*.ipynb"))
+    assert chapters
+    for chapter in chapters:
+        page = inspector.context("light").new_page()
+        page.goto(f"{inspector.home}book/{chapter.stem}.html")
+        solutions = page.locator(".solution")
+        assert solutions.count() == page.locator(".exercise").count() >= 5, chapter.stem
+        first = solutions.first
+        code = first.locator(".cell_input").first
+        assert not code.is_visible()
+        first.locator("button.toggle-button, summary").first.click()
+        code.wait_for(state="visible", timeout=5_000)
+        page.close()
+
+
+def test_every_equation_is_in_the_table_with_its_proof(site: Path) -> None:
+    labels = [e.label for p in sorted((ROOT / "book").glob("*.ipynb")) for e in equations_of(p)]
+    text = (site / "book" / "verification.html").read_text(encoding="utf-8")
+    assert labels
+    for label in labels:
+        row = text.partition(f">{label}<")[2].partition("</tr>")[0]
+        assert "::test_" in row and "allowed)" in row, label
 
 
 # The detectors, each shown a page that has the fault and one that has not.
