@@ -7,7 +7,7 @@ Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` st
 from importlib.metadata import version
 
 from gmmedu import exercises
-from gmmedu.datasets import load_galaxies, load_old_faithful, sample_mixture
+from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
 from gmmedu.descent import fit_model
 from gmmedu.device import default_device
 from gmmedu.em import fit_em
@@ -50,6 +50,7 @@ __all__ = [
     "fit_em",
     "fit_model",
     "initialize",
+    "load_crabs",
     "load_galaxies",
     "load_old_faithful",
     "sample_mixture",

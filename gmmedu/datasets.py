@@ -1,7 +1,8 @@
 """The data of the book: two classics, and synthetic clusters whose truth is known.
 
 Old Faithful carries the story from chapter 00 on; the galaxies are its one-dimensional
-companion, where singular fits wait (chapter 08). Synthetic clusters are drawn from a random
+companion, where singular fits wait (chapter 08); the crabs are the first data that a mixture was
+ever fitted to (chapter 02). Synthetic clusters are drawn from a random
 mixture of any family, so that a fit can be held against the truth.
 """
 
@@ -58,6 +59,21 @@ def load_galaxies(
     check_dtype(dtype)
     velocities = torch.tensor(_read("galaxies.csv"), dtype=torch.float64) / KM_S_PER_UNIT
     return velocities.to(device=device, dtype=dtype)
+
+
+def load_crabs(
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Breadth of the forehead over length of the body of 1000 crabs from Naples: (1000, 1).
+
+    Counted in 29 classes of width 0.004; each crab stands at the middle of its class, from 0.5815
+    to 0.6935. The data of the first mixture ever fitted.
+    Source: Weldon (1893), Proceedings of the Royal Society of London 54, 318-329; Pearson (1894),
+    Philosophical Transactions of the Royal Society of London A 185, 71-110.
+    """
+    check_dtype(dtype)
+    middles, crabs = torch.tensor(_read("crabs.csv"), dtype=torch.float64).T
+    return middles.repeat_interleave(crabs.long()).unsqueeze(1).to(device=device, dtype=dtype)
 
 
 def _read(name: str) -> list[list[float]]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gmmedu.datasets import load_galaxies, load_old_faithful, sample_mixture
+from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
 from gmmedu.mixture import FAMILIES
 
 
@@ -38,7 +38,35 @@ def test_galaxies_are_in_thousands_of_km_per_second() -> None:
     assert bool((x[1:] >= x[:-1]).all())
 
 
-@pytest.mark.parametrize("load", [load_old_faithful, load_galaxies])
+def test_crabs_are_the_table_that_mixture_inf_fits() -> None:
+    x = load_crabs()
+    assert x.shape == (1000, 1)
+    assert x.dtype == torch.float64
+    values, counts = x[:, 0].unique(return_counts=True)
+    assert len(values) == 28  # of 29 classes one is empty
+    assert float(x.min()) == pytest.approx(0.5815, abs=1e-12)
+    assert float(x.max()) == pytest.approx(0.6935, abs=1e-12)
+    # What the manual of R's MixtureInf 1.1 prints for pmle.norm(pearson, 2, 1), which adds the log
+    # of each weight to the log likelihood; it places each crab at the upper end of its class.
+    upper = values + 0.002
+    weights, means, variances = (torch.tensor(start).double() for start in (
+        [0.4, 0.6], [0.63, 0.66], [3e-4, 2e-4]
+    ))  # fmt: skip
+    for _ in range(5000):
+        squares = (upper[:, None] - means).square() / variances
+        joint = weights * torch.exp(-0.5 * squares) / (2 * torch.pi * variances).sqrt()
+        shares = counts[:, None] * joint / joint.sum(1, keepdim=True)
+        means = (shares * upper[:, None]).sum(0) / shares.sum(0)
+        variances = (shares * (upper[:, None] - means).square()).sum(0) / shares.sum(0)
+        weights = (shares.sum(0) + 1) / 1002
+    log_likelihood = float((counts * joint.sum(1).log()).sum())
+    assert log_likelihood == pytest.approx(2567.577, abs=6e-4)
+    assert float(log_likelihood + weights.log().sum()) == pytest.approx(2566.177, abs=6e-4)
+    assert means.tolist() == pytest.approx([0.634, 0.657], abs=6e-4)
+    assert variances.tolist() == pytest.approx([3.39e-4, 1.58e-4], abs=6e-7)
+
+
+@pytest.mark.parametrize("load", [load_old_faithful, load_galaxies, load_crabs])
 def test_dtype_and_device_are_those_asked_for(load: Any) -> None:
     x = load(dtype=torch.float32, device="cpu")
     assert x.dtype == torch.float32
@@ -48,7 +76,18 @@ def test_dtype_and_device_are_those_asked_for(load: Any) -> None:
 
 def test_the_data_say_where_they_come_from() -> None:
     readme = (resources.files("gmmedu") / "data" / "README.md").read_text(encoding="utf-8")
-    for source in ("Azzalini", "Bowman", "Postman", "Huchra", "Geller", "Roeder", "26690", "26960"):
+    for source in (
+        "Azzalini",
+        "Bowman",
+        "Postman",
+        "Huchra",
+        "Geller",
+        "Roeder",
+        "Weldon",
+        "Pearson",
+        "26690",
+        "26960",
+    ):
         assert source in readme
 
 

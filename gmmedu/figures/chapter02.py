@@ -1,1 +1,298 @@
 """Figures of chapter 02, the mixture likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gmmedu import plot
+from gmmedu.mixture import GaussianMixture
+
+_HALO = "#9030D8"  # marks of what is neither data nor component
+
+
+def question(x: Tensor, points: Mapping[str, tuple[float, float]]) -> Axes:
+    """The eruptions in gray and a few more points, each with its letter."""
+    _, ax = plt.subplots()
+    plot.scatter(x, ax)
+    mark(points, ax)
+    ax.set(xlabel="eruption (min)", ylabel="wait for the next (min)")
+    return ax
+
+
+def mark(points: Mapping[str, tuple[float, float]], ax: Axes) -> Axes:
+    """Points with letters beside them."""
+    for name, (across, up) in points.items():
+        ax.plot(across, up, "D", color=_HALO, markersize=7, zorder=5)
+        ax.annotate(
+            name,
+            (across, up),
+            xytext=(9, -3),
+            textcoords="offset points",
+            color=_HALO,
+            fontsize=14,
+            fontweight="bold",
+            zorder=5,
+        )
+    return ax
+
+
+def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
+    """The same draws with their labels, and as they are observed."""
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(6.4, 6.4))
+    plot.scatter(x, top, labels=labels)
+    plot.ellipses(model, top, fill=False)
+    top.set_title("with the label that chose the component")
+    plot.scatter(x, bottom)
+    bottom.set_title("as we get to see it")
+    bottom.set_xlabel("eruption (min)")
+    for ax in (top, bottom):
+        ax.set_ylabel("wait (min)")
+    return figure
+
+
+def calibration(said: Tensor, found: Tensor, error: Tensor) -> Axes:
+    """Shares found against responsibilities said, with two standard errors."""
+    _, ax = plt.subplots(figsize=(6.4, 4.0))
+    ax.plot([0, 1], [0, 1], color=plot.GREY, linestyle=":", linewidth=1.2)
+    ax.errorbar(
+        said.cpu(),
+        found.cpu(),
+        yerr=2 * error.cpu(),
+        fmt="o",
+        color=plot.component_color(0),
+        markersize=6,
+        capsize=3,
+    )
+    ax.set(
+        xlabel="responsibility of component 1 (mean of a bin)",
+        ylabel="share that component 1 made",
+    )
+    return ax
+
+
+def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
+    """For each model on a line: its weighted components above, its responsibilities below."""
+    figure, axes = plt.subplots(2, len(models), sharex=True, sharey="row", figsize=(6.4, 5.2))
+    line = grid.cpu().numpy()
+    for (name, model), (top, bottom) in zip(models.items(), axes.T, strict=True):
+        shares = model.responsibilities(grid[:, None]).detach()
+        density = model.log_prob(grid[:, None]).detach().exp()
+        for k in range(model.num_components):
+            color = plot.component_color(k)
+            top.fill_between(line, (shares[:, k] * density).cpu().numpy(), color=color, alpha=0.2)
+            top.plot(line, (shares[:, k] * density).cpu().numpy(), color=color)
+            bottom.plot(line, shares[:, k].cpu().numpy(), color=color)
+        bottom.axhline(0.5, color=plot.GREY, linestyle=":", linewidth=1.2)
+        top.set_title(name)
+        bottom.set_xlabel("$x$")
+    axes[0, 0].set_ylabel(r"$\pi_k \, \mathcal{N}_k(x)$")
+    axes[1, 0].set_ylabel("responsibility")
+    return figure
+
+
+def field(
+    models: Mapping[str, GaussianMixture], limits: tuple[float, float, float, float]
+) -> Figure:
+    """The plane in the colors of the responsible components, and the line where they are equal."""
+    figure, axes = plt.subplots(len(models), 1, sharex=True, figsize=(6.4, 3.7 * len(models)))
+    for (name, model), ax in zip(models.items(), np.atleast_1d(axes), strict=True):
+        responsibility_field(model, ax, limits)
+        plot.ellipses(model, ax, fill=False)
+        ax.set(title=name, ylabel="$x_2$", xlim=limits[:2], ylim=limits[2:], aspect="equal")
+    ax.set_xlabel("$x_1$")
+    return figure
+
+
+def responsibility_field(
+    model: GaussianMixture, ax: Axes, limits: tuple[float, float, float, float]
+) -> Axes:
+    """The plane colored by responsibility; where component 1 has 10, 50 and 90 %, a line."""
+    across = torch.linspace(*limits[:2], 240, device=model.means.device, dtype=model.means.dtype)
+    up = torch.linspace(*limits[2:], 160, device=model.means.device, dtype=model.means.dtype)
+    grid = torch.cartesian_prod(up, across).flip(1)
+    shares = model.responsibilities(grid).detach().cpu().numpy().reshape(160, 240, -1)
+    palette = np.array([to_rgb(plot.component_color(k)) for k in range(shares.shape[2])])
+    ax.imshow(
+        np.clip(shares @ palette, 0, 1),
+        extent=limits,
+        origin="lower",
+        alpha=0.45,
+        aspect="auto",
+        zorder=0,
+    )
+    ax.contour(
+        across.cpu(),
+        up.cpu(),
+        shares[:, :, 0],
+        levels=[0.1, 0.5, 0.9],
+        colors=[plot.GREY],
+        linewidths=[1.0, 2.4, 1.0],
+        linestyles=["--", "-", "--"],
+        zorder=2,
+    )
+    return ax
+
+
+def same_moments(grid: Tensor, densities: Mapping[str, Tensor], one: Tensor) -> Figure:
+    """Densities with one mean and one variance, each against the Gaussian that has them."""
+    figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(6.4, 5.0))
+    for (name, density), ax in zip(densities.items(), axes.flat, strict=True):
+        ax.fill_between(grid.cpu(), density.cpu(), color=plot.component_color(0), alpha=0.2)
+        ax.plot(grid.cpu(), density.cpu(), color=plot.component_color(0))
+        ax.plot(grid.cpu(), one.cpu(), color=plot.GREY, linestyle="--")
+        ax.set_title(name)
+        ax.set_ylim(bottom=0)
+    for ax in axes[1]:
+        ax.set_xlabel("$x$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density")
+    return figure
+
+
+def regression(x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor) -> Axes:
+    """The wait expected after each eruption, by the mixture and by one Gaussian."""
+    _, ax = plt.subplots()
+    plot.scatter(x, ax)
+    color = plot.component_color(0)
+    low, high = (mean - deviation).cpu().numpy(), (mean + deviation).cpu().numpy()
+    ax.fill_between(grid.cpu().numpy(), low, high, color=color, alpha=0.2, linewidth=0)
+    ax.plot(grid.cpu(), mean.cpu(), color=color, linewidth=2.4, label="mixture")
+    ax.plot(grid.cpu(), line.cpu(), color=plot.GREY, linestyle="--", label="one Gaussian")
+    ax.set(xlabel="eruption (min)", ylabel="wait for the next (min)")
+    ax.legend(loc="upper left")
+    return ax
+
+
+def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Tensor]) -> Figure:
+    """Above, densities at three separations; below, where the density is level at each.
+
+    critical: the positive solution at each separation, (M,), zero where there is none.
+    examples: separation -> density on [-5, 5].
+    """
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6.6))
+    for position, (distance, density) in enumerate(examples.items()):
+        top.plot(
+            np.linspace(-5, 5, len(density)),
+            density.cpu(),
+            color=plot.component_color(position),
+            linestyle=plot.LINE_STYLES[position],
+            label=f"{distance:g}",
+        )
+    top.set(xlabel=r"$x / \sigma$, from the midpoint", ylabel=r"density $\times\ \sigma$", ylim=0)
+    top.legend(title=r"$|\mu_1 - \mu_2| / \sigma$")
+    s, c = separation.cpu().numpy(), critical.cpu().numpy()
+    split = s > 2
+    color = plot.component_color(0)
+    bottom.plot(s[~split], 0 * s[~split], color=color, label="mode")
+    bottom.plot(s[split], c[split], color=color)
+    bottom.plot(s[split], -c[split], color=color)
+    bottom.plot(
+        s[split], 0 * s[split], color=plot.component_color(1), linestyle="--", label="valley"
+    )
+    bottom.plot(s, s / 2, color=plot.GREY, linestyle=":", linewidth=1.2, label="means")
+    bottom.plot(s, -s / 2, color=plot.GREY, linestyle=":", linewidth=1.2)
+    bottom.set(
+        xlabel=r"distance of the means, $|\mu_1 - \mu_2| / \sigma$",
+        ylabel=r"where the slope is zero, $x / \sigma$",
+    )
+    bottom.legend(loc="upper left")
+    return figure
+
+
+def three_modes(
+    model: GaussianMixture, modes: Tensor, ridge: Tensor, share: Tensor, height: Tensor
+) -> Figure:
+    """The density of two crossed components, its modes, and its height along the ridge.
+
+    modes (M, 2); ridge (S, 2) at the shares (S,) of component 2, with densities height (S,).
+    """
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(6.4, 8.0), gridspec_kw={"height_ratios": [2.4, 1]}
+    )
+    limits = (-2.2, 2.4, -1.4, 3.2)
+    side = torch.linspace(0, 1, 220, device=modes.device, dtype=modes.dtype)
+    across, up = limits[0] + side * 4.6, limits[2] + side * 4.6
+    grid = torch.cartesian_prod(up, across).flip(1)
+    density = model.log_prob(grid).detach().exp().cpu().numpy().reshape(220, 220)
+    top.contourf(across.cpu(), up.cpu(), density, levels=18, cmap="viridis", zorder=0)
+    for k, name in ((0, "component 1"), (1, "component 2")):
+        vertices = plot.ellipse(model.means[k], model.covariances[k], 0.5)
+        top.plot(*np.vstack([vertices, vertices[:1]]).T, color="#E69F00", linewidth=1.4)
+        where = vertices[vertices[:, k].argmin() if k == 0 else vertices[:, k].argmax()]
+        offset = (6, 14) if k == 0 else (10, -4)
+        top.annotate(
+            name, where.tolist(), xytext=offset, textcoords="offset points", color="#E69F00"
+        )
+    path = ridge.cpu().numpy()
+    top.plot(*path.T, color="#CC79A7", linewidth=1.6, linestyle="--")
+    top.plot(*modes.cpu().numpy().T, "^", color="#D55E00", markersize=10)
+    top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
+    bottom.plot(share.cpu(), height.cpu(), color="#CC79A7")
+    at = model.responsibilities(modes).detach()[:, 1].cpu()
+    bottom.plot(at, model.log_prob(modes).detach().exp().cpu(), "^", color="#D55E00", markersize=10)
+    bottom.set(xlabel="responsibility of component 2, on the ridge", ylabel="density", ylim=0)
+    return figure
+
+
+def twins(
+    first: Tensor, second: Tensor, nll: Tensor, minima: Sequence[tuple[float, float]]
+) -> Axes:
+    """Lines of equal NLL over two means, the mirror, and the twins."""
+    _, ax = plt.subplots(figsize=(6.4, 5.6))
+    heights = nll.cpu().numpy()
+    levels = heights.min() + np.geomspace(0.01, np.ptp(heights), 12)
+    ax.contour(
+        first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis_r", linewidths=1.2
+    )
+    low, high = float(first.min()), float(first.max())
+    ax.plot([low, high], [low, high], color=plot.GREY, linestyle=":", linewidth=1.4)
+    ax.annotate("mirror", (high, high), xytext=(-58, -38), textcoords="offset points")
+    for across, up in minima:
+        ax.plot(across, up, "*", color=plot.component_color(1), markersize=15)
+    ax.set(
+        xlabel=r"$\mu_1$ (min)",
+        ylabel=r"$\mu_2$ (min)",
+        aspect="equal",
+        xlim=(low, high),
+        ylim=(low, high),
+    )
+    return ax
+
+
+def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
+    """The same points under each fit, in the colors of the responsible components."""
+    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8))
+    for (name, model), ax in zip(fits.items(), axes, strict=True):
+        plot.scatter(x, ax, responsibilities=model.responsibilities(x), size=10)
+        plot.ellipses(model, ax)
+        ax.set(title=name, ylabel="$x_2$")
+    axes[-1].set_xlabel("$x_1$")
+    return figure
+
+
+def crabs(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Axes:
+    """The histogram of the classes, and densities fitted in two ways, with their components."""
+    _, ax = plt.subplots()
+    values = x[:, 0].cpu().numpy()
+    edges = np.append(np.unique(values) - 0.002, values.max() + 0.002)
+    edges = np.arange(edges[0], edges[-1] + 0.001, 0.004)
+    ax.hist(values, bins=edges, density=True, color=plot.GREY, alpha=0.3)
+    grid = torch.linspace(0.57, 0.70, 300, device=x.device, dtype=x.dtype)
+    for style, (name, model) in zip(("-", "--"), fits.items(), strict=True):
+        density = model.log_prob(grid[:, None]).detach().exp()
+        shares = model.responsibilities(grid[:, None]).detach()
+        ax.plot(grid.cpu(), density.cpu(), color=_HALO, linestyle=style, label=name)
+        for k in range(model.num_components):
+            part = (shares[:, k] * density).cpu()
+            ax.plot(grid.cpu(), part, color=plot.component_color(k), linestyle=style)
+    ax.set(xlabel="breadth of the forehead / length of the body", ylabel="density")
+    ax.legend(loc="upper left")
+    return ax
