@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from gmmedu.acceleration import Squarem
 from gmmedu.families import NO_PSEUDO, Family, Pseudo
 from gmmedu.fitting import Callback, Fit, FitResult
 from gmmedu.mixture import GaussianMixture, State
@@ -18,6 +21,7 @@ def fit_em(
     num_iterations: int = 200,
     tolerance: float = 1e-8,
     *,
+    accelerate: Literal["squarem"] | None = None,
     mitigation: Mitigation | None = DEFAULT_MITIGATION,
     sample_weight: Tensor | None = None,
     callback: Callback | None = None,
@@ -32,6 +36,8 @@ def fit_em(
         x: data, (N, D), finite, at least as many points as components.
         num_iterations: the most iterations.
         tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration.
+        accelerate: None, or "squarem": every second step is extrapolated, and kept where that
+            lowers the NLL; fewer passes over the data where EM is slow.
         mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
         sample_weight: (N,), not negative; a point of weight 2 counts as two points.
         callback: called with (model, iteration, nll); a true return value stops the fit.
@@ -42,8 +48,10 @@ def fit_em(
     Returns the record; history and NLL are those of the parameters, never of the step before.
     Raises ``SingularityError`` when a component collapses and mitigation is None, ``ValueError``
     or ``TypeError`` for bad input. The model then keeps the last good parameters.
-    Source: Dempster, Laird and Rubin (1977).
+    Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008) for "squarem".
     """
+    if accelerate not in (None, "squarem"):
+        raise ValueError(f'accelerate must be None or "squarem", got {accelerate!r}')
     with Fit(
         model,
         x,
@@ -58,8 +66,17 @@ def fit_em(
     ) as fit:
         state = fit.state
         statistics = collect(fit.points, fit.family, state)
+        squarem = None if accelerate is None else Squarem(fit.family, fit.floor)
         while not fit.record(statistics, state):
-            state = fit.mend(*m_step(statistics, fit.family, state, fit.floor, fit.pseudo))
+            following, singular = m_step(statistics, fit.family, state, fit.floor, fit.pseudo)
+            if squarem is not None and not bool(singular.any()):
+                ahead = squarem.leap(state, following)
+                if ahead is not None:
+                    statistics = collect(fit.points, fit.family, ahead)
+                    if squarem.keep(fit.improves(statistics, ahead)):
+                        state = ahead
+                        continue
+            state = fit.mend(following, singular)
             statistics = collect(fit.points, fit.family, state)
     return fit.result()
 

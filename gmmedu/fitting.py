@@ -150,11 +150,7 @@ class Fit:
         self._elapsed.append(time.perf_counter() - self._start)
         self._good = state
         last = iteration == self.num_iterations
-        objective = nll
-        if self.pseudo is not NO_PSEUDO:
-            num_dims = state.means.shape[1]
-            log_prior = self.family.log_prior(state.factors, num_dims, self.pseudo)
-            objective -= float(log_prior) / self.points.total
+        objective = self._objective_at(nll, state)
         self._converged = abs(self._objective - objective) < self.tolerance
         self._objective = objective
         done = last or self._converged
@@ -168,6 +164,18 @@ class Fit:
         if self.snapshot_every and (iteration % self.snapshot_every == 0 or done):
             self._snapshot(iteration, nll, state)
         return done
+
+    def improves(self, statistics: Statistics, state: State) -> bool:
+        """Whether ``state``, not recorded yet, has a lower objective than the last recorded one."""
+        nll = self.offset - float(statistics.log_likelihood) / self.points.total
+        return self._objective_at(nll, state) < self._objective
+
+    def _objective_at(self, nll: float, state: State) -> float:
+        """What the fit lowers: the NLL, less the log prior per point where there is a prior."""
+        if self.pseudo is NO_PSEUDO:
+            return nll
+        log_prior = self.family.log_prior(state.factors, state.means.shape[1], self.pseudo)
+        return nll - float(log_prior) / self.points.total
 
     def mend(self, state: State, singular: Tensor) -> State:
         """The state after a step, once the mitigation has dealt with ``singular``, (K or 1,)."""
