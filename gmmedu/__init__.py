@@ -25,11 +25,14 @@ from gmmedu.mixture import (
 )
 from gmmedu.singularities import Clamp, Prior, Reset, SingularityError, find_singular
 from gmmedu.source import show
+from gmmedu.stopping import Absolute, Aitken, Relative
 
 __version__ = version("gmmedu")
 
 __all__ = [
     "FAMILIES",
+    "Absolute",
+    "Aitken",
     "Clamp",
     "Event",
     "FitResult",
@@ -41,6 +44,7 @@ __all__ = [
     "GmmSharedIsotropic",
     "GmmTied",
     "Prior",
+    "Relative",
     "Reset",
     "SingularityError",
     "Snapshot",

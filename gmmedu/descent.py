@@ -13,6 +13,7 @@ from gmmedu.fitting import Callback, Fit, FitResult
 from gmmedu.mixture import GaussianMixture, State
 from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
 from gmmedu.statistics import Statistics, collect
+from gmmedu.stopping import Stopping
 
 
 def fit_model(
@@ -22,7 +23,7 @@ def fit_model(
     mixture_lr: float = 1e-3,
     component_lr: float = 1e-2,
     *,
-    tolerance: float = 0.0,
+    tolerance: float | Stopping = 0.0,
     mitigation: Mitigation | None = DEFAULT_MITIGATION,
     sample_weight: Tensor | None = None,
     callback: Callback | None = None,
@@ -45,7 +46,8 @@ def fit_model(
             component loses its weight before its mean has found its points.
         component_lr: learning rate of means and covariances. A mean moves by about so many
             standard deviations of the data at a step, a scale by so much of its logarithm.
-        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration.
+        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration. Or
+            another rule: ``Relative(...)``, ``Aitken(...)``.
         mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
         sample_weight: (N,), not negative; a point of weight 2 counts as two points.
         callback: called with (model, iteration, nll); a true return value stops the fit.

@@ -13,13 +13,14 @@ from gmmedu.fitting import Callback, Fit, FitResult
 from gmmedu.mixture import GaussianMixture, State
 from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
 from gmmedu.statistics import Statistics, collect
+from gmmedu.stopping import Stopping
 
 
 def fit_em(
     model: GaussianMixture,
     x: Tensor,
     num_iterations: int = 200,
-    tolerance: float = 1e-8,
+    tolerance: float | Stopping = 1e-8,
     *,
     accelerate: Literal["squarem"] | None = None,
     mitigation: Mitigation | None = DEFAULT_MITIGATION,
@@ -35,7 +36,8 @@ def fit_em(
         model: any mixture of this package; it is changed in place.
         x: data, (N, D), finite, at least as many points as components.
         num_iterations: the most iterations.
-        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration.
+        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration. Or
+            another rule: ``Relative(...)``, ``Aitken(...)``.
         accelerate: None, or "squarem": every second step is extrapolated, and kept where that
             lowers the NLL; fewer passes over the data where EM is slow.
         mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.

@@ -17,6 +17,7 @@ from gmmedu.families import NO_PSEUDO
 from gmmedu.mixture import GaussianMixture, State, check_mixture
 from gmmedu.singularities import Mitigation, SingularityError, resolution
 from gmmedu.statistics import SMALL, Statistics
+from gmmedu.stopping import Stopping, rule
 from gmmedu.units import Units
 
 #: Called with the model, the iteration and the NLL; a true return value stops the fit.
@@ -50,7 +51,7 @@ class FitResult:
 
     nll: mean NLL of the returned parameters, in nats; history: the NLL after 0, 1, ... iterations,
     float64 (T + 1,); elapsed: seconds since the start at the same moments; converged: whether the
-    NLL changed by less than the tolerance; num_iterations: T; seconds: the whole fit; events: what
+    stopping rule was met; num_iterations: T; seconds: the whole fit; events: what
     the mitigation did; snapshots: parameters along the way.
     """
 
@@ -73,7 +74,7 @@ class Fit:
         x: Tensor,
         num_iterations: int,
         *,
-        tolerance: float,
+        tolerance: float | Stopping,
         mitigation: Mitigation | None,
         sample_weight: Tensor | None,
         callback: Callback | None,
@@ -97,7 +98,7 @@ class Fit:
                 f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
             )
         self.num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
-        self.tolerance = checks.check_number(tolerance, "tolerance", inclusive=True)
+        self.stopping = rule(tolerance)
         self.snapshot_every = checks.check_count(snapshot_every, "snapshot_every", minimum=0)
         self.generator = checks.check_generator(generator)
         self.model, self.family = model, model.family
@@ -112,7 +113,7 @@ class Fit:
         self.state = self.units.enter(model.state(), self.family)
         self._history: list[float] = []
         self._elapsed: list[float] = []
-        self._objective = float("inf")
+        self._objectives: list[float] = []
         self._events: list[Event] = []
         self._snapshots: list[Snapshot] = []
         self._clamped: set[int | None] = set()
@@ -151,8 +152,8 @@ class Fit:
         self._good = state
         last = iteration == self.num_iterations
         objective = self._objective_at(nll, state)
-        self._converged = abs(self._objective - objective) < self.tolerance
-        self._objective = objective
+        self._converged = self.stopping.met(objective, self._objectives)
+        self._objectives.append(objective)
         done = last or self._converged
         if self._bar is not None:
             self._bar.set_postfix(nll=f"{nll:.6f}", refresh=False)
@@ -168,7 +169,7 @@ class Fit:
     def improves(self, statistics: Statistics, state: State) -> bool:
         """Whether ``state``, not recorded yet, has a lower objective than the last recorded one."""
         nll = self.offset - float(statistics.log_likelihood) / self.points.total
-        return self._objective_at(nll, state) < self._objective
+        return self._objective_at(nll, state) < self._objectives[-1]
 
     def _objective_at(self, nll: float, state: State) -> float:
         """What the fit lowers: the NLL, less the log prior per point where there is a prior."""
