@@ -219,7 +219,10 @@ class GaussianMixture(nn.Module):
     def sample_with_labels(
         self, num_samples: int, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw points (num_samples, D) and the components that made them (num_samples,)."""
+        """Draw points (num_samples, D) and the components that made them (num_samples,).
+
+        First the component by its weight, then the point from it (eq-generative).
+        """
         checks.check_count(num_samples, "num_samples", minimum=0)
         checks.check_generator(generator)
         k, d = self.num_components, self.num_dims
