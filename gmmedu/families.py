@@ -86,7 +86,7 @@ class Family(ABC):
 
     @abstractmethod
     def whiten(self, whitening: Tensor, residuals: Tensor) -> Tensor:
-        """W_k applied to residuals (K, D, B): (K, D, B)."""
+        """W_k applied to residuals (K, D, B): y (eq-whitening), (K, D, B)."""
 
     @abstractmethod
     def second_moment(self, weighted: Tensor, whitened: Tensor) -> Tensor:

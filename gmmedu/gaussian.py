@@ -30,5 +30,5 @@ def log_density(whitened: Tensor, log_det_factor: Tensor) -> Tensor:
 
 
 def log_normalizer(num_dims: int, log_det_factor: Tensor) -> Tensor:
-    """log of (2 pi)^(D/2) det L, which makes the density integrate to one: (K, 1)."""
+    """log of (2 pi)^(D/2) det L: (K, 1). Makes the density integrate to one (eq-mvn-density)."""
     return (0.5 * num_dims * LOG_2PI + log_det_factor).unsqueeze(-1)

@@ -250,8 +250,9 @@ class GaussianMixture(nn.Module):
     def condition(self, given: Mapping[int, float]) -> Self:
         """The mixture of the other dimensions, given values of some (eq-conditional).
 
-        given: dimension -> value, for example ``{0: 3.5}``. The weights become the
-        responsibilities of the components for the given values.
+        given: dimension -> value, for example ``{0: 3.5}``. Each component is conditioned for
+        itself (eq-gaussian-conditional), and the weights become the responsibilities of the
+        components for the given values.
         """
         if not isinstance(given, Mapping):
             raise TypeError(f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}")

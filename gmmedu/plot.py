@@ -170,7 +170,8 @@ def scatter(
 def ellipse_radius(mass: float) -> float:
     """The Mahalanobis radius that holds ``mass`` of a Gaussian in the plane.
 
-    Its square is the quantile of a chi-square with two degrees of freedom: -2 log(1 - mass).
+    Its square is the quantile of a chi-square with two degrees of freedom, -2 log(1 - mass)
+    (eq-ellipse-mass). Raises ValueError unless 0 < mass < 1.
     """
     if not 0 < mass < 1:
         raise ValueError(f"mass must lie strictly between 0 and 1, got {mass!r}")
@@ -180,7 +181,8 @@ def ellipse_radius(mass: float) -> float:
 def ellipse(mean: Tensor, covariance: Tensor, mass: float) -> NDArray[np.float64]:
     """Vertices, (120, 2), of the ellipse that holds ``mass`` of the Gaussian.
 
-    mean: (2,); covariance: (2, 2). A covariance without width in some direction gives a segment.
+    Its axes are the eigenvectors of the covariance (eq-principal-axes). mean: (2,); covariance:
+    (2, 2). A covariance without width in some direction gives a segment.
     """
     variances, axes = np.linalg.eigh(_numpy(covariance))
     deviations = np.sqrt(np.clip(variances, 0.0, None))

@@ -38,42 +38,47 @@ def question(x: Tensor, mean: Tensor, sd: Tensor, a: Tensor, b: Tensor) -> Axes:
 
 
 def affine_map(noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor) -> Figure:
-    """Noise (N, 2) on a grid, and the same under ``factor`` (2, 2), with its columns and the
-    eigenvectors, the columns of ``axes``, as long as the roots of ``variances``."""
-    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.7))
+    """Noise (N, 2) on a grid, and the same under ``factor`` (2, 2): its columns to the circle of
+    radius 2, and the eigenvectors, the columns of ``axes``, to twice the roots of ``variances``."""
+    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.9), width_ratios=[1, 1.25])
     lines = [np.array([[s, s], [-3.0, 3.0]]) for s in np.arange(-3.0, 4.0)]
     lines += [line[::-1] for line in lines]
     angles = np.linspace(0, 2 * np.pi, 200)
     circle = 2 * np.stack([np.cos(angles), np.sin(angles)])
-    names = (r"$\mathbf{e}_1$", r"$\mathbf{e}_2$"), (r"$\mathbf{l}_1$", r"$\mathbf{l}_2$")
-    for ax, matrix, labels in zip(panels, (torch.eye(2), factor), names, strict=True):
+    cell = np.array([[-2.0, -1.0, -1.0, -2.0], [1.0, 1.0, 2.0, 2.0]])
+    for ax, matrix, name in zip(panels, (torch.eye(2), factor), "el", strict=True):
         linear = matrix.cpu().numpy()
         for line in lines:
-            ax.plot(*(linear @ line), color=plot.GREY, linewidth=0.7, alpha=0.55, zorder=1)
+            ax.plot(*(linear @ line), color=plot.GREY, linewidth=0.7, alpha=0.5, zorder=1)
+        ax.add_patch(Polygon((linear @ cell).T, color=plot.component_color(4), alpha=0.55))
         plot.scatter(noise @ matrix.mT, ax, size=6, alpha=0.5)
         ax.plot(*(linear @ circle), color=plot.component_color(3), linewidth=2, zorder=3)
-        for k, label in enumerate(labels):
-            tip = linear[:, k]
-            color = plot.component_color(k)
+        for k in range(2):
+            tip, color = 2 * linear[:, k], plot.component_color(k)
             _arrow(ax, tip, color)
-            beyond = tip + 0.42 * tip / np.linalg.norm(tip)
-            if k == 0 and label == names[1][0]:
-                beyond = tip + np.array([0.38, -0.25])
-            ax.annotate(label, beyond, color=color, ha="center", va="center", fontsize=15, zorder=6)
+            ax.annotate(
+                rf"$2\,\mathbf{{{name}}}_{k + 1}$",
+                tip + 0.6 * tip / np.linalg.norm(tip),
+                color=color,
+                ha="center",
+                va="center",
+                fontsize=15,
+                zorder=6,
+            )
         ax.set_aspect("equal")
         ax.set_axis_off()
     for direction, variance in zip(axes.mT.numpy(), variances.numpy(), strict=True):
         reach = 2 * np.sqrt(variance) * direction
         panels[1].plot(
             *np.stack([-reach, reach], axis=1),
-            color=plot.component_color(4),
+            color=plot.component_color(2),
             linestyle="--",
             linewidth=2,
             zorder=4,
         )
-    panels[0].set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), title=r"$\mathbf{y}$")
+    panels[0].set(xlim=(-3.2, 3.2), ylim=(-3.9, 3.9), title=r"$\mathbf{y}$")
     panels[1].set(
-        xlim=(-4.6, 4.6), ylim=(-4.6, 4.6), title=r"$\mathbf{x} = \mathbf{L}\,\mathbf{y}$"
+        xlim=(-4.0, 4.0), ylim=(-4.875, 4.875), title=r"$\mathbf{x} = \mathbf{L}\,\mathbf{y}$"
     )
     return figure
 
