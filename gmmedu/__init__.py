@@ -13,6 +13,7 @@ from gmmedu.device import default_device
 from gmmedu.em import fit_em
 from gmmedu.fitting import Event, FitResult, Snapshot
 from gmmedu.initialization import initialize
+from gmmedu.missing import impute
 from gmmedu.mixture import (
     FAMILIES,
     GaussianMixture,
@@ -53,6 +54,7 @@ __all__ = [
     "find_singular",
     "fit_em",
     "fit_model",
+    "impute",
     "initialize",
     "load_crabs",
     "load_galaxies",

@@ -28,12 +28,14 @@ def check_points(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     minimum: int = 1,
+    missing: bool = False,
     name: str = "x",
 ) -> Tensor:
     """Return ``x``, in ``dtype``, if it is a finite floating-point tensor of shape (N, num_dims).
 
-    Raises ``TypeError`` for a wrong type or dtype, ``ValueError`` for a wrong shape, device,
-    number of points, or an entry that is NaN or infinite.
+    missing: whether NaN may stand for a value that was not observed; then each row and each column
+    must have one that was. Raises ``TypeError`` for a wrong type or dtype, ``ValueError`` for a
+    wrong shape, device, number of points, or an entry that is NaN or infinite.
     """
     if not isinstance(x, Tensor):
         raise TypeError(
@@ -70,12 +72,15 @@ def check_points(
             f"{name} has {x.shape[0]} points and at least {minimum} are needed"
             + (" (one for each component)" if minimum > 1 else "")
         )
-    if x.numel() and not _all_finite(x):
+    if missing:
+        _check_observed(x, name)
+    elif x.numel() and not _all_finite(x):
         rows = (~torch.isfinite(x)).any(1).nonzero().flatten().tolist()
         shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         raise ValueError(
             f"{name} must be finite, but {len(rows)} of its {x.shape[0]} rows hold NaN or "
-            f"infinity (rows {shown}); drop them or fill them in first"
+            f"infinity (rows {shown}); drop them, fill them in, or fit with missing=True, "
+            "for which NaN is a value that was not observed"
         )
     if dtype is None or dtype == x.dtype:
         return x
@@ -83,6 +88,17 @@ def check_points(
     if converted.numel() and not _all_finite(converted):
         raise ValueError(f"{name} leaves the range of {dtype}; rescale it, or use a float64 model")
     return converted
+
+
+def _check_observed(x: Tensor, name: str) -> None:
+    """Raise unless every row and column of x has a value, and no value is infinite."""
+    if bool(torch.isinf(x).any()):
+        raise ValueError(f"{name} must not hold infinity; NaN marks a value that is missing")
+    for dim, kind in ((1, "row"), (0, "column")):
+        empty = x.isnan().all(dim).nonzero().flatten().tolist()
+        if empty:
+            shown = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+            raise ValueError(f"{name} has no observed value in {kind} {shown}; drop it first")
 
 
 def _all_finite(x: Tensor) -> bool:

@@ -25,6 +25,7 @@ def fit_em(
     accelerate: Literal["squarem"] | None = None,
     mitigation: Mitigation | None = DEFAULT_MITIGATION,
     sample_weight: Tensor | None = None,
+    missing: bool = False,
     callback: Callback | None = None,
     progress: bool = False,
     snapshot_every: int = 0,
@@ -42,6 +43,8 @@ def fit_em(
             lowers the NLL; fewer passes over the data where EM is slow.
         mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
         sample_weight: (N,), not negative; a point of weight 2 counts as two points.
+        missing: whether NaN in x is a value that was not observed, at random as far as the
+            observed ones tell; the fit then maximizes the likelihood of those.
         callback: called with (model, iteration, nll); a true return value stops the fit.
         progress: show a progress bar.
         snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
@@ -61,6 +64,7 @@ def fit_em(
         tolerance=tolerance,
         mitigation=mitigation,
         sample_weight=sample_weight,
+        missing=missing,
         callback=callback,
         progress=progress,
         snapshot_every=snapshot_every,

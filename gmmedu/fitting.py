@@ -77,6 +77,7 @@ class Fit:
         tolerance: float | Stopping,
         mitigation: Mitigation | None,
         sample_weight: Tensor | None,
+        missing: bool,
         callback: Callback | None,
         progress: bool,
         snapshot_every: int,
@@ -84,8 +85,14 @@ class Fit:
     ) -> None:
         check_mixture(model)
         dtype = model.means.dtype
+        if not isinstance(missing, bool):
+            raise TypeError(f"missing must be True or False, got {missing!r}")
         checks.check_points(
-            x, model.num_dims, device=model.means.device, minimum=model.num_components
+            x,
+            model.num_dims,
+            device=model.means.device,
+            minimum=model.num_components,
+            missing=missing,
         )
         if sample_weight is not None:
             checks.check_weights(sample_weight, (len(x),), x.device, "sample_weight", dtype)
@@ -106,7 +113,7 @@ class Fit:
         x = x.to(torch.promote_types(x.dtype, dtype))
         self.units = Units.of(x, self.family.per_dimension, sample_weight)
         self.points = self.units.points(x, sample_weight, dtype)
-        self.offset = self.units.log_volume
+        self.offset = self.units.log_volume(self.points)
         self.floor = resolution(dtype) if mitigation is None else mitigation.floor(dtype)
         shape = (model.num_components, model.num_dims)
         self.pseudo = NO_PSEUDO if mitigation is None else mitigation.pseudo(*shape)

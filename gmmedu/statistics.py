@@ -44,11 +44,35 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Pattern:
+    """Points of which the same values were observed: in which dimensions, (O,), and which rows of
+    the data they are, (B,)."""
+
+    observed: Tensor
+    rows: Tensor
+
+
+def patterns_of(x: Tensor) -> tuple[Pattern, ...]:
+    """The patterns of x (N, D), in which NaN is a missing value; none when nothing is missing."""
+    missing = x.isnan()
+    if not bool(missing.any()):
+        return ()
+    kinds, kind = torch.unique(missing, dim=0, return_inverse=True)
+    return tuple(
+        Pattern((~lacking).nonzero().flatten(), (kind == i).nonzero().flatten())
+        for i, lacking in enumerate(kinds)
+    )
+
+
+@dataclass(frozen=True)
 class Points:
-    """Data laid out for passes: ``columns`` is [x; 1], (D + 1, N); ``weights`` (N,) or None."""
+    """Data laid out for passes: ``columns`` is [x; 1], (D + 1, N); ``weights`` (N,) or None.
+
+    patterns: where values are missing, which; ``columns`` is 0 there."""
 
     columns: Tensor
     weights: Tensor | None = None
+    patterns: tuple[Pattern, ...] = ()
 
     @property
     def num_points(self) -> int:
@@ -104,6 +128,8 @@ def collect(points: Points, family: Family, state: State) -> Statistics:
     product scores a block, another sums its statistics. It is taken when there is much to count,
     when the features are no more than the residuals, and when no digits are lost.
     """
+    if points.patterns:
+        return _from_patterns(points, family, state)
     num_components, num_dims = state.means.shape
     if (
         points.num_points * num_components * num_dims > SMALL
@@ -164,6 +190,45 @@ def _from_features(points: Points, family: Family, state: State) -> Statistics:
         log_likelihood += part
     first, second = family.from_features(sums, factors, means, points)
     return Statistics(log_likelihood, sums[:, num_dims], first, second)
+
+
+def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
+    """Where values are missing, a point counts as what is expected of it, given those observed.
+
+    Let the rows of L_k that were observed be R^T Q^T with orthonormal columns Q: then the whitened
+    residual of the observed values is y = R^{-T} (x - mu_k), the expected one of all values is
+    Q y, and what is uncertain about it has covariance I - Q Q^T (Little and Rubin 2019, chapter 11,
+    for one Gaussian; Ghahramani and Jordan 1994 for mixtures).
+    """
+    log_weights, means, factors = state
+    num_components, num_dims = means.shape
+    triangular = family.triangular(factors.factor, num_dims).expand(num_components, -1, -1)
+    identity = torch.eye(num_dims, dtype=means.dtype, device=means.device)
+    result = None
+    for pattern in points.patterns:
+        observed = pattern.observed
+        basis, upper = torch.linalg.qr(triangular[:, observed].mT)
+        log_det = upper.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        constant = log_weights.unsqueeze(-1) - log_normalizer(len(observed), log_det)
+        for rows in pattern.rows.split(_block_width(points, num_components * len(observed))):
+            residuals = points.columns[observed][:, rows] - means[:, observed].unsqueeze(-1)
+            whitened = torch.linalg.solve_triangular(upper.mT, residuals, upper=False)
+            log_joint = constant - 0.5 * whitened.square().sum(1)
+            weights = None if points.weights is None else points.weights[rows]
+            log_likelihood, responsibilities = _e_step(log_joint, weights, 0)
+            counts = responsibilities.sum(1)
+            weighted = whitened * responsibilities.unsqueeze(1)
+            spread = counts[:, None, None] * (identity - basis @ basis.mT)
+            moment = basis @ (weighted @ whitened.mT) @ basis.mT + spread
+            part = Statistics(
+                log_likelihood,
+                counts,
+                (basis @ weighted.sum(2, keepdim=True)).squeeze(-1),
+                family.second_moment(moment, identity.expand_as(moment)),
+            )
+            result = part if result is None else result + part
+    assert result is not None
+    return result
 
 
 def _block_width(points: Points, rows: int) -> int:

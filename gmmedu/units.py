@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmmedu.families import Family
 from gmmedu.mixture import State
-from gmmedu.statistics import Points
+from gmmedu.statistics import Points, patterns_of
 
 
 class Units(NamedTuple):
@@ -30,7 +30,13 @@ class Units(NamedTuple):
         of the others, constant data the scale 1.
         """
         x = x.detach()
-        if weights is None:
+        missing = x.isnan()
+        if bool(missing.any()):
+            shares = (~missing).to(x) if weights is None else (~missing) * weights.to(x)[:, None]
+            shares = shares / shares.sum(0)
+            center = (shares * x.nan_to_num()).sum(0)
+            variance = (shares * (x.nan_to_num() - center).square()).sum(0)
+        elif weights is None:
             variance, center = torch.var_mean(x, 0, correction=0)
         else:
             shares = (weights / weights.sum()).to(x)
@@ -45,20 +51,28 @@ class Units(NamedTuple):
             return cls(center, typical.expand_as(scale))
         return cls(center, torch.where(varies, scale, typical))
 
-    @property
-    def log_volume(self) -> float:
-        """Sum of the log scales, by which a log density in these units is too high."""
-        return float(self.scale.double().log().sum())
+    def log_volume(self, points: Points) -> float:
+        """Sum of the log scales, by which a log density in these units is too high; where values
+        are missing, the sum of those observed, averaged over the points."""
+        log_scale = self.scale.double().log()
+        if not points.patterns:
+            return float(log_scale.sum())
+        weights = points.columns[-1] if points.weights is None else points.weights
+        sums = [log_scale[p.observed].sum() * weights[p.rows].sum() for p in points.patterns]
+        return float(torch.stack(sums).sum()) / points.total
 
     def points(self, x: Tensor, weights: Tensor | None, dtype: torch.dtype) -> Points:
-        """x (N, D) in these units, laid out for passes: one copy of the data."""
+        """x (N, D) in these units, laid out for passes: one copy of the data. NaN is missing."""
         num_points, num_dims = x.shape
         columns = torch.empty(num_dims + 1, num_points, dtype=dtype, device=x.device)
         for d in range(num_dims):
             torch.sub(x.detach()[:, d], self.center[d], out=columns[d])
         columns[:-1] /= self.scale.unsqueeze(-1)
         columns[-1] = 1
-        return Points(columns, None if weights is None else weights.to(columns))
+        patterns = patterns_of(columns[:-1].mT)
+        if patterns:
+            columns.nan_to_num_()
+        return Points(columns, None if weights is None else weights.to(columns), patterns)
 
     def enter(self, state: State, family: Family) -> State:
         """A state given in the data's own units, in these."""
