@@ -40,7 +40,7 @@ def question(x: Tensor, mean: Tensor, sd: Tensor, a: Tensor, b: Tensor) -> Axes:
 def affine_map(noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor) -> Figure:
     """Noise (N, 2) on a grid, and the same under ``factor`` (2, 2): its columns to the circle of
     radius 2, and the eigenvectors, the columns of ``axes``, to twice the roots of ``variances``."""
-    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.9), width_ratios=[1, 1.25])
+    figure, panels = plt.subplots(1, 2, figsize=(6.4, 4.5), width_ratios=[3.3, 3.9])
     lines = [np.array([[s, s], [-3.0, 3.0]]) for s in np.arange(-3.0, 4.0)]
     lines += [line[::-1] for line in lines]
     angles = np.linspace(0, 2 * np.pi, 200)
@@ -56,30 +56,19 @@ def affine_map(noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor) -
         for k in range(2):
             tip, color = 2 * linear[:, k], plot.component_color(k)
             _arrow(ax, tip, color)
-            ax.annotate(
-                rf"$2\,\mathbf{{{name}}}_{k + 1}$",
-                tip + 0.6 * tip / np.linalg.norm(tip),
-                color=color,
-                ha="center",
-                va="center",
-                fontsize=15,
-                zorder=6,
-            )
+            away = (0.55, -0.25) if k == 0 else (0.0, 0.5)
+            _name(ax, rf"$2\,\mathbf{{{name}}}_{k + 1}$", tip + np.array(away), color)
         ax.set_aspect("equal")
         ax.set_axis_off()
-    for direction, variance in zip(axes.mT.numpy(), variances.numpy(), strict=True):
-        reach = 2 * np.sqrt(variance) * direction
-        panels[1].plot(
-            *np.stack([-reach, reach], axis=1),
-            color=plot.component_color(2),
-            linestyle="--",
-            linewidth=2,
-            zorder=4,
-        )
-    panels[0].set(xlim=(-3.2, 3.2), ylim=(-3.9, 3.9), title=r"$\mathbf{y}$")
-    panels[1].set(
-        xlim=(-4.0, 4.0), ylim=(-4.875, 4.875), title=r"$\mathbf{x} = \mathbf{L}\,\mathbf{y}$"
-    )
+    green = plot.component_color(2)
+    for k, (direction, variance) in enumerate(zip(axes.mT.numpy(), variances.numpy(), strict=True)):
+        reach = 2 * np.sqrt(variance) * direction * np.sign(direction[1])
+        panels[1].plot(*np.stack([-reach, reach], axis=1), "--", color=green, zorder=4)
+        _name(panels[1], rf"$\mathbf{{u}}_{k + 1}$", -1.25 * reach, green)
+    for ax, reach_x, title in zip(
+        panels, (3.3, 3.9), (r"$\mathbf{y}$", r"$\mathbf{x} = \mathbf{L}\,\mathbf{y}$"), strict=True
+    ):
+        ax.set(xlim=(-reach_x, reach_x), ylim=(-4.45, 4.45), title=title)
     return figure
 
 
@@ -249,3 +238,7 @@ def _arrow(ax: Axes, tip: NDArray[np.float64], color: str) -> None:
         arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 2.2, "shrinkA": 0},
         zorder=5,
     )
+
+
+def _name(ax: Axes, text: str, place: NDArray[np.float64], color: str) -> None:
+    ax.annotate(text, place, color=color, ha="center", va="center", fontsize=15, zorder=6)
