@@ -13,6 +13,7 @@ from gmmedu.device import default_device
 from gmmedu.em import fit_em
 from gmmedu.fitting import Event, FitResult, Snapshot
 from gmmedu.initialization import initialize
+from gmmedu.lbfgs import fit_lbfgs
 from gmmedu.missing import impute
 from gmmedu.mixture import (
     FAMILIES,
@@ -53,6 +54,7 @@ __all__ = [
     "exercises",
     "find_singular",
     "fit_em",
+    "fit_lbfgs",
     "fit_model",
     "impute",
     "initialize",

@@ -150,15 +150,14 @@ class Fit:
     def record(self, statistics: Statistics, state: State) -> bool:
         """Note the NLL of ``state``, which ``statistics`` were counted at; true when done."""
         iteration = len(self._history)
-        log_likelihood = float(statistics.log_likelihood)
-        nll = self.offset - log_likelihood / self.points.total
+        nll = self.offset - float(statistics.log_likelihood) / self.points.total
         if not math.isfinite(nll + float(state.factors.factor.sum())):
             self._fail(state, iteration)
         self._history.append(nll)
         self._elapsed.append(time.perf_counter() - self._start)
         self._good = state
         last = iteration == self.num_iterations
-        objective = self._objective_at(nll, state)
+        objective = self.objective(statistics, state)
         self._converged = self.stopping.met(objective, self._objectives)
         self._objectives.append(objective)
         done = last or self._converged
@@ -175,11 +174,11 @@ class Fit:
 
     def improves(self, statistics: Statistics, state: State) -> bool:
         """Whether ``state``, not recorded yet, has a lower objective than the last recorded one."""
-        nll = self.offset - float(statistics.log_likelihood) / self.points.total
-        return self._objective_at(nll, state) < self._objectives[-1]
+        return self.objective(statistics, state) < self._objectives[-1]
 
-    def _objective_at(self, nll: float, state: State) -> float:
+    def objective(self, statistics: Statistics, state: State) -> float:
         """What the fit lowers: the NLL, less the log prior per point where there is a prior."""
+        nll = self.offset - float(statistics.log_likelihood) / self.points.total
         if self.pseudo is NO_PSEUDO:
             return nll
         log_prior = self.family.log_prior(state.factors, state.means.shape[1], self.pseudo)
