@@ -16,6 +16,7 @@ from gmmedu import plot
 from gmmedu.mixture import GaussianMixture
 
 _HALO = "#9030D8"  # marks of what is neither data nor component
+_PATH, _PEAK = "#904830", "#D55E00"  # seen on viridis and on the page
 
 
 def question(x: Tensor, points: Mapping[str, tuple[float, float]]) -> Axes:
@@ -56,26 +57,6 @@ def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
     for ax in (top, bottom):
         ax.set_ylabel("wait (min)")
     return figure
-
-
-def calibration(said: Tensor, found: Tensor, error: Tensor) -> Axes:
-    """Shares found against responsibilities said, with two standard errors."""
-    _, ax = plt.subplots(figsize=(6.4, 4.0))
-    ax.plot([0, 1], [0, 1], color=plot.GREY, linestyle=":", linewidth=1.2)
-    ax.errorbar(
-        said.cpu(),
-        found.cpu(),
-        yerr=2 * error.cpu(),
-        fmt="o",
-        color=plot.component_color(0),
-        markersize=6,
-        capsize=3,
-    )
-    ax.set(
-        xlabel="responsibility of component 1 (mean of a bin)",
-        ylabel="share that component 1 made",
-    )
-    return ax
 
 
 def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
@@ -149,7 +130,7 @@ def same_moments(grid: Tensor, densities: Mapping[str, Tensor], one: Tensor) -> 
         ax.plot(grid.cpu(), density.cpu(), color=plot.component_color(0))
         ax.plot(grid.cpu(), one.cpu(), color=plot.GREY, linestyle="--")
         ax.set_title(name)
-        ax.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)
     for ax in axes[1]:
         ax.set_xlabel("$x$")
     for ax in axes[:, 0]:
@@ -192,8 +173,9 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
     split = s > 2
     color = plot.component_color(0)
     bottom.plot(s[~split], 0 * s[~split], color=color, label="mode")
-    bottom.plot(s[split], c[split], color=color)
-    bottom.plot(s[split], -c[split], color=color)
+    for sign in (-1, 1):
+        branch = np.append(0.0, sign * c[split])
+        bottom.plot(np.append(2.0, s[split]), branch, color=color)
     bottom.plot(
         s[split], 0 * s[split], color=plot.component_color(1), linestyle="--", label="valley"
     )
@@ -208,37 +190,35 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
 
 
 def three_modes(
-    model: GaussianMixture, modes: Tensor, ridge: Tensor, share: Tensor, height: Tensor
+    model: GaussianMixture, modes: Tensor, ridge: Tensor, walked: Tensor, height: Tensor
 ) -> Figure:
-    """The density of two crossed components, its modes, and its height along the ridge.
+    """The density of two crossed components, its modes, and its height along the ridgeline.
 
-    modes (M, 2); ridge (S, 2) at the shares (S,) of component 2, with densities height (S,).
+    modes (M, 2); ridge (S, 2), its points; walked (S,), how far along; height (S,), the density.
     """
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.4, 8.0), gridspec_kw={"height_ratios": [2.4, 1]}
+        2, 1, figsize=(6.4, 7.6), gridspec_kw={"height_ratios": [2.2, 1]}
     )
-    limits = (-2.2, 2.4, -1.4, 3.2)
-    side = torch.linspace(0, 1, 220, device=modes.device, dtype=modes.dtype)
-    across, up = limits[0] + side * 4.6, limits[2] + side * 4.6
+    limits, size = (-2.0, 2.2, -1.2, 3.0), 240
+    side = torch.linspace(0, 1, size, device=modes.device, dtype=modes.dtype)
+    across, up = limits[0] + side * 4.2, limits[2] + side * 4.2
     grid = torch.cartesian_prod(up, across).flip(1)
-    density = model.log_prob(grid).detach().exp().cpu().numpy().reshape(220, 220)
-    top.contourf(across.cpu(), up.cpu(), density, levels=18, cmap="viridis", zorder=0)
-    for k, name in ((0, "component 1"), (1, "component 2")):
-        vertices = plot.ellipse(model.means[k], model.covariances[k], 0.5)
-        top.plot(*np.vstack([vertices, vertices[:1]]).T, color="#E69F00", linewidth=1.4)
-        where = vertices[vertices[:, k].argmin() if k == 0 else vertices[:, k].argmax()]
-        offset = (6, 14) if k == 0 else (10, -4)
-        top.annotate(
-            name, where.tolist(), xytext=offset, textcoords="offset points", color="#E69F00"
-        )
-    path = ridge.cpu().numpy()
-    top.plot(*path.T, color="#CC79A7", linewidth=1.6, linestyle="--")
-    top.plot(*modes.cpu().numpy().T, "^", color="#D55E00", markersize=10)
+    density = model.log_prob(grid).detach().exp().cpu().numpy().reshape(size, size)
+    # Below the lowest level nothing is drawn, so that the page shows, light or dark.
+    levels = np.linspace(0.03, 1.0, 15) * density.max()
+    top.contourf(across.cpu(), up.cpu(), density, levels=levels, cmap="viridis", zorder=0)
+    top.plot(*ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--")
+    top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
+    for k, place in enumerate(((-1.9, 0.5), (1.55, 2.0))):
+        top.annotate(f"component {k + 1}", place, color=plot.GREY)
     top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
-    bottom.plot(share.cpu(), height.cpu(), color="#CC79A7")
-    at = model.responsibilities(modes).detach()[:, 1].cpu()
-    bottom.plot(at, model.log_prob(modes).detach().exp().cpu(), "^", color="#D55E00", markersize=10)
-    bottom.set(xlabel="responsibility of component 2, on the ridge", ylabel="density", ylim=0)
+    bottom.plot(walked.cpu(), height.cpu(), color=_PATH)
+    nearest = torch.cdist(modes, ridge).argmin(1)
+    bottom.plot(walked[nearest].cpu(), height[nearest].cpu(), "^", color=_PEAK, markersize=11)
+    bottom.set(xlabel="distance along the ridgeline", ylabel="density")
+    bottom.margins(y=0.15)
+    top.set_xticks(range(-2, 3))
+    top.set_yticks(range(-1, 4))
     return figure
 
 
@@ -248,13 +228,10 @@ def twins(
     """Lines of equal NLL over two means, the mirror, and the twins."""
     _, ax = plt.subplots(figsize=(6.4, 5.6))
     heights = nll.cpu().numpy()
-    levels = heights.min() + np.geomspace(0.01, np.ptp(heights), 12)
-    ax.contour(
-        first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis_r", linewidths=1.2
-    )
+    levels = heights.min() + np.append(0, np.geomspace(0.01, np.ptp(heights), 14))
+    ax.contourf(first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis_r")
     low, high = float(first.min()), float(first.max())
-    ax.plot([low, high], [low, high], color=plot.GREY, linestyle=":", linewidth=1.4)
-    ax.annotate("mirror", (high, high), xytext=(-58, -38), textcoords="offset points")
+    ax.plot([low, high], [low, high], color=_PATH, linestyle="--", linewidth=1.8)
     for across, up in minima:
         ax.plot(across, up, "*", color=plot.component_color(1), markersize=15)
     ax.set(
