@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -64,10 +64,11 @@ def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> 
         )
         ax.plot(count[shown], running[:, shown].T, color=hue, linewidth=1, alpha=0.8)
         ax.axhline(limit, color=hue, linestyle=":", linewidth=1.4)
+        highest = limit == max(limits.values())
         ax.annotate(
             name,
             (1, limit),
-            (-2, 5),
+            (-2, 6 if highest else -15),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             ha="right",
@@ -165,10 +166,10 @@ def landscape(
     axis: Tensor,
     values: Tensor,
     critical: Sequence[Critical],
-    paths: Sequence[Tensor],
-    ridge: Sequence[Tensor],
+    paths: Tensor,
+    ridge: Tensor,
 ) -> Figure:
-    """The surface (M, M) over two means, its critical points, paths downhill and the ridge."""
+    """The surface (M, M) over two means, critical points, paths (P, steps, 2) and the ridge."""
     figure, ax = plt.subplots(figsize=(6.4, 6.0))
     _surface(ax, axis, values, diagonal=False)
     low, high = float(axis[0]), float(axis[-1])
@@ -197,23 +198,28 @@ def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure
     return figure
 
 
-_CHORD = plot.PALETTE[1]
+_CHORD = plot.PALETTE[4]
+#: Heights of the contours, in nats: closer where the surfaces are low.
+_LEVELS = (
+    *(3.8, 3.825, 3.85, 3.875, 3.9, 3.925, 3.95, 3.975, 4.0, 4.05, 4.1, 4.15, 4.2, 4.25, 4.3),
+    *(4.4, 4.5, 4.6, 4.7, 4.85, 5.0, 5.2, 5.4, 5.7, 6.0, 6.5, 7.0, 7.5, 8.0),
+)
 
 
 def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -> None:
     """Filled contours of f over the plane of two means, closer where it is low; low is dark."""
     grid, heights = _numpy(axis), _numpy(values).T
-    low = math.floor(100 * heights.min()) / 100
-    levels = low + 3.0 * np.linspace(0, 1, 25) ** 2
-    norm = BoundaryNorm(levels, ncolors=256, extend="max")
+    norm = BoundaryNorm(_LEVELS, ncolors=256, extend="max")
+    # Without its brightest part the map carries white lines and text everywhere.
+    dim = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.78, 256)))
     filled: Any = ax.contourf(
-        grid, grid, heights, levels=levels, cmap="viridis", norm=norm, extend="max"
+        grid, grid, heights, levels=_LEVELS, cmap=dim, norm=norm, extend="max"
     )
-    ax.contour(grid, grid, heights, levels=levels, colors=["#ffffff"], linewidths=0.4, alpha=0.35)
+    ax.contour(grid, grid, heights, levels=_LEVELS, colors=["#ffffff"], linewidths=0.4, alpha=0.35)
     if diagonal:
         ax.plot(grid[[0, -1]], grid[[0, -1]], color="#ffffff", linestyle="--", linewidth=1)
     bar = ax.figure.colorbar(
-        filled, ax=ax, shrink=0.85, ticks=levels[::4], format="%.2f", spacing="uniform"
+        filled, ax=ax, shrink=0.85, ticks=_LEVELS[::4], format="%g", spacing="uniform"
     )
     bar.set_label("$f$ (nats per point)")
     bar.outline.set_visible(False)

@@ -186,9 +186,9 @@ def test_bounds(compare: Compare, shift: float) -> None:
         a = numbers(k, k, shift)
         above = float(exact_lse(a) - mpmath.mpf(float(a.max())))
         assert -1e-12 <= above <= math.log(k) + 1e-12
-        equal: Array = np.full(k, shift)
+        equal = np.full(k, shift, dtype=np.float64)
         compare(float(exact_lse(equal) - mpmath.mpf(shift)), math.log(k), 1e-14)
-        alone: Array = shift - 1e3 * np.arange(k)
+        alone = shift - 1e3 * np.arange(k, dtype=np.float64)
         compare(float(exact_lse(alone) - mpmath.mpf(shift)), 0.0, 1e-14)
 
 
