@@ -95,7 +95,7 @@ def test_the_report_keeps_the_comparison_closest_to_failing(tmp_path: Path) -> N
         '<property name="error" value="1e-13 1e-12"/></properties></testcase>'
         '<testcase classname="tests.equations.test_a" name="test_b[2]">'
         '<properties><property name="label" value="eq-a"/><property name="how" value="a sum"/>'
-        '<property name="error" value="5e-14 1e-13"/><property name="error" value="0 1e-13"/>'
+        '<property name="error" value="5e-14 1e-13"/><property name="error" value="0 0"/>'
         "</properties></testcase></testsuite></testsuites>"
     )
     proof = Proof("test_a.py::test_b", "a sum", 3, 5e-14, 1e-13, "error")
@@ -104,6 +104,10 @@ def test_the_report_keeps_the_comparison_closest_to_failing(tmp_path: Path) -> N
     assert Proof("", "", 1, 2.25, 4.5, "standard errors").outcome == (
         "2.2 standard errors (4.5 allowed)"
     )
+
+
+def test_where_no_error_is_allowed_none_was_found() -> None:
+    assert Proof("", "", 1, 0.0, 0.0, "error").outcome == "none (none allowed)"
 
 
 def test_a_comparison_can_fail() -> None:

@@ -59,6 +59,8 @@ class Proof:
     def outcome(self) -> str:
         if self.unit == "standard errors":
             return f"{self.found:.1f} standard errors ({self.allowed:g} allowed)"
+        if not self.allowed:
+            return "none (none allowed)"
         return f"{self.found:.1e} ({self.allowed:.0e} allowed)"
 
 
@@ -121,7 +123,8 @@ def read_report(report: Path) -> dict[str, list[Proof]]:
                     noted.setdefault((label, test), []).append((name, found, allowed))
     result: dict[str, list[Proof]] = {}
     for (label, test), all_of_it in noted.items():
-        unit, found, allowed = max(all_of_it, key=lambda entry: entry[1] / entry[2])
+        # Where no error is allowed, none was found, or there would be no report.
+        unit, found, allowed = max(all_of_it, key=lambda e: e[1] / e[2] if e[2] else 0.0)
         proof = Proof(test, how[test], len(all_of_it), found, allowed, unit)
         result.setdefault(label, []).append(proof)
     return result
