@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import BoundaryNorm, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -209,7 +209,7 @@ def three_modes(
     top.contourf(across.cpu(), up.cpu(), density, levels=levels, cmap="viridis", zorder=0)
     top.plot(*ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--")
     top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
-    for k, place in enumerate(((-1.9, 0.5), (1.55, 2.0))):
+    for k, place in enumerate(((-1.95, 0.8), (1.5, 2.3))):
         top.annotate(f"component {k + 1}", place, color=plot.GREY)
     top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
     bottom.plot(walked.cpu(), height.cpu(), color=_PATH)
@@ -229,9 +229,10 @@ def twins(
     _, ax = plt.subplots(figsize=(6.4, 5.6))
     heights = nll.cpu().numpy()
     levels = heights.min() + np.append(0, np.geomspace(0.01, np.ptp(heights), 14))
-    ax.contourf(first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis_r")
+    even = BoundaryNorm(levels, 256)  # a color for each level, however close
+    ax.contourf(first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis", norm=even)
     low, high = float(first.min()), float(first.max())
-    ax.plot([low, high], [low, high], color=_PATH, linestyle="--", linewidth=1.8)
+    ax.plot([low, high], [low, high], color=plot.component_color(3), linestyle="--")
     for across, up in minima:
         ax.plot(across, up, "*", color=plot.component_color(1), markersize=15)
     ax.set(
