@@ -94,7 +94,7 @@ def m_step(
     floor: float,
     pseudo: Pseudo = NO_PSEUDO,
 ) -> tuple[State, Tensor]:
-    """The parameters that maximize EM's surrogate, given statistics counted at ``state``.
+    """The parameters that maximize EM's surrogate (eq-surrogate); statistics counted at ``state``.
 
     Weights are N_k / N (eq-m-step-weights), means move by L_k times the mean whitened residual
     (eq-m-step-means), covariances as the family has it. Returns the new state and which

@@ -110,7 +110,7 @@ class Family(ABC):
         floor: float,
         pseudo: Pseudo,
     ) -> tuple[Factors, Tensor]:
-        """The covariances that maximize EM's surrogate (eq-m-step-covariance).
+        """The covariances that maximize EM's surrogate, that is minimize eq-covariance-objective.
 
         mean: of the whitened residuals, first / counts, (K, D). Returns factors with no standard
         deviation below ``floor`` in any direction, and which covariances (J,) would have been.
@@ -170,7 +170,10 @@ class Family(ABC):
 
 
 class Diagonal(Family):
-    """Sigma_k = diag(sigma_k1^2, ..., sigma_kD^2); theta = log sigma, (K, D)."""
+    """Sigma_k = diag(sigma_k1^2, ..., sigma_kD^2); theta = log sigma (eq-scale-maps), (K, D).
+
+    M-step: eq-m-step-diagonal.
+    """
 
     name = "diagonal"
     per_dimension = True
@@ -281,7 +284,7 @@ class Diagonal(Family):
 
 
 class Isotropic(Diagonal):
-    """Sigma_k = sigma_k^2 I; theta = log sigma, (K, 1)."""
+    """Sigma_k = sigma_k^2 I; theta = log sigma, (K, 1). M-step: eq-m-step-isotropic."""
 
     name = "isotropic"
     per_dimension = False
@@ -294,7 +297,10 @@ class Isotropic(Diagonal):
 
 
 class SharedIsotropic(Isotropic):
-    """Sigma_k = sigma^2 I for every k; theta = log sigma, (1, 1)."""
+    """Sigma_k = sigma^2 I for every k; theta = log sigma, (1, 1).
+
+    M-step: eq-m-step-shared-isotropic.
+    """
 
     name = "shared_isotropic"
     shared = True
@@ -334,7 +340,8 @@ class Constant(SharedIsotropic):
 
 class Full(Family):
     """Sigma_k any symmetric positive definite matrix; theta, (K, D, D), is L_k with the
-    logarithm of its diagonal in place of the diagonal. Entries above it are not used."""
+    logarithm of its diagonal in place of the diagonal (eq-log-cholesky). Entries above it are not
+    used. M-step: eq-m-step-covariance."""
 
     name = "full"
     per_dimension = True
@@ -467,7 +474,10 @@ class Full(Family):
 
 
 class Tied(Full):
-    """Sigma_k = Sigma for every k; theta, (1, D, D), as in the full family."""
+    """Sigma_k = Sigma for every k; theta, (1, D, D), as in the full family.
+
+    M-step: eq-m-step-tied.
+    """
 
     name = "tied"
     shared = True
