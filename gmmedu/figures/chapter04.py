@@ -45,11 +45,11 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
     last = entries[-1].cpu().numpy()
     ax.plot(last[0, 0], last[0, 1], "X", color=PALETTE[1], markersize=12)
     ax.text(0.27, 0.95, "no covariance", fontsize=13)
-    ax.text(0.27, -0.47, "no covariance", fontsize=13)
+    ax.text(0.03, -0.5, "no covariance", fontsize=13)
     ax.set(
         xlim=(0, 1.5), ylim=(-0.6, 1.3), xlabel="variance $v$ (of both)", ylabel="covariance $c$"
     )
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -106,7 +106,7 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
         ax.plot(*path[0], "o", color=PALETTE[1], markersize=6)
     ax.set_aspect("equal")
     ax.set(xlim=(a[0], a[-1]), ylim=(a[0], a[-1]), xlabel="logit $a_1$", ylabel="logit $a_2$")
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -131,14 +131,14 @@ def scales(paths: Mapping[str, Tensor], starts: Sequence[float]) -> Figure:
 
 def narrow(paths: Mapping[str, Tensor], best: float) -> Axes:
     """The scale after each step on the way to a narrow component; paths: map -> (T,)."""
-    _, ax = plt.subplots(figsize=(6.4, 3.8))
+    figure, ax = plt.subplots(figsize=(6.4, 4.0))
     ax.axhline(best, color=GREY, linestyle=":", linewidth=1.2)
     for (name, path), color, style in zip(paths.items(), _WAYS, ("-", "--", "-."), strict=True):
         ax.plot(path.cpu().numpy(), color=color, linestyle=style, label=name)
     ax.set_yscale("log")
     ax.set_xscale("symlog", linthresh=10)
     ax.set(xlim=(0, None), xlabel="step of Adam", ylabel=r"$\sigma$")
-    ax.legend(loc="upper right")
+    figure.legend(loc="outside upper center", ncols=3)
     return ax
 
 
