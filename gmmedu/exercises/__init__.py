@@ -22,10 +22,11 @@ def check(identifier: str, answer: Any) -> Verdict:
     it is answered by a verdict and never by an exception. Raises ValueError when there is no
     exercise of that identifier.
     """
-    exercises = _exercises()
+    chapter = f"chapter{str(identifier).partition('-')[0]}"
+    exercises = _of(chapter) if chapter in _chapters() else {}
     if identifier not in exercises:
         raise ValueError(
-            f"no exercise {identifier!r}; there are {', '.join(exercises)}. "
+            f"no exercise {identifier!r}; there are {', '.join(identifiers())}. "
             'Give chapter and number, for example check("01-3", answer)'
         )
     return exercises[identifier].verdict(identifier, answer)
@@ -33,12 +34,14 @@ def check(identifier: str, answer: Any) -> Verdict:
 
 def identifiers() -> list[str]:
     """The identifiers of all exercises, in the order of the book."""
-    return list(_exercises())
+    return [identifier for chapter in _chapters() for identifier in _of(chapter)]
 
 
-def _exercises() -> dict[str, Checker]:
-    found: dict[str, Checker] = {}
-    for module in sorted(module.name for module in iter_modules(__path__)):
-        if module.startswith("chapter"):
-            found |= import_module(f"{__name__}.{module}").EXERCISES
-    return found
+def _chapters() -> list[str]:
+    names = (module.name for module in iter_modules(__path__))
+    return sorted(name for name in names if name.startswith("chapter"))
+
+
+def _of(chapter: str) -> dict[str, Checker]:
+    exercises: dict[str, Checker] = import_module(f"{__name__}.{chapter}").EXERCISES
+    return exercises
