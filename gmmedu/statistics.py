@@ -242,7 +242,8 @@ def _e_step(log_joint: Tensor, weights: Tensor | None, start: int) -> tuple[Tens
     """Log likelihood and responsibilities (eq-responsibilities) of one block.
 
     log_joint: log pi_k + log N(x_n | mu_k, Sigma_k), (K, B), overwritten. Returns the weighted
-    sum over points of log sum_k exp, a float64 scalar, and r, (K, B), times the weights.
+    sum over points of log sum_k exp (eq-log-sum-exp), a float64 scalar, and r, (K, B), times the
+    weights.
     """
     # Below exp(lowest) a responsibility is 0; exponentials that underflow are slow besides.
     lowest = -80.0 if log_joint.dtype == torch.float32 else -700.0
