@@ -70,13 +70,21 @@ def text_of(page: Path) -> str:
     if page.suffix != ".ipynb":
         return text
     cells = json.loads(text)["cells"]
-    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return "\n\n".join(
+        "".join(c["source"])
+        for c in cells
+        if c["cell_type"] == "markdown"
+    )
 
 
 def equations_of(page: Path) -> list[Equation]:
     """The labeled equations of a page, in order."""
     return [
-        Equation(match["label"], page, _dedent(match["latex"], len(match["indent"])))
+        Equation(
+            match["label"],
+            page,
+            _dedent(match["latex"], len(match["indent"])),
+        )
         for match in _MATH.finditer(text_of(page))
     ]
 
@@ -97,11 +105,27 @@ def proofs(root: Path = ROOT) -> dict[str, list[Proof]]:
         with tempfile.TemporaryDirectory(dir=report.parent) as folder:
             fresh = Path(folder) / "proofs.xml"
             # Without the options of `make test`: here there may be no nbval.
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-            command += ["-o", "addopts=--strict-markers", f"--junit-xml={fresh}", PROOFS]
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+            ]
+            command += [
+                "-o",
+                "addopts=--strict-markers",
+                f"--junit-xml={fresh}",
+                PROOFS,
+            ]
+            done = subprocess.run(
+                command, cwd=root, capture_output=True, text=True
+            )
             if done.returncode:
-                raise RuntimeError(f"a proof of an equation failed:\n{done.stdout}{done.stderr}")
+                raise RuntimeError(
+                    f"a proof of an equation failed:\n{done.stdout}{done.stderr}"
+                )
             fresh.replace(report)
     return read_report(report)
 
@@ -113,39 +137,71 @@ def read_report(report: Path) -> dict[str, list[Proof]]:
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         module = case.get("classname", "").rpartition(".")[2]
         test = f"{module}.py::{case.get('name', '').partition('[')[0]}"
-        properties = [(p.get("name", ""), p.get("value", "")) for p in case.iter("property")]
-        for label in (value for name, value in properties if name == "label"):
+        properties = [
+            (p.get("name", ""), p.get("value", ""))
+            for p in case.iter("property")
+        ]
+        for label in (
+            value for name, value in properties if name == "label"
+        ):
             for name, value in properties:
                 if name == "how":
                     how[test] = value
                 elif name != "label":
                     found, allowed = map(float, value.split())
-                    noted.setdefault((label, test), []).append((name, found, allowed))
+                    noted.setdefault((label, test), []).append(
+                        (name, found, allowed)
+                    )
     result: dict[str, list[Proof]] = {}
     for (label, test), all_of_it in noted.items():
         # Where no error is allowed, none was found, or there would be no report.
-        unit, found, allowed = max(all_of_it, key=lambda e: e[1] / e[2] if e[2] else 0.0)
-        proof = Proof(test, how[test], len(all_of_it), found, allowed, unit)
+        unit, found, allowed = max(
+            all_of_it, key=lambda e: e[1] / e[2] if e[2] else 0.0
+        )
+        proof = Proof(
+            test, how[test], len(all_of_it), found, allowed, unit
+        )
         result.setdefault(label, []).append(proof)
     return result
 
 
-def table(pages: Iterable[Path], proved: dict[str, list[Proof]]) -> Iterator[str]:
+def table(
+    pages: Iterable[Path], proved: dict[str, list[Proof]]
+) -> Iterator[str]:
     """MyST lines: for each page with labeled equations a heading and a table."""
     for page in pages:
         equations = equations_of(page)
         if not equations:
             continue
         yield from (f"## [{title_of(page)}]({page.name})", "")
-        yield from ("````{list-table}", ":header-rows: 1", ":class: verification")
-        yield from (":widths: 54 30 16", "", "* - Equation", "  - Proved by", "  - Largest error")
+        yield from (
+            "````{list-table}",
+            ":header-rows: 1",
+            ":class: verification",
+        )
+        yield from (
+            ":widths: 54 30 16",
+            "",
+            "* - Equation",
+            "  - Proved by",
+            "  - Largest error",
+        )
         for equation in equations:
-            cell = [f"{{eq}}`{equation.label}` `{equation.label}`", "", "```{math}"]
+            cell = [
+                f"{{eq}}`{equation.label}` `{equation.label}`",
+                "",
+                "```{math}",
+            ]
             cell += [*equation.latex.splitlines(), "```"]
             for proof in proved.get(equation.label, []):
                 yield from _item("* - ", cell)
-                count = f"{proof.comparisons} comparison" + "s" * (proof.comparisons != 1)
-                yield from _item("  - ", [f"{proof.how} ({count})", "", f"`{proof.test}`"])
+                count = f"{proof.comparisons} comparison" + "s" * (
+                    proof.comparisons != 1
+                )
+                yield from _item(
+                    "  - ",
+                    [f"{proof.how} ({count})", "", f"`{proof.test}`"],
+                )
                 yield from _item("  - ", [proof.outcome])
                 cell = [""]
         yield from ("````", "")
@@ -162,7 +218,10 @@ def _dedent(text: str, indent: int) -> str:
 
 def _fingerprint(root: Path) -> str:
     digest = hashlib.sha256(gmmedu_book.fingerprint(root).encode())
-    for path in [*sorted((root / PROOFS).glob("*.py")), root / "tests" / "reference.py"]:
+    for path in [
+        *sorted((root / PROOFS).glob("*.py")),
+        root / "tests" / "reference.py",
+    ]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -173,22 +232,35 @@ class VerificationTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()  # it changes when any chapter or any proof does
         book = Path(self.env.doc2path(self.env.docname)).parent
-        listed = {Path(self.env.doc2path(name)) for name in self.env.found_docs}
-        pages = sorted(p for p in listed if p.parent == book and p.stem != "verification")
+        listed = {
+            Path(self.env.doc2path(name)) for name in self.env.found_docs
+        }
+        pages = sorted(
+            p
+            for p in listed
+            if p.parent == book and p.stem != "verification"
+        )
         try:
             proved = proofs()
         except RuntimeError as error:
-            logging.getLogger(__name__).warning(str(error), location=self.get_location())
+            logging.getLogger(__name__).warning(
+                str(error), location=self.get_location()
+            )
             proved = {}
         for equation in (e for page in pages for e in equations_of(page)):
             if equation.label not in proved:
                 logging.getLogger(__name__).warning(
-                    f"no test verifies {equation.label}", location=self.get_location()
+                    f"no test verifies {equation.label}",
+                    location=self.get_location(),
                 )
         container = nodes.container()
         container.document = self.state.document
-        lines = StringList(list(table(pages, proved)), source=str(Path(__file__)))
-        self.state.nested_parse(lines, self.content_offset, container, match_titles=True)
+        lines = StringList(
+            list(table(pages, proved)), source=str(Path(__file__))
+        )
+        self.state.nested_parse(
+            lines, self.content_offset, container, match_titles=True
+        )
         return container.children
 
 
