@@ -272,7 +272,7 @@ EXERCISES: dict[str, Checker] = {
             (2.0, "half of the radius, or of the exponent, does not hold half of the mass."),
         ],
         hint="Set the mass that the chapter derives for the wrong circle to 1/2, and solve.",
-        praise="The waits of Old Faithful vary by more than that, and their circles would hold even less.",
+        praise="The waits of Old Faithful vary by more than that: such circles hold even less.",
     ),
     "04-7": Code(
         reference=_equal_volume,
