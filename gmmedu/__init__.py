@@ -7,7 +7,12 @@ Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` st
 from importlib.metadata import version
 
 from gmmedu import exercises
-from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
+from gmmedu.datasets import (
+    load_crabs,
+    load_galaxies,
+    load_old_faithful,
+    sample_mixture,
+)
 from gmmedu.descent import fit_model
 from gmmedu.device import default_device
 from gmmedu.em import fit_em
@@ -25,7 +30,13 @@ from gmmedu.mixture import (
     GmmSharedIsotropic,
     GmmTied,
 )
-from gmmedu.singularities import Clamp, Prior, Reset, SingularityError, find_singular
+from gmmedu.singularities import (
+    Clamp,
+    Prior,
+    Reset,
+    SingularityError,
+    find_singular,
+)
 from gmmedu.source import show
 from gmmedu.stopping import Absolute, Aitken, Relative
 

@@ -20,7 +20,9 @@ class Squarem:
     not, so that few passes are spent on leaps that lead uphill.
     """
 
-    def __init__(self, family: Family, floor: float, longest: float = 4.0) -> None:
+    def __init__(
+        self, family: Family, floor: float, longest: float = 4.0
+    ) -> None:
         self.family, self.floor, self.longest = family, floor, longest
         self.length = 1.0
         self._start: State | None = None
@@ -38,7 +40,9 @@ class Squarem:
         if start is None:
             return None
         self._start = self._first = None
-        here, there, beyond = map(self._coordinates, (start, state, following))
+        here, there, beyond = map(
+            self._coordinates, (start, state, following)
+        )
         step, change = there - here, beyond - 2 * there + here
         length = float(step.norm() / change.norm())
         if not length > 1:  # nor NaN, where EM stands still
@@ -46,12 +50,18 @@ class Squarem:
         self.length = min(length, self.longest)
         target = here + 2 * self.length * step + self.length**2 * change
         sizes = [start.log_weights.numel(), start.means.numel()]
-        log_weights, means, theta = target.split([*sizes, len(target) - sum(sizes)])
+        log_weights, means, theta = target.split(
+            [*sizes, len(target) - sum(sizes)]
+        )
         theta = theta.view_as(self.family.pack(start.factors.factor))
-        factors, singular = self.family.clamp(self.family.unpack(theta), self.floor)
+        factors, singular = self.family.clamp(
+            self.family.unpack(theta), self.floor
+        )
         if bool(singular.any()) or not bool(torch.isfinite(target).all()):
             return None
-        return State(log_weights.log_softmax(0), means.view_as(start.means), factors)
+        return State(
+            log_weights.log_softmax(0), means.view_as(start.means), factors
+        )
 
     def keep(self, improved: bool) -> bool:
         """Learn whether the last leap lowered the objective, and hand that on."""
@@ -63,4 +73,6 @@ class Squarem:
 
     def _coordinates(self, state: State) -> Tensor:
         theta = self.family.pack(state.factors.factor)
-        return torch.cat([state.log_weights, state.means.flatten(), theta.flatten()])
+        return torch.cat(
+            [state.log_weights, state.means.flatten(), theta.flatten()]
+        )

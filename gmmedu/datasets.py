@@ -15,7 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gmmedu.checks import check_choice, check_count, check_dtype, check_generator, check_number
+from gmmedu.checks import (
+    check_choice,
+    check_count,
+    check_dtype,
+    check_generator,
+    check_number,
+)
 from gmmedu.mixture import FAMILIES, GaussianMixture
 
 KM_S_PER_UNIT = 1000.0  # the galaxies are given in 1000 km/s
@@ -34,7 +40,9 @@ class SyntheticData(NamedTuple):
 
 
 def load_old_faithful(
-    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """272 eruptions of the Old Faithful geyser: (272, 2), both columns in minutes.
 
@@ -43,11 +51,15 @@ def load_old_faithful(
     geyser's series is studied by Azzalini and Bowman (1990), Applied Statistics 39, 357-365.
     """
     check_dtype(dtype)
-    return torch.tensor(_read("old_faithful.csv"), dtype=dtype, device=device)
+    return torch.tensor(
+        _read("old_faithful.csv"), dtype=dtype, device=device
+    )
 
 
 def load_galaxies(
-    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Velocities of 82 galaxies of the Corona Borealis region: (82, 1), in 1000 km/s.
 
@@ -57,12 +69,17 @@ def load_galaxies(
     Journal of the American Statistical Association 85, 617-624.
     """
     check_dtype(dtype)
-    velocities = torch.tensor(_read("galaxies.csv"), dtype=torch.float64) / KM_S_PER_UNIT
+    velocities = (
+        torch.tensor(_read("galaxies.csv"), dtype=torch.float64)
+        / KM_S_PER_UNIT
+    )
     return velocities.to(device=device, dtype=dtype)
 
 
 def load_crabs(
-    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Breadth of the forehead over length of the body of 1000 crabs from Naples: (1000, 1).
 
@@ -73,12 +90,18 @@ def load_crabs(
     """
     check_dtype(dtype)
     middles, crabs = torch.tensor(_read("crabs.csv"), dtype=torch.float64).T
-    return middles.repeat_interleave(crabs.long()).unsqueeze(1).to(device=device, dtype=dtype)
+    return (
+        middles.repeat_interleave(crabs.long())
+        .unsqueeze(1)
+        .to(device=device, dtype=dtype)
+    )
 
 
 def _read(name: str) -> list[list[float]]:
     """The rows of a file in ``gmmedu/data``, without its header."""
-    with (resources.files("gmmedu") / "data" / name).open(encoding="utf-8") as file:
+    with (resources.files("gmmedu") / "data" / name).open(
+        encoding="utf-8"
+    ) as file:
         _, *rows = csv.reader(file)
     return [[float(value) for value in row] for row in rows]
 
@@ -119,43 +142,74 @@ def sample_mixture(
     equal_share = 1.0 / num_components
     if min_weight is None:
         min_weight = 0.5 * equal_share
-    elif check_number(min_weight, "min_weight", inclusive=True) > equal_share:
+    elif (
+        check_number(min_weight, "min_weight", inclusive=True) > equal_share
+    ):
         raise ValueError(
             f"min_weight must be at most 1 / num_components = {equal_share:g}, "
             f"so that {num_components} weights can sum to one; got {min_weight:g}"
         )
 
     shape = (num_components, num_dims)
-    means = radius * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
-    shares = torch.empty(num_components, dtype=torch.float64).exponential_(generator=generator)
-    weights = min_weight + (1 - num_components * min_weight) * shares / shares.sum()
+    means = radius * (
+        2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1
+    )
+    shares = torch.empty(num_components, dtype=torch.float64).exponential_(
+        generator=generator
+    )
+    weights = (
+        min_weight
+        + (1 - num_components * min_weight) * shares / shares.sum()
+    )
     if family == "constant":
         identity = torch.eye(num_dims, dtype=torch.float64)
         covariances = variance * identity.expand(num_components, -1, -1)
     else:
-        covariances = _random_covariances(family, *shape, generator=generator)
+        covariances = _random_covariances(
+            family, *shape, generator=generator
+        )
 
     # init_means spares the constructor a draw of its own, which would be overwritten.
-    model = FAMILIES[family](num_components, num_dims, init_means=means, device=device, dtype=dtype)
+    model = FAMILIES[family](
+        num_components,
+        num_dims,
+        init_means=means,
+        device=device,
+        dtype=dtype,
+    )
     model.set_parameters(weights=weights, covariances=covariances)
     x, labels = model.sample_with_labels(num_samples, generator=generator)
     return SyntheticData(x, labels, model)
 
 
 def _random_covariances(
-    family: str, num_components: int, num_dims: int, *, generator: torch.Generator | None
+    family: str,
+    num_components: int,
+    num_dims: int,
+    *,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Covariances of the family with standard deviations in [0.5, 1.5]: (K, D, D), float64."""
-    distinct = 1 if family in ("tied", "shared_isotropic") else num_components
+    distinct = (
+        1 if family in ("tied", "shared_isotropic") else num_components
+    )
     axes = 1 if family in ("isotropic", "shared_isotropic") else num_dims
-    deviations = 0.5 + torch.rand(distinct, axes, dtype=torch.float64, generator=generator)
+    deviations = 0.5 + torch.rand(
+        distinct, axes, dtype=torch.float64, generator=generator
+    )
     factor = torch.diag_embed(deviations.expand(distinct, num_dims))
     if family in ("full", "tied"):
         gaussian = torch.randn(
-            distinct, num_dims, num_dims, dtype=torch.float64, generator=generator
+            distinct,
+            num_dims,
+            num_dims,
+            dtype=torch.float64,
+            generator=generator,
         )
         rotation = torch.linalg.qr(gaussian).Q
         factor = rotation @ factor
     covariances = factor @ factor.mT
-    covariances = 0.5 * (covariances + covariances.mT)  # symmetric to the last bit
+    covariances = 0.5 * (
+        covariances + covariances.mT
+    )  # symmetric to the last bit
     return covariances.expand(num_components, num_dims, num_dims)

@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         generator=generator,
         device=options.device,
     )
-    model = FAMILIES[options.family](options.components, options.dims, device=options.device)
+    model = FAMILIES[options.family](
+        options.components, options.dims, device=options.device
+    )
     initialize(model, data.x, method="kmeans++", generator=generator)
 
     print(
@@ -82,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             print(draw(data, model, options.output))
         except OSError as error:
-            print(f"gmmedu-demo: the figure was not written: {error}", file=sys.stderr)
+            print(
+                f"gmmedu-demo: the figure was not written: {error}",
+                file=sys.stderr,
+            )
             return 1
     return 0
 
@@ -104,7 +109,13 @@ def fit(
             log(iteration, nll)
 
     if options.method == "em":
-        result = fit_em(model, x, options.iterations, callback=callback, generator=generator)
+        result = fit_em(
+            model,
+            x,
+            options.iterations,
+            callback=callback,
+            generator=generator,
+        )
     else:
         result = fit_model(
             model,
@@ -126,20 +137,30 @@ def report(result: FitResult, data: SyntheticData, method: str) -> None:
         truth = float(data.model(data.x))
     ended = "converged after" if result.converged else "ran"
     name = "EM" if method == "em" else "gradient descent"
-    print(f"{name} {ended} {result.num_iterations} iterations in {result.seconds:.1f} s")
+    print(
+        f"{name} {ended} {result.num_iterations} iterations in {result.seconds:.1f} s"
+    )
     for event in result.events[:MOST_EVENTS]:
         whose = (
-            "the shared covariance" if event.component is None else f"component {event.component}"
+            "the shared covariance"
+            if event.component is None
+            else f"component {event.component}"
         )
-        print(f"singularity: {whose} {event.action} at iteration {event.iteration}")
+        print(
+            f"singularity: {whose} {event.action} at iteration {event.iteration}"
+        )
     if len(result.events) > MOST_EVENTS:
-        print(f"singularity: {len(result.events) - MOST_EVENTS} more events")
+        print(
+            f"singularity: {len(result.events) - MOST_EVENTS} more events"
+        )
     print("mean negative log likelihood, nats per point:")
     print(f"  truth  {truth:.5f}")
     print(f"  fit    {result.nll:.5f}")
 
 
-def draw(data: SyntheticData, model: GaussianMixture, output: Path | None) -> str:
+def draw(
+    data: SyntheticData, model: GaussianMixture, output: Path | None
+) -> str:
     """Write the figure to ``output``, else show it, else write it here; say in a line which."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
@@ -149,7 +170,9 @@ def draw(data: SyntheticData, model: GaussianMixture, output: Path | None) -> st
     with mpl.rc_context():
         plot.use_style()
         figure = plot.fit_figure(data.x, model, truth=data.model)
-        if model.num_dims > 1:  # both axes have one unit, so a circle should look like one
+        if (
+            model.num_dims > 1
+        ):  # both axes have one unit, so a circle should look like one
             figure.axes[0].set_aspect("equal", adjustable="box")
         try:
             if output is None and can_show():
@@ -189,7 +212,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"samples, and --samples is {options.samples}"
         )
     if options.output is not None and not options.visualize:
-        raise UsageError("argument --output: no figure is made with --visualize false")
+        raise UsageError(
+            "argument --output: no figure is made with --visualize false"
+        )
     return options
 
 
@@ -201,18 +226,78 @@ def _parser() -> Parser:
     )
     for name, kind, default, metavar, meaning in (
         ("samples", _whole(1), 1000, "N", "points to draw"),
-        ("components", _whole(1), 5, "K", "components of the truth and of the fit"),
+        (
+            "components",
+            _whole(1),
+            5,
+            "K",
+            "components of the truth and of the fit",
+        ),
         ("dims", _whole(1), 2, "D", "dimensions of the data"),
         ("iterations", _whole(1), 2000, "T", "most iterations"),
-        ("family", _one_of(FAMILIES), "full", "NAME", "covariances: " + ", ".join(FAMILIES)),
-        ("log_freq", _whole(1), 200, "T", "iterations from one line of progress to the next"),
-        ("radius", _number, 8.0, "R", "true means lie in the box [-R, R]^D"),
-        ("mixture_lr", _number, 1e-2, "LR", "learning rate of the weights, for descent"),
-        ("component_lr", _number, 1e-2, "LR", "that of means and covariances, for descent"),
-        ("visualize", _flag, True, "{true,false}", "whether to end with a figure"),
-        ("seed", _whole(0), 0, "S", "decides the truth, the data and the start"),
-        ("method", _one_of(METHODS), "descent", "{descent,em}", "how to fit"),
-        ("device", _device, None, "NAME", "where to fit (default: cuda where there is one)"),
+        (
+            "family",
+            _one_of(FAMILIES),
+            "full",
+            "NAME",
+            "covariances: " + ", ".join(FAMILIES),
+        ),
+        (
+            "log_freq",
+            _whole(1),
+            200,
+            "T",
+            "iterations from one line of progress to the next",
+        ),
+        (
+            "radius",
+            _number,
+            8.0,
+            "R",
+            "true means lie in the box [-R, R]^D",
+        ),
+        (
+            "mixture_lr",
+            _number,
+            1e-2,
+            "LR",
+            "learning rate of the weights, for descent",
+        ),
+        (
+            "component_lr",
+            _number,
+            1e-2,
+            "LR",
+            "that of means and covariances, for descent",
+        ),
+        (
+            "visualize",
+            _flag,
+            True,
+            "{true,false}",
+            "whether to end with a figure",
+        ),
+        (
+            "seed",
+            _whole(0),
+            0,
+            "S",
+            "decides the truth, the data and the start",
+        ),
+        (
+            "method",
+            _one_of(METHODS),
+            "descent",
+            "{descent,em}",
+            "how to fit",
+        ),
+        (
+            "device",
+            _device,
+            None,
+            "NAME",
+            "where to fit (default: cuda where there is one)",
+        ),
         (
             "output",
             _figure_file,
@@ -224,7 +309,13 @@ def _parser() -> Parser:
     ):
         if default is not None:
             meaning += f" (default: {str(default).lower()})"
-        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=meaning)
+        parser.add_argument(
+            f"--{name}",
+            type=kind,
+            default=default,
+            metavar=metavar,
+            help=meaning,
+        )
     return parser
 
 
@@ -249,20 +340,26 @@ def _number(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected a number of at least 0, got {text!r}"
+        )
     return value
 
 
 def _flag(text: str) -> bool:
     if text.lower() in YES + NO:
         return text.lower() in YES
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    raise argparse.ArgumentTypeError(
+        f"expected true or false, got {text!r}"
+    )
 
 
 def _one_of(known: Sequence[str] | dict[str, type]) -> Callable[[str], str]:
     def parse_name(text: str) -> str:
         if text not in known:
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}; got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected one of {', '.join(known)}; got {text!r}"
+            )
         return text
 
     return parse_name
@@ -288,9 +385,13 @@ def _figure_file(text: str) -> Path:
             f"expected a file name ending in {', '.join(FIGURE_FORMATS)}; got {text!r}"
         )
     if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a file in an existing folder, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected a file in an existing folder, got {text!r}"
+        )
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected a file that can be written, got {text!r}"
+        )
     return path
 
 

@@ -76,7 +76,10 @@ def fit_model(
         snapshot_every=snapshot_every,
         generator=generator,
     ) as fit:
-        logits, means = fit.state.log_weights.clone(), fit.state.means.clone()
+        logits, means = (
+            fit.state.log_weights.clone(),
+            fit.state.means.clone(),
+        )
         factors = fit.state.factors
         theta = fit.family.pack(factors.factor)
         optimizer = torch.optim.Adam(
@@ -93,12 +96,22 @@ def fit_model(
             if fit.record(statistics, state):
                 break
             ascent = gradient(statistics, fit.family, state, fit.pseudo)
-            for leaf, direction in zip((logits, means, theta), ascent, strict=True):
+            for leaf, direction in zip(
+                (logits, means, theta), ascent, strict=True
+            ):
                 leaf.grad = direction.div_(-fit.points.total)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * (1 + math.cos(math.pi * iteration / num_iterations)) / 2
+            for group, rate in zip(
+                optimizer.param_groups, rates, strict=True
+            ):
+                group["lr"] = (
+                    rate
+                    * (1 + math.cos(math.pi * iteration / num_iterations))
+                    / 2
+                )
             optimizer.step()
-            factors, singular = fit.family.clamp(fit.family.unpack(theta), fit.floor)
+            factors, singular = fit.family.clamp(
+                fit.family.unpack(theta), fit.floor
+            )
             mended = fit.mend(State(logits, means, factors), singular)
             if bool(singular.any()):
                 logits.copy_(mended.log_weights)
@@ -109,7 +122,10 @@ def fit_model(
 
 
 def gradient(
-    statistics: Statistics, family: Family, state: State, pseudo: Pseudo = NO_PSEUDO
+    statistics: Statistics,
+    family: Family,
+    state: State,
+    pseudo: Pseudo = NO_PSEUDO,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the log likelihood (plus the log prior) in logits, means and theta.
 
@@ -120,6 +136,8 @@ def gradient(
     counts = statistics.counts
     return (
         counts - counts.sum() * state.log_weights.exp(),
-        family.apply_whitening_transposed(state.factors.whitening, statistics.first),
+        family.apply_whitening_transposed(
+            state.factors.whitening, statistics.first
+        ),
         family.gradient(statistics, state.factors, pseudo),
     )

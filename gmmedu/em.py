@@ -56,7 +56,9 @@ def fit_em(
     Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008) for "squarem".
     """
     if accelerate not in (None, "squarem"):
-        raise ValueError(f'accelerate must be None or "squarem", got {accelerate!r}')
+        raise ValueError(
+            f'accelerate must be None or "squarem", got {accelerate!r}'
+        )
     with Fit(
         model,
         x,
@@ -72,9 +74,13 @@ def fit_em(
     ) as fit:
         state = fit.state
         statistics = collect(fit.points, fit.family, state)
-        squarem = None if accelerate is None else Squarem(fit.family, fit.floor)
+        squarem = (
+            None if accelerate is None else Squarem(fit.family, fit.floor)
+        )
         while not fit.record(statistics, state):
-            following, singular = m_step(statistics, fit.family, state, fit.floor, fit.pseudo)
+            following, singular = m_step(
+                statistics, fit.family, state, fit.floor, fit.pseudo
+            )
             if squarem is not None and not bool(singular.any()):
                 ahead = squarem.leap(state, following)
                 if ahead is not None:
@@ -104,12 +110,16 @@ def m_step(
     counts = statistics.counts + torch.finfo(statistics.counts.dtype).tiny
     mean = statistics.first / counts.unsqueeze(-1)
     means = state.means + family.apply_factor(state.factors.factor, mean)
-    factors, singular = family.m_step(statistics, mean, state.factors, floor, pseudo)
+    factors, singular = family.m_step(
+        statistics, mean, state.factors, floor, pseudo
+    )
     if bool(singular.any()):
         # Seen from a mean that was far away, the spread of the points drowns in rounding. Such a
         # step moves means only; the next one counts about the new mean.
         far = mean.square().sum(-1) > 1e-3 / torch.finfo(mean.dtype).eps
-        blurred = singular & (far if len(singular) == len(far) else far.any())
+        blurred = singular & (
+            far if len(singular) == len(far) else far.any()
+        )
         singular = singular & ~blurred
         factors = family.choose(blurred, state.factors, factors)
     return State((counts / counts.sum()).log(), means, factors), singular

@@ -70,7 +70,9 @@ class Family(ABC):
         """theta of a factor: the inverse of ``unpack``."""
 
     @abstractmethod
-    def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
+    def from_covariances(
+        self, covariances: Tensor, weights: Tensor
+    ) -> Tensor:
         """theta of the family's member nearest in likelihood: covariances (K, D, D), weights (K,).
 
         The covariances are averaged, with the weights, over whatever the family shares.
@@ -96,10 +98,17 @@ class Family(ABC):
     def rescale(self, factors: Factors, scale: Tensor) -> Factors:
         """The factors after dimension d of the data was multiplied by scale[d]: scale (D,)."""
 
-    def choose(self, which: Tensor, one: Factors, other: Factors) -> Factors:
+    def choose(
+        self, which: Tensor, one: Factors, other: Factors
+    ) -> Factors:
         """Factors of ``one`` where ``which`` (J,), else of ``other``."""
         which = which.reshape(-1, *[1] * (one.factor.ndim - 1))
-        return Factors(*(torch.where(which, *pair) for pair in zip(one, other, strict=True)))
+        return Factors(
+            *(
+                torch.where(which, *pair)
+                for pair in zip(one, other, strict=True)
+            )
+        )
 
     @abstractmethod
     def m_step(
@@ -117,11 +126,15 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+    def clamp(
+        self, factors: Factors, floor: float
+    ) -> tuple[Factors, Tensor]:
         """Factors with no standard deviation below ``floor``, and which ones (J,) were."""
 
     @abstractmethod
-    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
+    def gradient(
+        self, statistics: Statistics, factors: Factors, pseudo: Pseudo
+    ) -> Tensor:
         """Gradient of the log likelihood (plus the log prior) in theta."""
 
     @abstractmethod
@@ -129,14 +142,18 @@ class Family(ABC):
         """L_k times (K, D): from whitened coordinates back to those of the data."""
 
     @abstractmethod
-    def apply_whitening_transposed(self, whitening: Tensor, vectors: Tensor) -> Tensor:
+    def apply_whitening_transposed(
+        self, whitening: Tensor, vectors: Tensor
+    ) -> Tensor:
         """W_k^T times (K, D): a gradient in a mean from one in whitened coordinates."""
 
     @abstractmethod
     def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
         """Sum over covariances of tr Sigma^{-1}: a scalar."""
 
-    def log_prior(self, factors: Factors, num_dims: int, pseudo: Pseudo) -> Tensor:
+    def log_prior(
+        self, factors: Factors, num_dims: int, pseudo: Pseudo
+    ) -> Tensor:
         """Log of the inverse-Wishart prior, up to a constant: a scalar."""
         log_det = self.log_det(factors.factor, num_dims).sum()
         trace = self.precision_trace(factors.whitening, num_dims)
@@ -150,7 +167,9 @@ class Family(ABC):
         """F, the number of features."""
 
     @abstractmethod
-    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+    def features(
+        self, factors: Factors, block: Tensor, out: Tensor
+    ) -> Tensor:
         """Features of a block [x; 1], (D + 1, B), with which they begin, into ``out``, (F, B)."""
 
     @abstractmethod
@@ -190,11 +209,15 @@ class Diagonal(Family):
     def pack(self, factor: Tensor) -> Tensor:
         return factor.log()
 
-    def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
+    def from_covariances(
+        self, covariances: Tensor, weights: Tensor
+    ) -> Tensor:
         variances = covariances.diagonal(dim1=-2, dim2=-1)
         shares = weights if self.shared else torch.ones_like(weights)
         share = shares.unsqueeze(-1).expand_as(variances)
-        return 0.5 * torch.log(self.pool(share * variances) / self.pool(share))
+        return 0.5 * torch.log(
+            self.pool(share * variances) / self.pool(share)
+        )
 
     def triangular(self, factor: Tensor, num_dims: int) -> Tensor:
         return torch.diag_embed(factor.expand(-1, num_dims))
@@ -222,35 +245,55 @@ class Diagonal(Family):
     ) -> tuple[Factors, Tensor]:
         second = statistics.second - statistics.first * mean
         scatter, points = self._pooled(statistics, second, factors, pseudo)
-        tiny = torch.finfo(points.dtype).tiny  # keeps the covariance of an empty component
+        tiny = torch.finfo(
+            points.dtype
+        ).tiny  # keeps the covariance of an empty component
         ratio = (scatter.clamp_min(0) + tiny) / (points + tiny)
         factor = factors.factor * ratio.sqrt_()
         return self.clamp(Factors(factor, factors.whitening), floor)
 
-    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+    def clamp(
+        self, factors: Factors, floor: float
+    ) -> tuple[Factors, Tensor]:
         factor = factors.factor.clamp_min(floor)
         return Factors(factor, 1 / factor), (factors.factor < floor).any(-1)
 
-    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
-        scatter, points = self._pooled(statistics, statistics.second, factors, pseudo)
+    def gradient(
+        self, statistics: Statistics, factors: Factors, pseudo: Pseudo
+    ) -> Tensor:
+        scatter, points = self._pooled(
+            statistics, statistics.second, factors, pseudo
+        )
         return scatter - points
 
     def _pooled(
-        self, statistics: Statistics, second: Tensor, factors: Factors, pseudo: Pseudo
+        self,
+        statistics: Statistics,
+        second: Tensor,
+        factors: Factors,
+        pseudo: Pseudo,
     ) -> tuple[Tensor, Tensor]:
         """Sums of squares and of points behind each number of theta, the prior's included."""
         scatter = self.pool(second)
-        points = self.pool(statistics.counts.unsqueeze(-1).expand_as(second))
+        points = self.pool(
+            statistics.counts.unsqueeze(-1).expand_as(second)
+        )
         if pseudo is not NO_PSEUDO:
-            precisions = factors.whitening.square().expand(-1, second.shape[-1])
+            precisions = factors.whitening.square().expand(
+                -1, second.shape[-1]
+            )
             scatter = scatter + pseudo.scatter * self.pool(precisions)
-            points = points + pseudo.points * self.pool(torch.ones_like(precisions))
+            points = points + pseudo.points * self.pool(
+                torch.ones_like(precisions)
+            )
         return scatter, points
 
     def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
         return factor * vectors
 
-    def apply_whitening_transposed(self, whitening: Tensor, vectors: Tensor) -> Tensor:
+    def apply_whitening_transposed(
+        self, whitening: Tensor, vectors: Tensor
+    ) -> Tensor:
         return whitening * vectors
 
     def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
@@ -259,7 +302,9 @@ class Diagonal(Family):
     def num_features(self, num_dims: int) -> int:
         return 2 * num_dims + 1
 
-    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+    def features(
+        self, factors: Factors, block: Tensor, out: Tensor
+    ) -> Tensor:
         out[: len(block)] = block
         torch.mul(block[:-1], block[:-1], out=out[len(block) :])
         return out
@@ -274,10 +319,15 @@ class Diagonal(Family):
         self, sums: Tensor, factors: Factors, means: Tensor, points: Points
     ) -> tuple[Tensor, Tensor]:
         num_dims = means.shape[-1]
-        linear, counts, squares = sums.split([num_dims, 1, num_dims], dim=-1)
+        linear, counts, squares = sums.split(
+            [num_dims, 1, num_dims], dim=-1
+        )
         first = linear - counts * means
         second = squares - means * (linear + first)
-        return factors.whitening * first, factors.whitening.square() * second
+        return (
+            factors.whitening * first,
+            factors.whitening.square() * second,
+        )
 
     def conditioning(self, factors: Factors, means: Tensor) -> Tensor:
         return (factors.whitening * means).square().sum(-1).max()
@@ -331,10 +381,16 @@ class Constant(SharedIsotropic):
     ) -> tuple[Factors, Tensor]:
         return self.clamp(factors, floor)
 
-    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
-        return factors, torch.zeros_like(factors.factor[:, 0], dtype=torch.bool)
+    def clamp(
+        self, factors: Factors, floor: float
+    ) -> tuple[Factors, Tensor]:
+        return factors, torch.zeros_like(
+            factors.factor[:, 0], dtype=torch.bool
+        )
 
-    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
+    def gradient(
+        self, statistics: Statistics, factors: Factors, pseudo: Pseudo
+    ) -> Tensor:
         return torch.zeros_like(factors.factor)
 
 
@@ -361,8 +417,12 @@ class Full(Family):
         diagonal = factor.diagonal(dim1=-2, dim2=-1)
         return factor.tril(-1) + torch.diag_embed(diagonal.log())
 
-    def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
-        share = (weights if self.shared else torch.ones_like(weights)).reshape(-1, 1, 1)
+    def from_covariances(
+        self, covariances: Tensor, weights: Tensor
+    ) -> Tensor:
+        share = (
+            weights if self.shared else torch.ones_like(weights)
+        ).reshape(-1, 1, 1)
         average = self.pool(share * covariances) / self.pool(share)
         return self.pack(torch.linalg.cholesky(average))
 
@@ -379,7 +439,9 @@ class Full(Family):
         return weighted @ whitened.mT
 
     def rescale(self, factors: Factors, scale: Tensor) -> Factors:
-        return Factors(factors.factor * scale.unsqueeze(-1), factors.whitening / scale)
+        return Factors(
+            factors.factor * scale.unsqueeze(-1), factors.whitening / scale
+        )
 
     def m_step(
         self,
@@ -391,9 +453,13 @@ class Full(Family):
     ) -> tuple[Factors, Tensor]:
         between = statistics.first.unsqueeze(-1) * mean.unsqueeze(-2)
         scatter, points = self._pooled(statistics, factors, pseudo)
-        tiny = torch.finfo(points.dtype).tiny  # keeps the covariance of an empty component
+        tiny = torch.finfo(
+            points.dtype
+        ).tiny  # keeps the covariance of an empty component
         identity = _identity_like(scatter)
-        covariance = torch.add(scatter - self.pool(between), identity, alpha=tiny) / (points + tiny)
+        covariance = torch.add(
+            scatter - self.pool(between), identity, alpha=tiny
+        ) / (points + tiny)
         # The covariance in whitened coordinates is near the identity, so its factor is exact
         # where Sigma itself, far from round, would lose digits; L times it is again triangular.
         root, failed = torch.linalg.cholesky_ex(covariance)
@@ -402,21 +468,29 @@ class Full(Family):
         fine = _surely_above(floor, whitening) & (failed == 0)
         if bool(fine.all()):
             return Factors(factor, whitening), ~fine
-        root = torch.where((failed > 0).reshape(-1, 1, 1), _square_root(covariance), root)
+        root = torch.where(
+            (failed > 0).reshape(-1, 1, 1), _square_root(covariance), root
+        )
         return _floored(factors.factor @ root, floor)
 
-    def clamp(self, factors: Factors, floor: float) -> tuple[Factors, Tensor]:
+    def clamp(
+        self, factors: Factors, floor: float
+    ) -> tuple[Factors, Tensor]:
         fine = _surely_above(floor, factors.whitening)
         if bool(fine.all()):
             return factors, ~fine
         return _floored(factors.factor, floor)
 
-    def gradient(self, statistics: Statistics, factors: Factors, pseudo: Pseudo) -> Tensor:
+    def gradient(
+        self, statistics: Statistics, factors: Factors, pseudo: Pseudo
+    ) -> Tensor:
         scatter, points = self._pooled(statistics, factors, pseudo)
-        in_factor = factors.whitening.mT @ (scatter - points * _identity_like(scatter))
-        by_logarithm = in_factor.diagonal(dim1=-2, dim2=-1) * factors.factor.diagonal(
-            dim1=-2, dim2=-1
+        in_factor = factors.whitening.mT @ (
+            scatter - points * _identity_like(scatter)
         )
+        by_logarithm = in_factor.diagonal(
+            dim1=-2, dim2=-1
+        ) * factors.factor.diagonal(dim1=-2, dim2=-1)
         return in_factor.tril(-1) + torch.diag_embed(by_logarithm)
 
     def _pooled(
@@ -426,14 +500,19 @@ class Full(Family):
         scatter = self.pool(statistics.second)
         points = self.pool(statistics.counts.reshape(-1, 1, 1))
         if pseudo is not NO_PSEUDO:
-            scatter = scatter + pseudo.scatter * factors.whitening @ factors.whitening.mT
+            scatter = (
+                scatter
+                + pseudo.scatter * factors.whitening @ factors.whitening.mT
+            )
             points = points + pseudo.points
         return scatter, points
 
     def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
         return (factor @ vectors.unsqueeze(-1)).squeeze(-1)
 
-    def apply_whitening_transposed(self, whitening: Tensor, vectors: Tensor) -> Tensor:
+    def apply_whitening_transposed(
+        self, whitening: Tensor, vectors: Tensor
+    ) -> Tensor:
         return (whitening.mT @ vectors.unsqueeze(-1)).squeeze(-1)
 
     def precision_trace(self, whitening: Tensor, num_dims: int) -> Tensor:
@@ -442,9 +521,13 @@ class Full(Family):
     def num_features(self, num_dims: int) -> int:
         return (num_dims + 1) * (num_dims + 2) // 2
 
-    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+    def features(
+        self, factors: Factors, block: Tensor, out: Tensor
+    ) -> Tensor:
         out[: len(block)] = block
-        products = out[len(block) :].split(list(range(len(block) - 1, 0, -1)))
+        products = out[len(block) :].split(
+            list(range(len(block) - 1, 0, -1))
+        )
         for d, product in enumerate(products):  # x_d times x_d, ..., x_D
             torch.mul(block[d], block[d:-1], out=product)
         return out
@@ -455,22 +538,33 @@ class Full(Family):
         constant = -0.5 * (linear * means).sum(-1, keepdim=True)
         precisions.diagonal(dim1=-2, dim2=-1).mul_(0.5)
         row, column, _ = _upper_triangle(means.shape[-1], means.device)
-        return torch.cat([linear, constant, -precisions[:, row, column]], dim=-1)
+        return torch.cat(
+            [linear, constant, -precisions[:, row, column]], dim=-1
+        )
 
     def from_features(
         self, sums: Tensor, factors: Factors, means: Tensor, points: Points
     ) -> tuple[Tensor, Tensor]:
         num_dims = means.shape[-1]
-        linear, counts, products = sums.tensor_split([num_dims, num_dims + 1], dim=-1)
+        linear, counts, products = sums.tensor_split(
+            [num_dims, num_dims + 1], dim=-1
+        )
         second = products[:, _upper_triangle(num_dims, means.device)[2]]
         first = linear - counts * means
         second -= linear.unsqueeze(-1) * means.unsqueeze(-2)
         second -= means.unsqueeze(-1) * first.unsqueeze(-2)
         whitening = factors.whitening
-        return self.apply_factor(whitening, first), whitening @ second @ whitening.mT
+        return self.apply_factor(
+            whitening, first
+        ), whitening @ second @ whitening.mT
 
     def conditioning(self, factors: Factors, means: Tensor) -> Tensor:
-        return self.apply_factor(factors.whitening.abs(), means.abs()).square().sum(-1).max()
+        return (
+            self.apply_factor(factors.whitening.abs(), means.abs())
+            .square()
+            .sum(-1)
+            .max()
+        )
 
 
 class Tied(Full):
@@ -494,7 +588,9 @@ class Tied(Full):
     def num_features(self, num_dims: int) -> int:
         return num_dims + 2
 
-    def features(self, factors: Factors, block: Tensor, out: Tensor) -> Tensor:
+    def features(
+        self, factors: Factors, block: Tensor, out: Tensor
+    ) -> Tensor:
         out[:-1] = block
         whitened = factors.whitening[0] @ block[:-1]
         torch.sum(whitened.square_(), 0, out=out[-1])
@@ -504,7 +600,9 @@ class Tied(Full):
         whitening = factors.whitening[0]
         linear = means @ whitening.mT @ whitening
         constant = -0.5 * (linear * means).sum(-1, keepdim=True)
-        return torch.cat([linear, constant, torch.full_like(constant, -0.5)], dim=-1)
+        return torch.cat(
+            [linear, constant, torch.full_like(constant, -0.5)], dim=-1
+        )
 
     def from_features(
         self, sums: Tensor, factors: Factors, means: Tensor, points: Points
@@ -513,7 +611,9 @@ class Tied(Full):
         whitening = factors.whitening[0]
         first = linear - counts * means
         second = points.scatter - means.mT @ linear - first.mT @ means
-        return first @ whitening.mT, (whitening @ second @ whitening.mT).unsqueeze(0)
+        return first @ whitening.mT, (
+            whitening @ second @ whitening.mT
+        ).unsqueeze(0)
 
 
 def _identity_like(matrices: Tensor) -> Tensor:
@@ -521,23 +621,33 @@ def _identity_like(matrices: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _identity(num_dims: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _identity(
+    num_dims: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     return torch.eye(num_dims, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=32)
-def _upper_triangle(num_dims: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _upper_triangle(
+    num_dims: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Row and column of each entry on and above the diagonal, row by row, and where in that list
     each entry of a symmetric matrix stands, (D, D)."""
     row, column = torch.triu_indices(num_dims, num_dims, device=device)
-    place = torch.empty(num_dims, num_dims, dtype=torch.int64, device=device)
-    place[row, column] = place[column, row] = torch.arange(len(row), device=device)
+    place = torch.empty(
+        num_dims, num_dims, dtype=torch.int64, device=device
+    )
+    place[row, column] = place[column, row] = torch.arange(
+        len(row), device=device
+    )
     return row, column, place
 
 
 def _inverse_triangular(factor: Tensor) -> Tensor:
     """W = L^{-1} by forward substitution."""
-    return torch.linalg.solve_triangular(factor, _identity_like(factor), upper=False)
+    return torch.linalg.solve_triangular(
+        factor, _identity_like(factor), upper=False
+    )
 
 
 def _square_root(matrices: Tensor) -> Tensor:
@@ -561,13 +671,21 @@ def _floored(roots: Tensor, floor: float) -> tuple[Factors, Tensor]:
     surrogate under that bound. What is not finite is left for the NLL to report.
     """
     if not bool(torch.isfinite(roots).all()):
-        return Factors(roots, roots), torch.zeros_like(roots[:, 0, 0], dtype=torch.bool)
+        return Factors(roots, roots), torch.zeros_like(
+            roots[:, 0, 0], dtype=torch.bool
+        )
     left, scales, _ = torch.linalg.svd(roots)
     raised = left * scales.clamp_min(floor).unsqueeze(-2)
     factor = torch.linalg.qr(raised.mT).R.mT
     factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    return Factors(factor, _inverse_triangular(factor)), scales.amin(-1) < floor
+    return Factors(factor, _inverse_triangular(factor)), scales.amin(
+        -1
+    ) < floor
 
 
 FULL, TIED, DIAGONAL = Full(), Tied(), Diagonal()
-ISOTROPIC, SHARED_ISOTROPIC, CONSTANT = Isotropic(), SharedIsotropic(), Constant()
+ISOTROPIC, SHARED_ISOTROPIC, CONSTANT = (
+    Isotropic(),
+    SharedIsotropic(),
+    Constant(),
+)

@@ -86,7 +86,9 @@ class Fit:
         check_mixture(model)
         dtype = model.means.dtype
         if not isinstance(missing, bool):
-            raise TypeError(f"missing must be True or False, got {missing!r}")
+            raise TypeError(
+                f"missing must be True or False, got {missing!r}"
+            )
         checks.check_points(
             x,
             model.num_dims,
@@ -95,18 +97,28 @@ class Fit:
             missing=missing,
         )
         if sample_weight is not None:
-            checks.check_weights(sample_weight, (len(x),), x.device, "sample_weight", dtype)
+            checks.check_weights(
+                sample_weight, (len(x),), x.device, "sample_weight", dtype
+            )
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         if not isinstance(progress, bool):
-            raise TypeError(f"progress must be True or False, got {progress!r}")
-        if mitigation is not None and not isinstance(mitigation, Mitigation):
+            raise TypeError(
+                f"progress must be True or False, got {progress!r}"
+            )
+        if mitigation is not None and not isinstance(
+            mitigation, Mitigation
+        ):
             raise TypeError(
                 f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
             )
-        self.num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
+        self.num_iterations = checks.check_count(
+            num_iterations, "num_iterations", minimum=0
+        )
         self.stopping = rule(tolerance)
-        self.snapshot_every = checks.check_count(snapshot_every, "snapshot_every", minimum=0)
+        self.snapshot_every = checks.check_count(
+            snapshot_every, "snapshot_every", minimum=0
+        )
         self.generator = checks.check_generator(generator)
         self.model, self.family = model, model.family
         self.callback, self.mitigation = callback, mitigation
@@ -114,9 +126,15 @@ class Fit:
         self.units = Units.of(x, self.family.per_dimension, sample_weight)
         self.points = self.units.points(x, sample_weight, dtype)
         self.offset = self.units.log_volume(self.points)
-        self.floor = resolution(dtype) if mitigation is None else mitigation.floor(dtype)
+        self.floor = (
+            resolution(dtype)
+            if mitigation is None
+            else mitigation.floor(dtype)
+        )
         shape = (model.num_components, model.num_dims)
-        self.pseudo = NO_PSEUDO if mitigation is None else mitigation.pseudo(*shape)
+        self.pseudo = (
+            NO_PSEUDO if mitigation is None else mitigation.pseudo(*shape)
+        )
         self.state = self.units.enter(model.state(), self.family)
         self._history: list[float] = []
         self._elapsed: list[float] = []
@@ -134,7 +152,9 @@ class Fit:
     def __enter__(self) -> Self:
         self._no_autograd.__enter__()
         if self.points.num_points * self.model.means.numel() <= SMALL:
-            torch.set_num_threads(1)  # waking another costs more than it could take over
+            torch.set_num_threads(
+                1
+            )  # waking another costs more than it could take over
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -150,7 +170,10 @@ class Fit:
     def record(self, statistics: Statistics, state: State) -> bool:
         """Note the NLL of ``state``, which ``statistics`` were counted at; true when done."""
         iteration = len(self._history)
-        nll = self.offset - float(statistics.log_likelihood) / self.points.total
+        nll = (
+            self.offset
+            - float(statistics.log_likelihood) / self.points.total
+        )
         if not math.isfinite(nll + float(state.factors.factor.sum())):
             self._fail(state, iteration)
         self._history.append(nll)
@@ -165,10 +188,16 @@ class Fit:
             self._bar.set_postfix(nll=f"{nll:.6f}", refresh=False)
             self._bar.update(min(iteration, 1))
         if self.callback is not None:
-            with torch.inference_mode(False):  # what the callback makes is its own
+            with torch.inference_mode(
+                False
+            ):  # what the callback makes is its own
                 self._write(state)
-                done = bool(self.callback(self.model, iteration, nll)) or done
-        if self.snapshot_every and (iteration % self.snapshot_every == 0 or done):
+                done = (
+                    bool(self.callback(self.model, iteration, nll)) or done
+                )
+        if self.snapshot_every and (
+            iteration % self.snapshot_every == 0 or done
+        ):
             self._snapshot(iteration, nll, state)
         return done
 
@@ -178,10 +207,15 @@ class Fit:
 
     def objective(self, statistics: Statistics, state: State) -> float:
         """What the fit lowers: the NLL, less the log prior per point where there is a prior."""
-        nll = self.offset - float(statistics.log_likelihood) / self.points.total
+        nll = (
+            self.offset
+            - float(statistics.log_likelihood) / self.points.total
+        )
         if self.pseudo is NO_PSEUDO:
             return nll
-        log_prior = self.family.log_prior(state.factors, state.means.shape[1], self.pseudo)
+        log_prior = self.family.log_prior(
+            state.factors, state.means.shape[1], self.pseudo
+        )
         return nll - float(log_prior) / self.points.total
 
     def mend(self, state: State, singular: Tensor) -> State:
@@ -193,7 +227,11 @@ class Fit:
         shared = singular.shape[0] < self.model.num_components
         which = [None] if shared else [int(k) for k in singular.nonzero()]
         if self.mitigation is None:
-            subject = "the shared covariance" if shared else f"component {which[0]}"
+            subject = (
+                "the shared covariance"
+                if shared
+                else f"component {which[0]}"
+            )
             raise SingularityError(
                 f"{subject} became singular at iteration {iteration}: its standard deviation in "
                 f"some direction fell below {self.floor:.1e} times that of the data. The model "
@@ -204,7 +242,12 @@ class Fit:
             )
         resets = sum(event.action == "reset" for event in self._events)
         state, action = self.mitigation.mend(
-            state, singular, self.points, self.family, self.generator, resets
+            state,
+            singular,
+            self.points,
+            self.family,
+            self.generator,
+            resets,
         )
         for component in which:
             if action != "clamped" or component not in self._clamped:
@@ -234,7 +277,9 @@ class Fit:
             self.model.theta.copy_(self.family.pack(own.factors.factor))
 
     def _fail(self, state: State, iteration: int) -> None:
-        numbers = torch.cat([state.log_weights.unsqueeze(-1), state.means], dim=-1)
+        numbers = torch.cat(
+            [state.log_weights.unsqueeze(-1), state.means], dim=-1
+        )
         bad = (~torch.isfinite(numbers)).any(1).nonzero().flatten().tolist()
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
         raise SingularityError(
@@ -251,7 +296,9 @@ class Fit:
         own = self.units.leave(state, self.family)
         num_components, num_dims = own.means.shape
         triangular = self.family.triangular(own.factors.factor, num_dims)
-        covariances = (triangular @ triangular.mT).expand(num_components, -1, -1)
+        covariances = (triangular @ triangular.mT).expand(
+            num_components, -1, -1
+        )
         self._snapshots.append(
             Snapshot(
                 iteration,
@@ -264,6 +311,8 @@ class Fit:
 
 
 def _progress_bar(total: int) -> Any:
-    from tqdm.auto import tqdm  # a bar that is right in terminals and in notebooks
+    from tqdm.auto import (
+        tqdm,
+    )  # a bar that is right in terminals and in notebooks
 
     return tqdm(total=total, unit="it")

@@ -26,7 +26,9 @@ def log_density(whitened: Tensor, log_det_factor: Tensor) -> Tensor:
     Returns (K, N), in nats. Source: Bishop (2006), equation 2.43.
     """
     squared_distance = whitened.square().sum(-2)
-    return -0.5 * squared_distance - log_normalizer(whitened.shape[-2], log_det_factor)
+    return -0.5 * squared_distance - log_normalizer(
+        whitened.shape[-2], log_det_factor
+    )
 
 
 def log_normalizer(num_dims: int, log_det_factor: Tensor) -> Tensor:

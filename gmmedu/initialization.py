@@ -45,7 +45,9 @@ def initialize(
     covariances = (z.mT @ z / len(z)).expand(k, d, d)
     if method == "box":
         low, high = z.amin(0), z.amax(0)
-        uniform = torch.rand(k, d, generator=generator, dtype=torch.float64).to(z)
+        uniform = torch.rand(
+            k, d, generator=generator, dtype=torch.float64
+        ).to(z)
         means = low + (high - low) * uniform
     elif method == "points":
         means = _distinct(z, k, generator)
@@ -55,15 +57,21 @@ def initialize(
             means, labels = _lloyd(z, means)
             weights, covariances = _clusters(z, labels, means)
     ridge = max(1e-6, 10 * d * torch.finfo(x.dtype).eps)
-    covariances = covariances + ridge * torch.eye(d, dtype=x.dtype, device=x.device)
+    covariances = covariances + ridge * torch.eye(
+        d, dtype=x.dtype, device=x.device
+    )
     return model.set_parameters(
         weights,
         units.center + units.scale * means,
-        units.scale.unsqueeze(-1) * covariances * units.scale if model.family.trainable else None,
+        units.scale.unsqueeze(-1) * covariances * units.scale
+        if model.family.trainable
+        else None,
     )
 
 
-def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
+def _distinct(
+    z: Tensor, num_components: int, generator: torch.Generator | None
+) -> Tensor:
     """Random points of z (N, D), no two alike while there are K that differ: (K, D).
 
     Components that start alike stay alike, whichever way they are fitted.
@@ -71,24 +79,36 @@ def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None)
     order = torch.randperm(len(z), generator=generator).to(z.device)
     looked_at = min(2 * num_components, len(z))
     while True:
-        kinds, kind = torch.unique(z[order[:looked_at]], dim=0, return_inverse=True)
+        kinds, kind = torch.unique(
+            z[order[:looked_at]], dim=0, return_inverse=True
+        )
         if len(kinds) >= num_components or looked_at == len(z):
             break
         looked_at = min(2 * looked_at, len(z))
     first = torch.full((len(kinds),), looked_at, device=z.device)
-    first.scatter_reduce_(0, kind, torch.arange(looked_at, device=z.device), "amin")
-    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(0, first, False)
-    chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[:num_components]
+    first.scatter_reduce_(
+        0, kind, torch.arange(looked_at, device=z.device), "amin"
+    )
+    rest = torch.ones(
+        looked_at, dtype=torch.bool, device=z.device
+    ).index_fill_(0, first, False)
+    chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[
+        :num_components
+    ]
     return z[order[chosen]]
 
 
-def _spread(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
+def _spread(
+    z: Tensor, num_components: int, generator: torch.Generator | None
+) -> Tensor:
     """k-means++: each next point drawn with probability proportional to its squared distance from
     the nearest one drawn so far. z (N, D) -> (K, D)."""
     chosen = [int(torch.randint(len(z), (), generator=generator))]
     nearest = (z - z[chosen[0]]).square().sum(1)
     while len(chosen) < num_components:
-        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+        uniform = float(
+            torch.rand((), generator=generator, dtype=torch.float64)
+        )
         cumulative = nearest.cumsum(0, dtype=torch.float64)
         # When every point has been met already, any of them will do.
         total = float(cumulative[-1])
@@ -98,26 +118,36 @@ def _spread(z: Tensor, num_components: int, generator: torch.Generator | None) -
             else int(uniform * len(z))
         )
         chosen.append(min(drawn, len(z) - 1))
-        nearest = torch.minimum(nearest, (z - z[chosen[-1]]).square().sum(1))
+        nearest = torch.minimum(
+            nearest, (z - z[chosen[-1]]).square().sum(1)
+        )
     return z[chosen]
 
 
-def _lloyd(z: Tensor, means: Tensor, num_iterations: int = 100) -> tuple[Tensor, Tensor]:
+def _lloyd(
+    z: Tensor, means: Tensor, num_iterations: int = 100
+) -> tuple[Tensor, Tensor]:
     """k-means: assign each point to the nearest centroid, move centroids to the mean of theirs,
     until nothing changes. Returns centroids (K, D), which stay put when empty, and labels (N,)."""
     labels = torch.full((len(z),), -1, device=z.device)
     for _ in range(num_iterations):
-        nearest = torch.cat([torch.cdist(part, means).argmin(1) for part in z.split(65_536)])
+        nearest = torch.cat(
+            [torch.cdist(part, means).argmin(1) for part in z.split(65_536)]
+        )
         if torch.equal(nearest, labels):
             break
         labels = nearest
-        counts = torch.bincount(labels, minlength=len(means)).to(z).unsqueeze(-1)
+        counts = (
+            torch.bincount(labels, minlength=len(means)).to(z).unsqueeze(-1)
+        )
         sums = torch.zeros_like(means).index_add_(0, labels, z)
         means = torch.where(counts > 0, sums / counts.clamp_min(1), means)
     return means, labels
 
 
-def _clusters(z: Tensor, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+def _clusters(
+    z: Tensor, labels: Tensor, means: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weights (K,) and covariances (K, D, D) of clusters: a small cluster has its covariance drawn
     toward the average within all of them, by as much as D + 1 points of that average would."""
     num_dims = z.shape[1]
@@ -129,5 +159,7 @@ def _clusters(z: Tensor, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]
     scatter = torch.stack(scatters)
     within = scatter.sum(0) / len(z)
     pseudo = num_dims + 1
-    covariances = (scatter + pseudo * within) / (counts + pseudo).reshape(-1, 1, 1)
+    covariances = (scatter + pseudo * within) / (counts + pseudo).reshape(
+        -1, 1, 1
+    )
     return counts.clamp_min(1) / counts.clamp_min(1).sum(), covariances

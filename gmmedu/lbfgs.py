@@ -56,7 +56,9 @@ def fit_lbfgs(
             state, statistics = search.look()
             factors, singular = fit.family.clamp(state.factors, fit.floor)
             if bool(singular.any()):
-                search = _Search(fit, fit.mend(State(*state[:2], factors), singular))
+                search = _Search(
+                    fit, fit.mend(State(*state[:2], factors), singular)
+                )
                 state, statistics = search.look()
     return fit.result()
 
@@ -88,9 +90,13 @@ class _Search:
 
     def look(self) -> tuple[State, Statistics]:
         """The state and its statistics, counted once."""
-        if self._seen is None or not all(map(torch.equal, self.leaves, self._seen[0])):
+        if self._seen is None or not all(
+            map(torch.equal, self.leaves, self._seen[0])
+        ):
             logits, means, theta = (leaf.clone() for leaf in self.leaves)
-            state = State(logits.log_softmax(0), means, self.fit.family.unpack(theta))
+            state = State(
+                logits.log_softmax(0), means, self.fit.family.unpack(theta)
+            )
             statistics = collect(self.fit.points, self.fit.family, state)
             self._seen = [logits, means, theta], state, statistics
         return self._seen[1], self._seen[2]
@@ -98,9 +104,17 @@ class _Search:
     def _loss(self) -> float:
         state, statistics = self.look()
         objective = self.fit.objective(statistics, state)
-        ascent = gradient(statistics, self.fit.family, state, self.fit.pseudo)
-        finite = math.isfinite(objective) and all(bool(g.isfinite().all()) for g in ascent)
+        ascent = gradient(
+            statistics, self.fit.family, state, self.fit.pseudo
+        )
+        finite = math.isfinite(objective) and all(
+            bool(g.isfinite().all()) for g in ascent
+        )
         for leaf, direction in zip(self.leaves, ascent, strict=True):
             # Where a step left the range of numbers, a wall without a slope sends it back.
-            leaf.grad = -direction / self.fit.points.total if finite else torch.zeros_like(leaf)
+            leaf.grad = (
+                -direction / self.fit.points.total
+                if finite
+                else torch.zeros_like(leaf)
+            )
         return objective if finite else 1e30

@@ -18,12 +18,16 @@ def impute(model: GaussianMixture, x: Tensor) -> Tensor:
     or ``ValueError`` for bad input, a row without any value included.
     """
     check_mixture(model)
-    checks.check_points(x, model.num_dims, device=model.means.device, missing=True)
+    checks.check_points(
+        x, model.num_dims, device=model.means.device, missing=True
+    )
     filled = x.clone()
     means, covariances = model.means, model.covariances
     for pattern in patterns_of(x):
         seen = pattern.observed
-        hidden = torch.ones(model.num_dims, dtype=torch.bool, device=x.device)
+        hidden = torch.ones(
+            model.num_dims, dtype=torch.bool, device=x.device
+        )
         hidden[seen] = False
         if not bool(hidden.any()):
             continue
@@ -32,9 +36,13 @@ def impute(model: GaussianMixture, x: Tensor) -> Tensor:
         residuals = observed - means[:, None, seen]  # (K, B, O)
         cross = covariances[:, hidden][:, :, seen]
         within = covariances[:, seen][:, :, seen]
-        slopes = torch.cholesky_solve(cross.mT, torch.linalg.cholesky(within)).mT
+        slopes = torch.cholesky_solve(
+            cross.mT, torch.linalg.cholesky(within)
+        ).mT
         expected = means[:, None, hidden] + residuals @ slopes.mT
         block = filled[pattern.rows]
-        block[:, hidden] = (r.mT.unsqueeze(-1) * expected).sum(0).to(x.dtype)
+        block[:, hidden] = (
+            (r.mT.unsqueeze(-1) * expected).sum(0).to(x.dtype)
+        )
         filled[pattern.rows] = block
     return filled

@@ -68,26 +68,40 @@ class GaussianMixture(nn.Module):
     ) -> None:
         if type(self) is GaussianMixture:
             names = ", ".join(model.__name__ for model in MODELS)
-            raise TypeError(f"GaussianMixture has no covariance family; use one of {names}")
+            raise TypeError(
+                f"GaussianMixture has no covariance family; use one of {names}"
+            )
         super().__init__()
-        self.num_components = checks.check_count(num_components, "num_components")
+        self.num_components = checks.check_count(
+            num_components, "num_components"
+        )
         self.num_dims = checks.check_count(num_dims, "num_dims")
-        radius = checks.check_number(init_radius, "init_radius", inclusive=True)
+        radius = checks.check_number(
+            init_radius, "init_radius", inclusive=True
+        )
         checks.check_generator(generator)
         dtype = checks.check_dtype(dtype)
         shape = (num_components, num_dims)
         if init_means is None:
-            uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+            uniform = torch.rand(
+                shape, generator=generator, dtype=torch.float64
+            )
             means = radius * (2 * uniform - 1)
         else:
-            means = checks.check_points(init_means, num_dims, dtype=dtype, name="init_means")
+            means = checks.check_points(
+                init_means, num_dims, dtype=dtype, name="init_means"
+            )
             if tuple(means.shape) != shape:
-                raise ValueError(f"init_means must have shape {shape}, got {tuple(means.shape)}")
+                raise ValueError(
+                    f"init_means must have shape {shape}, got {tuple(means.shape)}"
+                )
         means = means.detach().to(device=device, dtype=dtype, copy=True)
         self.means = nn.Parameter(means)
         self.logits = nn.Parameter(torch.zeros_like(means[:, 0]))
         theta = self.family.from_covariances(
-            torch.eye(num_dims, dtype=dtype, device=means.device).repeat(num_components, 1, 1),
+            torch.eye(num_dims, dtype=dtype, device=means.device).repeat(
+                num_components, 1, 1
+            ),
             torch.full_like(means[:, 0], 1 / num_components),
         )
         if self.family.trainable:
@@ -112,7 +126,12 @@ class GaussianMixture(nn.Module):
     def num_free_parameters(self) -> int:
         """K - 1 weights, K D means, and what the family's covariances have (eq-free-parameters)."""
         covariances = self.family.count(self.num_components, self.num_dims)
-        return self.num_components - 1 + self.num_components * self.num_dims + covariances
+        return (
+            self.num_components
+            - 1
+            + self.num_components * self.num_dims
+            + covariances
+        )
 
     def extra_repr(self) -> str:
         return f"num_components={self.num_components}, num_dims={self.num_dims}"
@@ -134,16 +153,24 @@ class GaussianMixture(nn.Module):
         """
         k, d = self.num_components, self.num_dims
         if weights is not None:
-            weights = checks.check_weights(weights, (k,), self.means.device, "weights").double()
+            weights = checks.check_weights(
+                weights, (k,), self.means.device, "weights"
+            ).double()
             weights = weights / weights.sum()
         if means is not None:
             means = self._check_points(means, "means")
             if means.shape[0] != k:
-                raise ValueError(f"means must have shape {(k, d)}, got {tuple(means.shape)}")
+                raise ValueError(
+                    f"means must have shape {(k, d)}, got {tuple(means.shape)}"
+                )
         if covariances is not None:
-            covariances = checks.check_covariances(covariances, k, d, self.means)
+            covariances = checks.check_covariances(
+                covariances, k, d, self.means
+            )
             shares = self.weights.double() if weights is None else weights
-            self.theta.copy_(self.family.from_covariances(covariances, shares))
+            self.theta.copy_(
+                self.family.from_covariances(covariances, shares)
+            )
         if weights is not None:
             tiny = torch.finfo(self.logits.dtype).tiny
             self.logits.copy_(weights.clamp_min(tiny).log())
@@ -154,7 +181,11 @@ class GaussianMixture(nn.Module):
     def state(self) -> State:
         """Log weights, means and factors as they stand, detached: what one pass needs."""
         factors = Factors(*(part.detach() for part in self._factors()))
-        return State(self.logits.detach().log_softmax(0), self.means.detach(), factors)
+        return State(
+            self.logits.detach().log_softmax(0),
+            self.means.detach(),
+            factors,
+        )
 
     # What it says of points
 
@@ -164,11 +195,15 @@ class GaussianMixture(nn.Module):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x_n) for x (N, D): (N,), in nats (eq-gmm-log-density)."""
-        return torch.cat([joint.logsumexp(0) for joint in self._log_joint(x)])
+        return torch.cat(
+            [joint.logsumexp(0) for joint in self._log_joint(x)]
+        )
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """r_nk = p(component k | x_n) for x (N, D): (N, K), rows sum to 1 (eq-responsibilities)."""
-        return torch.cat([joint.softmax(0).mT for joint in self._log_joint(x)])
+        return torch.cat(
+            [joint.softmax(0).mT for joint in self._log_joint(x)]
+        )
 
     def predict(self, x: Tensor) -> Tensor:
         """The most responsible component of each point of x (N, D): (N,), int64."""
@@ -180,11 +215,16 @@ class GaussianMixture(nn.Module):
         log_weights = self.logits.log_softmax(0).unsqueeze(-1)
         factor, whitening = self._factors()
         log_det = self.family.log_det(factor, self.num_dims)
-        width = max(1, _BLOCK_NUMBERS // (self.num_components * self.num_dims))
+        width = max(
+            1, _BLOCK_NUMBERS // (self.num_components * self.num_dims)
+        )
         return [
             log_weights
             + gaussian.log_density(
-                self.family.whiten(whitening, gaussian.residuals(block, self.means)), log_det
+                self.family.whiten(
+                    whitening, gaussian.residuals(block, self.means)
+                ),
+                log_det,
             )
             for block in x.split(width)
         ]
@@ -192,7 +232,11 @@ class GaussianMixture(nn.Module):
     def _check_points(self, x: Tensor, name: str) -> Tensor:
         like = self.means
         return checks.check_points(
-            x, self.num_dims, device=like.device, dtype=like.dtype, name=name
+            x,
+            self.num_dims,
+            device=like.device,
+            dtype=like.dtype,
+            name=name,
         )
 
     def aic(self, x: Tensor) -> float:
@@ -202,7 +246,9 @@ class GaussianMixture(nn.Module):
     def bic(self, x: Tensor) -> float:
         """Schwarz's criterion of x (N, D), p log N - 2 log L: lower is better."""
         log_likelihood = self._log_likelihood(x)
-        return self.num_free_parameters * math.log(len(x)) - 2 * log_likelihood
+        return (
+            self.num_free_parameters * math.log(len(x)) - 2 * log_likelihood
+        )
 
     @torch.no_grad()
     def _log_likelihood(self, x: Tensor) -> float:
@@ -211,7 +257,9 @@ class GaussianMixture(nn.Module):
     # What can be made of it
 
     @torch.no_grad()
-    def sample(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, num_samples: int, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw points from the mixture: (num_samples, D)."""
         return self.sample_with_labels(num_samples, generator=generator)[0]
 
@@ -227,15 +275,23 @@ class GaussianMixture(nn.Module):
         checks.check_generator(generator)
         k, d = self.num_components, self.num_dims
         weights = self.weights.double().cpu()
-        uniform = torch.rand(num_samples, generator=generator, dtype=torch.float64)
-        labels = torch.searchsorted(weights.cumsum(0), uniform).clamp_max(k - 1)
-        normal = torch.randn(num_samples, d, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(
+            num_samples, generator=generator, dtype=torch.float64
+        )
+        labels = torch.searchsorted(weights.cumsum(0), uniform).clamp_max(
+            k - 1
+        )
+        normal = torch.randn(
+            num_samples, d, generator=generator, dtype=torch.float64
+        )
         labels, normal = labels.to(self.means.device), normal.to(self.means)
         factors = self._triangular()
         x = torch.empty_like(normal)
         for component in range(k):
             mine = labels == component
-            x[mine] = self.means[component] + normal[mine] @ factors[component].mT
+            x[mine] = (
+                self.means[component] + normal[mine] @ factors[component].mT
+            )
         return x, labels
 
     @torch.no_grad()
@@ -244,7 +300,9 @@ class GaussianMixture(nn.Module):
         dims = self._check_dims(dims, "dims")
         smaller = self._like(len(dims))
         covariances = self.covariances[:, dims][:, :, dims]
-        return smaller.set_parameters(self.weights, self.means[:, dims], covariances)
+        return smaller.set_parameters(
+            self.weights, self.means[:, dims], covariances
+        )
 
     @torch.no_grad()
     def condition(self, given: Mapping[int, float]) -> Self:
@@ -255,7 +313,9 @@ class GaussianMixture(nn.Module):
         components for the given values.
         """
         if not isinstance(given, Mapping):
-            raise TypeError(f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}")
+            raise TypeError(
+                f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}"
+            )
         dims = self._check_dims(list(given), "given")
         rest = [d for d in range(self.num_dims) if d not in dims]
         if not rest:
@@ -266,7 +326,9 @@ class GaussianMixture(nn.Module):
             checks.check_number(value, f"given[{d}]", minimum=-math.inf)
             for d, value in given.items()
         ]
-        value = torch.tensor(values, dtype=self.means.dtype, device=self.means.device)
+        value = torch.tensor(
+            values, dtype=self.means.dtype, device=self.means.device
+        )
         known = self.marginal(dims)
         sigma = self.covariances
         across = sigma[:, rest][:, :, dims]
@@ -291,8 +353,12 @@ class GaussianMixture(nn.Module):
 
     def _triangular(self) -> Tensor:
         """L of each component, lower triangular: (K, D, D)."""
-        triangular = self.family.triangular(self._factors().factor, self.num_dims)
-        return triangular.expand(self.num_components, self.num_dims, self.num_dims)
+        triangular = self.family.triangular(
+            self._factors().factor, self.num_dims
+        )
+        return triangular.expand(
+            self.num_components, self.num_dims, self.num_dims
+        )
 
     def _check_dims(self, dims: Any, name: str) -> list[int]:
         known = range(self.num_dims)
@@ -310,14 +376,19 @@ class GaussianMixture(nn.Module):
     def _like(self, num_dims: int) -> Self:
         """A model of the same class, device and dtype in another number of dimensions."""
         return type(self)(
-            self.num_components, num_dims, device=self.means.device, dtype=self.means.dtype
+            self.num_components,
+            num_dims,
+            device=self.means.device,
+            dtype=self.means.dtype,
         )
 
     def to_distribution(self) -> torch.distributions.MixtureSameFamily:
         """The same mixture as a torch distribution; gradients reach this model's parameters."""
         return torch.distributions.MixtureSameFamily(
             torch.distributions.Categorical(logits=self.logits),
-            torch.distributions.MultivariateNormal(self.means, scale_tril=self._triangular()),
+            torch.distributions.MultivariateNormal(
+                self.means, scale_tril=self._triangular()
+            ),
         )
 
 
@@ -371,7 +442,9 @@ class GmmConstant(GaussianMixture):
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        log_scale = 0.5 * math.log(checks.check_number(variance, "variance"))
+        log_scale = 0.5 * math.log(
+            checks.check_number(variance, "variance")
+        )
         super().__init__(
             num_components,
             num_dims,
@@ -387,13 +460,28 @@ class GmmConstant(GaussianMixture):
 def check_mixture(model: Any) -> GaussianMixture:
     """Return ``model`` if it is a mixture of this package, in float32 or float64."""
     if not isinstance(model, GaussianMixture):
-        kind = model.__name__ if isinstance(model, type) else type(model).__name__
-        raise TypeError(f"model must be a gmmedu mixture such as GmmFull(2, 2), got {kind}")
+        kind = (
+            model.__name__
+            if isinstance(model, type)
+            else type(model).__name__
+        )
+        raise TypeError(
+            f"model must be a gmmedu mixture such as GmmFull(2, 2), got {kind}"
+        )
     checks.check_dtype(model.means.dtype, "the model's dtype")
     return model
 
 
-MODELS = (GmmFull, GmmTied, GmmDiagonal, GmmIsotropic, GmmSharedIsotropic, GmmConstant)
+MODELS = (
+    GmmFull,
+    GmmTied,
+    GmmDiagonal,
+    GmmIsotropic,
+    GmmSharedIsotropic,
+    GmmConstant,
+)
 
 #: The named models by the name of their family.
-FAMILIES: dict[str, type[GaussianMixture]] = {model.family.name: model for model in MODELS}
+FAMILIES: dict[str, type[GaussianMixture]] = {
+    model.family.name: model for model in MODELS
+}

@@ -80,13 +80,17 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "gmmedu",  # without it the same figure is another file each time
 }
 
-_RASTERIZE_ABOVE = 5_000  # points; more of them as vectors make a page slow to scroll
+_RASTERIZE_ABOVE = (
+    5_000  # points; more of them as vectors make a page slow to scroll
+)
 _ELLIPSE_VERTICES = 120
 
 
 def use_style() -> None:
     """Draw every figure from here on in the style of the book; SVG in notebooks."""
-    settings: Any = mpl.rcParams  # its types name every key, and change with the version
+    settings: Any = (
+        mpl.rcParams
+    )  # its types name every key, and change with the version
     settings.update(STYLE)
     try:
         from IPython.core.getipython import get_ipython
@@ -99,7 +103,10 @@ def use_style() -> None:
 
     # A figure keeps its declared width, so that its text keeps its size; no date, so that the
     # same figure is the same file.
-    options: dict[str, Any] = {"bbox_inches": None, "metadata": {"Date": None}}
+    options: dict[str, Any] = {
+        "bbox_inches": None,
+        "metadata": {"Date": None},
+    }
     inline = InlineBackend.instance()
     inline.print_figure_kwargs = options
     inline.figure_formats = {"svg"}
@@ -143,15 +150,21 @@ def scatter(
     colors: str | NDArray[np.float64] = GREY
     if labels is not None:
         if tuple(labels.shape) != (len(points),):
-            raise ValueError(f"labels must have shape ({len(points)},), got {tuple(labels.shape)}")
-        colors = np.array([to_rgb(component_color(int(k))) for k in labels.tolist()])
+            raise ValueError(
+                f"labels must have shape ({len(points)},), got {tuple(labels.shape)}"
+            )
+        colors = np.array(
+            [to_rgb(component_color(int(k))) for k in labels.tolist()]
+        )
     elif responsibilities is not None:
         shares = _numpy(responsibilities)
         if shares.ndim != 2 or len(shares) != len(points):
             raise ValueError(
                 f"responsibilities must have shape ({len(points)}, K), got {tuple(shares.shape)}"
             )
-        palette = np.array([to_rgb(component_color(k)) for k in range(shares.shape[1])])
+        palette = np.array(
+            [to_rgb(component_color(k)) for k in range(shares.shape[1])]
+        )
         colors = np.clip(shares @ palette, 0.0, 1.0)
     ax.scatter(
         points[:, 0],
@@ -174,11 +187,15 @@ def ellipse_radius(mass: float) -> float:
     (eq-ellipse-mass). Raises ValueError unless 0 < mass < 1.
     """
     if not 0 < mass < 1:
-        raise ValueError(f"mass must lie strictly between 0 and 1, got {mass!r}")
+        raise ValueError(
+            f"mass must lie strictly between 0 and 1, got {mass!r}"
+        )
     return math.sqrt(-2 * math.log1p(-mass))
 
 
-def ellipse(mean: Tensor, covariance: Tensor, mass: float) -> NDArray[np.float64]:
+def ellipse(
+    mean: Tensor, covariance: Tensor, mass: float
+) -> NDArray[np.float64]:
     """Vertices, (120, 2), of the ellipse that holds ``mass`` of the Gaussian.
 
     Its axes are the eigenvectors of the covariance (eq-principal-axes). mean: (2,); covariance:
@@ -188,7 +205,9 @@ def ellipse(mean: Tensor, covariance: Tensor, mass: float) -> NDArray[np.float64
     deviations = np.sqrt(np.clip(variances, 0.0, None))
     angles = np.linspace(0.0, 2 * np.pi, _ELLIPSE_VERTICES, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return _numpy(mean) + ellipse_radius(mass) * (circle * deviations) @ axes.T
+    return (
+        _numpy(mean) + ellipse_radius(mass) * (circle * deviations) @ axes.T
+    )
 
 
 def ellipses(
@@ -214,13 +233,23 @@ def ellipses(
             f"ellipses need a mixture in 2 dimensions, got {centers.shape[1]}; "
             "take a marginal first, for example model.marginal([0, 1])"
         )
-    for k, (center, covariance) in enumerate(zip(centers, covariances, strict=True)):
+    for k, (center, covariance) in enumerate(
+        zip(centers, covariances, strict=True)
+    ):
         hue = color or component_color(k)
         style = line_style or component_line_style(k)
         for share in sorted(mass, reverse=True):
             vertices = ellipse(center, covariance, share)
             if fill:
-                ax.add_patch(Polygon(vertices, facecolor=hue, alpha=0.12, linewidth=0, zorder=2))
+                ax.add_patch(
+                    Polygon(
+                        vertices,
+                        facecolor=hue,
+                        alpha=0.12,
+                        linewidth=0,
+                        zorder=2,
+                    )
+                )
             ax.add_patch(
                 Polygon(
                     vertices,
@@ -233,7 +262,15 @@ def ellipses(
             )
         if means:
             x, y = center.tolist()
-            ax.plot(x, y, marker="+", color=hue, markersize=9, markeredgewidth=1.8, zorder=4)
+            ax.plot(
+                x,
+                y,
+                marker="+",
+                color=hue,
+                markersize=9,
+                markeredgewidth=1.8,
+                zorder=4,
+            )
     ax.autoscale_view()
     return ax
 
@@ -260,15 +297,31 @@ def contours(
             "take a marginal first, for example model.marginal([0, 1])"
         )
     if limits is None:
-        limits = (*ax.get_xlim(), *ax.get_ylim()) if ax.has_data() else _extent(model)
+        limits = (
+            (*ax.get_xlim(), *ax.get_ylim())
+            if ax.has_data()
+            else _extent(model)
+        )
     low_x, high_x, low_y, high_y = limits
-    xs, ys = np.linspace(low_x, high_x, resolution), np.linspace(low_y, high_y, resolution)
+    xs, ys = (
+        np.linspace(low_x, high_x, resolution),
+        np.linspace(low_y, high_y, resolution),
+    )
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     heights = _log_density(model, grid).reshape(resolution, resolution)
     if isinstance(levels, int):
-        levels = np.linspace(heights.max() - 10, heights.max(), levels + 1)[:-1].tolist()
+        levels = np.linspace(heights.max() - 10, heights.max(), levels + 1)[
+            :-1
+        ].tolist()
     ax.contour(
-        xs, ys, heights, levels=levels, colors=[color], linewidths=0.8, alpha=0.7, zorder=1.5
+        xs,
+        ys,
+        heights,
+        levels=levels,
+        colors=[color],
+        linewidths=0.8,
+        alpha=0.7,
+        zorder=1.5,
     )
     ax.set_xlim(low_x, high_x)
     ax.set_ylim(low_y, high_y)
@@ -298,13 +351,25 @@ def density_1d(
         )
     weights, means, covariances = _parameters(model)
     means, deviations = means[:, 0], np.sqrt(covariances[:, 0, 0])
-    low, high = (means - 4 * deviations).min(), (means + 4 * deviations).max()
+    low, high = (
+        (means - 4 * deviations).min(),
+        (means + 4 * deviations).max(),
+    )
     if x is not None:
         values = _numpy(x)
         if values.ndim != 2 or values.shape[1] != 1:
-            raise ValueError(f"x must have shape (N, 1), got {tuple(values.shape)}")
+            raise ValueError(
+                f"x must have shape (N, 1), got {tuple(values.shape)}"
+            )
         values = values[:, 0]
-        ax.hist(values, bins=bins, density=True, color=GREY, alpha=0.25, label="data")
+        ax.hist(
+            values,
+            bins=bins,
+            density=True,
+            color=GREY,
+            alpha=0.25,
+            label="data",
+        )
         # Marks along the axis: their height is a share of the figure, not a density.
         ax.plot(
             values,
@@ -316,23 +381,36 @@ def density_1d(
             transform=ax.get_xaxis_transform(),
         )
         margin = 0.05 * (values.max() - values.min())
-        low, high = min(low, values.min() - margin), max(high, values.max() + margin)
+        low, high = (
+            min(low, values.min() - margin),
+            max(high, values.max() + margin),
+        )
     # A narrow component needs points of its own, or an even grid steps over its peak.
-    around = (means[:, None] + deviations[:, None] * np.linspace(-4, 4, 81)).ravel()
+    around = (
+        means[:, None] + deviations[:, None] * np.linspace(-4, 4, 81)
+    ).ravel()
     grid = np.unique(np.concatenate([np.linspace(low, high, 400), around]))
     ax.plot(
         grid,
         np.exp(_log_density(model, grid[:, None])),
         color=color,
         linestyle=line_style,
-        linewidth=4 if components else None,  # seen beside the component that makes most of it
+        linewidth=4
+        if components
+        else None,  # seen beside the component that makes most of it
         alpha=0.6 if components else None,
         label=label,
     )
     if components:
-        for k, (weight, mean, deviation) in enumerate(zip(weights, means, deviations, strict=True)):
+        for k, (weight, mean, deviation) in enumerate(
+            zip(weights, means, deviations, strict=True)
+        ):
             whitened = (grid - mean) / deviation
-            curve = weight * np.exp(-0.5 * whitened**2) / (deviation * math.sqrt(2 * math.pi))
+            curve = (
+                weight
+                * np.exp(-0.5 * whitened**2)
+                / (deviation * math.sqrt(2 * math.pi))
+            )
             ax.plot(
                 grid,
                 curve,
@@ -359,7 +437,9 @@ def nll_curves(
     too. reference: an NLL to draw as a level, say that of the best optimum known.
     """
     if against not in ("iterations", "seconds"):
-        raise ValueError(f"against must be 'iterations' or 'seconds', got {against!r}")
+        raise ValueError(
+            f"against must be 'iterations' or 'seconds', got {against!r}"
+        )
     ax = _axes(ax)
     first_steps = []
     for position, (name, result) in enumerate(results.items()):
@@ -378,7 +458,13 @@ def nll_curves(
             label=name,
         )
     if reference is not None:
-        ax.axhline(reference, color=GREY, linestyle=":", linewidth=1.2, label="reference")
+        ax.axhline(
+            reference,
+            color=GREY,
+            linestyle=":",
+            linewidth=1.2,
+            label="reference",
+        )
     if log and first_steps:
         ax.set_xscale("symlog", linthresh=min(first_steps))
     ax.set_xlim(left=0)
@@ -405,7 +491,14 @@ def fit_figure(
     if model.num_dims == 1:
         density_1d(model, x, ax, label="fit")
         if truth is not None:
-            density_1d(truth, None, ax, components=False, line_style="--", label="truth")
+            density_1d(
+                truth,
+                None,
+                ax,
+                components=False,
+                line_style="--",
+                label="truth",
+            )
         ax.set_xlabel(axis_labels[0])
         ax.legend()
         return figure
@@ -415,13 +508,29 @@ def fit_figure(
     scatter(x, ax)
     ellipses(model, ax, mass=mass)
     if truth is not None:
-        ellipses(truth, ax, mass=mass, color=GREY, line_style="--", fill=False, means=False)
+        ellipses(
+            truth,
+            ax,
+            mass=mass,
+            color=GREY,
+            line_style="--",
+            fill=False,
+            means=False,
+        )
     contours(model, ax)
     ax.set_xlabel(axis_labels[0])
     ax.set_ylabel(axis_labels[1])
     percentages = " and ".join(f"{100 * share:g}%" for share in mass)
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=GREY, alpha=0.6, markersize=4),
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            color=GREY,
+            alpha=0.6,
+            markersize=4,
+        ),
         Line2D([], [], color=GREY, linewidth=0.8, alpha=0.7),
         Line2D([], [], color=component_color(0)),
     ]
@@ -429,7 +538,9 @@ def fit_figure(
     if truth is not None:
         handles.append(Line2D([], [], color=GREY, linestyle="--"))
         names.append("truth")
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    figure.legend(
+        handles, names, loc="outside upper center", ncols=len(names)
+    )
     return figure
 
 
@@ -467,8 +578,12 @@ def _extent(model: GaussianMixture) -> tuple[float, float, float, float]:
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 
-def _log_density(model: GaussianMixture, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _log_density(
+    model: GaussianMixture, points: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """log p of points (M, D), on the model's device: (M,)."""
     with torch.no_grad():
-        grid = torch.as_tensor(points, dtype=model.means.dtype).to(model.means.device)
+        grid = torch.as_tensor(points, dtype=model.means.dtype).to(
+            model.means.device
+        )
         return _numpy(model.log_prob(grid))

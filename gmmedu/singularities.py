@@ -27,7 +27,9 @@ class SingularityError(RuntimeError):
     The model keeps the parameters of the last good iteration.
     """
 
-    def __init__(self, message: str, component: int | None, iteration: int) -> None:
+    def __init__(
+        self, message: str, component: int | None, iteration: int
+    ) -> None:
         super().__init__(message)
         self.component = component
         self.iteration = iteration
@@ -111,9 +113,12 @@ class Reset(Clamp):
         log_weights = state.log_weights.log_softmax(0)
         num_components, num_dims = state.means.shape
         means = state.means.clone()
-        identity = torch.eye(num_dims, dtype=means.dtype, device=means.device)
+        identity = torch.eye(
+            num_dims, dtype=means.dtype, device=means.device
+        )
         theta = family.from_covariances(
-            identity.expand(num_components, -1, -1), torch.ones_like(log_weights)
+            identity.expand(num_components, -1, -1),
+            torch.ones_like(log_weights),
         )
         fresh = family.unpack(theta)
         factors = Factors(*(part.clone() for part in state.factors))
@@ -148,7 +153,11 @@ class Prior(Mitigation):
 
     def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
         degrees = num_dims + 2 if self.degrees is None else self.degrees
-        scatter = num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
+        scatter = (
+            num_components ** (-2 / num_dims)
+            if self.scatter is None
+            else self.scatter
+        )
         return Pseudo(points=degrees + num_dims + 1, scatter=scatter)
 
 
@@ -156,7 +165,9 @@ class Prior(Mitigation):
 DEFAULT_MITIGATION = Clamp()
 
 
-def find_singular(model: GaussianMixture, x: Tensor, min_scale: float = 1e-3) -> list[int]:
+def find_singular(
+    model: GaussianMixture, x: Tensor, min_scale: float = 1e-3
+) -> list[int]:
     """Components that are degenerate on x (N, D): all of them when a shared covariance is.
 
     A component is degenerate when, in units of the data, its standard deviation in some direction

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 
-def show(*objects: Callable[..., Any] | type, docstring: bool = False) -> None:
+def show(
+    *objects: Callable[..., Any] | type, docstring: bool = False
+) -> None:
     """Print the source of functions, methods or classes, highlighted where there is a notebook.
 
     docstring: print the docstrings too; they are left out otherwise, so that ten lines stay ten
@@ -20,7 +22,9 @@ def show(*objects: Callable[..., Any] | type, docstring: bool = False) -> None:
         raise TypeError(
             "show needs a function, a method or a class, for example show(model.sample)"
         )
-    code = "\n\n".join(source(each, docstring=docstring) for each in objects)
+    code = "\n\n".join(
+        source(each, docstring=docstring) for each in objects
+    )
     if not _display(f"```python\n{code}\n```"):
         print(code)
 
@@ -35,7 +39,9 @@ def source(thing: Any, *, docstring: bool = False) -> str:
             f"a {type(thing).__name__}"
         )
     try:
-        code = textwrap.dedent(inspect.getsource(inspect.unwrap(thing))).rstrip()
+        code = textwrap.dedent(
+            inspect.getsource(inspect.unwrap(thing))
+        ).rstrip()
     except (OSError, TypeError):
         raise TypeError(
             f"{getattr(thing, '__qualname__', thing)!s} has no Python source to show; "
@@ -48,7 +54,9 @@ def _without_docstrings(code: str) -> str:
     """The same lines, comments included, less the docstring of each function and class."""
     lines = code.splitlines()
     for node in ast.walk(ast.parse(code)):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        ):
             continue
         if ast.get_docstring(node) is None or len(node.body) == 1:
             continue
@@ -73,7 +81,9 @@ def _display(markdown: str) -> bool:
         from IPython.display import Markdown, display
     except ImportError:
         return False
-    if getattr(get_ipython(), "kernel", None) is None:  # a terminal, IPython's own included
+    if (
+        getattr(get_ipython(), "kernel", None) is None
+    ):  # a terminal, IPython's own included
         return False
     display(Markdown(markdown))
     return True

@@ -59,7 +59,9 @@ def patterns_of(x: Tensor) -> tuple[Pattern, ...]:
         return ()
     kinds, kind = torch.unique(missing, dim=0, return_inverse=True)
     return tuple(
-        Pattern((~lacking).nonzero().flatten(), (kind == i).nonzero().flatten())
+        Pattern(
+            (~lacking).nonzero().flatten(), (kind == i).nonzero().flatten()
+        )
         for i, lacking in enumerate(kinds)
     )
 
@@ -81,22 +83,32 @@ class Points:
     @cached_property
     def total(self) -> float:
         """Sum of the weights: N when there are none."""
-        return float(self.num_points if self.weights is None else self.weights.sum())
+        return float(
+            self.num_points if self.weights is None else self.weights.sum()
+        )
 
-    def draw(self, num_draws: int, generator: torch.Generator | None) -> Tensor:
+    def draw(
+        self, num_draws: int, generator: torch.Generator | None
+    ) -> Tensor:
         """Indices (num_draws,) of random points, by weight; drawn on the CPU and moved."""
-        uniform = torch.rand(num_draws, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(
+            num_draws, generator=generator, dtype=torch.float64
+        )
         device = self.columns.device
         if self.weights is None:
             return (uniform * self.num_points).long().to(device)
         cumulative = self.weights.cumsum(0, dtype=torch.float64)
-        return torch.searchsorted(cumulative, uniform.to(device) * cumulative[-1], right=True)
+        return torch.searchsorted(
+            cumulative, uniform.to(device) * cumulative[-1], right=True
+        )
 
     def workspace(self, numbers: int) -> Tensor:
         """Room for so many numbers, the same at each pass: fresh memory costs time to touch."""
         space = self.__dict__.get("_space")
         if space is None or len(space) < numbers:
-            with torch.inference_mode(False):  # a fit's own mode must not stick to it
+            with torch.inference_mode(
+                False
+            ):  # a fit's own mode must not stick to it
                 space = self.columns.new_empty(numbers)
             self.__dict__["_space"] = space
         return space[:numbers]
@@ -141,7 +153,9 @@ def collect(points: Points, family: Family, state: State) -> Statistics:
     return _from_residuals(points, family, state)
 
 
-def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
+def _from_residuals(
+    points: Points, family: Family, state: State
+) -> Statistics:
     log_weights, means, factors = state
     num_components, num_dims = means.shape
     log_det = family.log_det(factors.factor, num_dims)
@@ -151,12 +165,23 @@ def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
     result = None
     for start in range(0, points.num_points, width):
         block = points.columns[:-1, start : start + width]
-        work = space[: num_components * block.numel()].view(num_components, num_dims, -1)
+        work = space[: num_components * block.numel()].view(
+            num_components, num_dims, -1
+        )
         torch.sub(block, means.unsqueeze(-1), out=work)
         whitened = family.whiten(factors.whitening, work)
-        log_joint = torch.mul(whitened, whitened, out=work).sum(1).mul_(-0.5).add_(constant)
-        log_likelihood, responsibilities = _e_step(log_joint, points.weights, start)
-        weighted = torch.mul(whitened, responsibilities.unsqueeze(1), out=work)
+        log_joint = (
+            torch.mul(whitened, whitened, out=work)
+            .sum(1)
+            .mul_(-0.5)
+            .add_(constant)
+        )
+        log_likelihood, responsibilities = _e_step(
+            log_joint, points.weights, start
+        )
+        weighted = torch.mul(
+            whitened, responsibilities.unsqueeze(1), out=work
+        )
         part = Statistics(
             log_likelihood,
             responsibilities.sum(1),
@@ -168,21 +193,29 @@ def _from_residuals(points: Points, family: Family, state: State) -> Statistics:
     return result
 
 
-def _from_features(points: Points, family: Family, state: State) -> Statistics:
+def _from_features(
+    points: Points, family: Family, state: State
+) -> Statistics:
     log_weights, means, factors = state
     num_components, num_dims = means.shape
     coefficients = family.coefficients(factors, means)
     log_det = family.log_det(factors.factor, num_dims)
-    coefficients[:, num_dims] += log_weights - log_normalizer(num_dims, log_det).squeeze(-1)
+    coefficients[:, num_dims] += log_weights - log_normalizer(
+        num_dims, log_det
+    ).squeeze(-1)
     sums = coefficients.new_zeros(coefficients.shape)
-    log_likelihood = torch.zeros((), dtype=torch.float64, device=means.device)
+    log_likelihood = torch.zeros(
+        (), dtype=torch.float64, device=means.device
+    )
     num_features = coefficients.shape[1]
     width = _block_width(points, num_features + num_components)
     space = points.workspace((num_features + num_components) * width)
     for start in range(0, points.num_points, width):
         block = points.columns[:, start : start + width]
         work = space[: (num_features + num_components) * block.shape[1]]
-        features, log_joint = work.view(-1, block.shape[1]).tensor_split([num_features])
+        features, log_joint = work.view(-1, block.shape[1]).tensor_split(
+            [num_features]
+        )
         family.features(factors, block, features)
         torch.mm(coefficients, features, out=log_joint)
         part, responsibilities = _e_step(log_joint, points.weights, start)
@@ -192,7 +225,9 @@ def _from_features(points: Points, family: Family, state: State) -> Statistics:
     return Statistics(log_likelihood, sums[:, num_dims], first, second)
 
 
-def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
+def _from_patterns(
+    points: Points, family: Family, state: State
+) -> Statistics:
     """Where values are missing, a point counts as what is expected of it, given those observed.
 
     Let the rows of L_k that were observed be R^T Q^T with orthonormal columns Q: then the whitened
@@ -202,20 +237,34 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
     """
     log_weights, means, factors = state
     num_components, num_dims = means.shape
-    triangular = family.triangular(factors.factor, num_dims).expand(num_components, -1, -1)
+    triangular = family.triangular(factors.factor, num_dims).expand(
+        num_components, -1, -1
+    )
     identity = torch.eye(num_dims, dtype=means.dtype, device=means.device)
     result = None
     for pattern in points.patterns:
         observed = pattern.observed
         basis, upper = torch.linalg.qr(triangular[:, observed].mT)
         log_det = upper.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-        constant = log_weights.unsqueeze(-1) - log_normalizer(len(observed), log_det)
-        for rows in pattern.rows.split(_block_width(points, num_components * len(observed))):
-            residuals = points.columns[observed][:, rows] - means[:, observed].unsqueeze(-1)
-            whitened = torch.linalg.solve_triangular(upper.mT, residuals, upper=False)
+        constant = log_weights.unsqueeze(-1) - log_normalizer(
+            len(observed), log_det
+        )
+        for rows in pattern.rows.split(
+            _block_width(points, num_components * len(observed))
+        ):
+            residuals = points.columns[observed][:, rows] - means[
+                :, observed
+            ].unsqueeze(-1)
+            whitened = torch.linalg.solve_triangular(
+                upper.mT, residuals, upper=False
+            )
             log_joint = constant - 0.5 * whitened.square().sum(1)
-            weights = None if points.weights is None else points.weights[rows]
-            log_likelihood, responsibilities = _e_step(log_joint, weights, 0)
+            weights = (
+                None if points.weights is None else points.weights[rows]
+            )
+            log_likelihood, responsibilities = _e_step(
+                log_joint, weights, 0
+            )
             counts = responsibilities.sum(1)
             weighted = whitened * responsibilities.unsqueeze(1)
             spread = counts[:, None, None] * (identity - basis @ basis.mT)
@@ -234,11 +283,16 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
 def _block_width(points: Points, rows: int) -> int:
     """Points in a block, so that ``rows`` numbers for each fill the work space."""
     bytes_a_point = rows * points.columns.element_size()
-    width = BLOCK_BYTES.get(points.columns.device.type, BLOCK_BYTES["cpu"]) // bytes_a_point
+    width = (
+        BLOCK_BYTES.get(points.columns.device.type, BLOCK_BYTES["cpu"])
+        // bytes_a_point
+    )
     return min(points.num_points, max(128, width // 64 * 64))
 
 
-def _e_step(log_joint: Tensor, weights: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+def _e_step(
+    log_joint: Tensor, weights: Tensor | None, start: int
+) -> tuple[Tensor, Tensor]:
     """Log likelihood and responsibilities (eq-responsibilities) of one block.
 
     log_joint: log pi_k + log N(x_n | mu_k, Sigma_k), (K, B), overwritten. Returns the weighted

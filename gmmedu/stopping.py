@@ -32,7 +32,9 @@ class Absolute(Stopping):
     progress is slow: a small step is no proof that little is left."""
 
     def met(self, objective: float, earlier: list[float]) -> bool:
-        return bool(earlier) and abs(earlier[-1] - objective) < self.tolerance
+        return (
+            bool(earlier) and abs(earlier[-1] - objective) < self.tolerance
+        )
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Relative(Stopping):
     shifts with the units of the data, so does this rule; near an objective of 0 it never stops."""
 
     def met(self, objective: float, earlier: list[float]) -> bool:
-        return bool(earlier) and abs(earlier[-1] - objective) < self.tolerance * abs(objective)
+        return bool(earlier) and abs(
+            earlier[-1] - objective
+        ) < self.tolerance * abs(objective)
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,15 @@ class Aitken(Stopping):
         if step == 0 or last == 0:
             return self.tolerance > 0 and step == 0
         rate = step / last
-        return 0 < rate < 1 and abs(step) * rate / (1 - rate) < self.tolerance
+        return (
+            0 < rate < 1 and abs(step) * rate / (1 - rate) < self.tolerance
+        )
 
 
 def rule(tolerance: float | Stopping) -> Stopping:
     """A rule as it is, a number as the tolerance of ``Absolute``."""
-    return tolerance if isinstance(tolerance, Stopping) else Absolute(tolerance)
+    return (
+        tolerance
+        if isinstance(tolerance, Stopping)
+        else Absolute(tolerance)
+    )

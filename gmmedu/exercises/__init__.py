@@ -34,7 +34,9 @@ def check(identifier: str, answer: Any) -> Verdict:
 
 def identifiers() -> list[str]:
     """The identifiers of all exercises, in the order of the book."""
-    return [identifier for chapter in _chapters() for identifier in _of(chapter)]
+    return [
+        identifier for chapter in _chapters() for identifier in _of(chapter)
+    ]
 
 
 def _chapters() -> list[str]:
@@ -43,5 +45,7 @@ def _chapters() -> list[str]:
 
 
 def _of(chapter: str) -> dict[str, Checker]:
-    exercises: dict[str, Checker] = import_module(f"{__name__}.{chapter}").EXERCISES
+    exercises: dict[str, Checker] = import_module(
+        f"{__name__}.{chapter}"
+    ).EXERCISES
     return exercises

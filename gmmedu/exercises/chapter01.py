@@ -18,19 +18,27 @@ def _random(num_dims: int, seed: int) -> tuple[Tensor, Tensor]:
     """A mean (D,) and a covariance (D, D), float64."""
     generator = torch.Generator().manual_seed(seed)
     mean = torch.randn(num_dims, generator=generator, dtype=torch.float64)
-    root = torch.randn(num_dims, num_dims, generator=generator, dtype=torch.float64)
+    root = torch.randn(
+        num_dims, num_dims, generator=generator, dtype=torch.float64
+    )
     return mean, root @ root.mT + torch.eye(num_dims, dtype=torch.float64)
 
 
 # 01-3, the log density
 
 
-def _parts(x: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, float]:
+def _parts(
+    x: Tensor, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor, float]:
     """Squared distances (N,), log det L, and D log 2 pi / 2."""
     root = torch.linalg.cholesky(covariance)
     y = torch.linalg.solve_triangular(root, (x - mean).mT, upper=False)
     log_det = root.diagonal().log().sum()
-    return y.square().sum(0), log_det, 0.5 * x.shape[1] * math.log(2 * math.pi)
+    return (
+        y.square().sum(0),
+        log_det,
+        0.5 * x.shape[1] * math.log(2 * math.pi),
+    )
 
 
 def _log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
@@ -53,12 +61,16 @@ def _no_determinant(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     return -0.5 * squares - constant
 
 
-def _determinant_added(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def _determinant_added(
+    x: Tensor, mean: Tensor, covariance: Tensor
+) -> Tensor:
     squares, log_det, constant = _parts(x, mean, covariance)
     return -0.5 * squares + log_det - constant
 
 
-def _determinant_twice(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def _determinant_twice(
+    x: Tensor, mean: Tensor, covariance: Tensor
+) -> Tensor:
     squares, log_det, constant = _parts(x, mean, covariance)
     return -0.5 * squares - 2 * log_det - constant
 
@@ -68,10 +80,18 @@ def _no_half(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     return -squares - log_det - constant
 
 
-def _points(num_points: int, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _points(
+    num_points: int, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(num_points)
-    noise = torch.randn(num_points, len(mean), generator=generator, dtype=torch.float64)
-    return mean + noise @ torch.linalg.cholesky(covariance).mT, mean, covariance
+    noise = torch.randn(
+        num_points, len(mean), generator=generator, dtype=torch.float64
+    )
+    return (
+        mean + noise @ torch.linalg.cholesky(covariance).mT,
+        mean,
+        covariance,
+    )
 
 
 def _in_400(variance: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,32 +108,48 @@ def _predict(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
     return torch.stack([mean[1] + slope * (x1 - mean[0]), variance.sqrt()])
 
 
-def _predict_variance(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
+def _predict_variance(
+    mean: Tensor, covariance: Tensor, x1: float
+) -> Tensor:
     expected, spread = _predict(mean, covariance, x1)
     return torch.stack([expected, spread.square()])
 
 
-def _predict_marginal(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
-    return torch.stack([_predict(mean, covariance, x1)[0], covariance[1, 1].sqrt()])
+def _predict_marginal(
+    mean: Tensor, covariance: Tensor, x1: float
+) -> Tensor:
+    return torch.stack(
+        [_predict(mean, covariance, x1)[0], covariance[1, 1].sqrt()]
+    )
 
 
-def _predict_covariance(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
+def _predict_covariance(
+    mean: Tensor, covariance: Tensor, x1: float
+) -> Tensor:
     expected = mean[1] + covariance[1, 0] * (x1 - mean[0])
     return torch.stack([expected, _predict(mean, covariance, x1)[1]])
 
 
-def _predict_correlation(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
+def _predict_correlation(
+    mean: Tensor, covariance: Tensor, x1: float
+) -> Tensor:
     slope = covariance[1, 0] / covariance.diagonal().prod().sqrt()
     expected = mean[1] + slope * (x1 - mean[0])
     return torch.stack([expected, _predict(mean, covariance, x1)[1]])
 
 
-def _predict_reversed(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
-    expected = mean[1] + covariance[1, 0] / covariance[1, 1] * (x1 - mean[0])
+def _predict_reversed(
+    mean: Tensor, covariance: Tensor, x1: float
+) -> Tensor:
+    expected = mean[1] + covariance[1, 0] / covariance[1, 1] * (
+        x1 - mean[0]
+    )
     return torch.stack([expected, _predict(mean, covariance, x1)[1]])
 
 
-def _predict_uncentered(mean: Tensor, covariance: Tensor, x1: float) -> Tensor:
+def _predict_uncentered(
+    mean: Tensor, covariance: Tensor, x1: float
+) -> Tensor:
     expected = mean[1] + covariance[1, 0] / covariance[0, 0] * x1
     return torch.stack([expected, _predict(mean, covariance, x1)[1]])
 
@@ -124,12 +160,21 @@ _PLANE = torch.tensor([1.0, -2.0], dtype=torch.float64)
 # 01-7, the divergence
 
 
-def _divergence(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor) -> Tensor:
-    return _with_log_dets(mean0, covariance0, mean1, covariance1, 1.0, len(mean0))
+def _divergence(
+    mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor
+) -> Tensor:
+    return _with_log_dets(
+        mean0, covariance0, mean1, covariance1, 1.0, len(mean0)
+    )
 
 
 def _with_log_dets(
-    mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor, sign: float, less: float
+    mean0: Tensor,
+    covariance0: Tensor,
+    mean1: Tensor,
+    covariance1: Tensor,
+    sign: float,
+    less: float,
 ) -> Tensor:
     trace = torch.linalg.solve(covariance1, covariance0).trace()
     offset = mean0 - mean1
@@ -153,7 +198,9 @@ def _divergence_without_d(
 def _divergence_log_sign(
     mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor
 ) -> Tensor:
-    return _with_log_dets(mean0, covariance0, mean1, covariance1, -1.0, len(mean0))
+    return _with_log_dets(
+        mean0, covariance0, mean1, covariance1, -1.0, len(mean0)
+    )
 
 
 def _divergence_without_means(
@@ -168,8 +215,14 @@ EXERCISES: dict[str, Checker] = {
     "01-1": Value(
         expected=math.sqrt(-2 * math.log(1 - 0.6827)),
         mistakes=[
-            (1.0, "that is the answer of one dimension; in the plane this ellipse holds 39 %."),
-            (-2 * math.log(1 - 0.6827), "this is the square of the radius; a root is missing."),
+            (
+                1.0,
+                "that is the answer of one dimension; in the plane this ellipse holds 39 %.",
+            ),
+            (
+                -2 * math.log(1 - 0.6827),
+                "this is the square of the radius; a root is missing.",
+            ),
             (
                 math.sqrt(-2 * math.log(0.6827)),
                 "68.27 % of the mass lies outside this ellipse; the equation has 1 - P.",
@@ -225,7 +278,10 @@ EXERCISES: dict[str, Checker] = {
                 "2 pi does the density have?",
             ),
             (_no_constant, "the constant with 2 pi is missing."),
-            (_no_determinant, "the determinant is missing: a wide Gaussian must be low."),
+            (
+                _no_determinant,
+                "the determinant is missing: a wide Gaussian must be low.",
+            ),
             (
                 _determinant_added,
                 "the sign of the determinant's term: the wider, the lower the density.",
@@ -234,7 +290,10 @@ EXERCISES: dict[str, Checker] = {
                 _determinant_twice,
                 "the determinant counts twice: half of log det Sigma is log det L.",
             ),
-            (_no_half, "the squared distance has lost its factor of one half."),
+            (
+                _no_half,
+                "the squared distance has lost its factor of one half.",
+            ),
         ],
         praise="It holds where the density itself, and the determinant, leave the range of floats.",
         hint="Whiten with the lower triangular factor; the residuals must be its columns.",
@@ -244,19 +303,40 @@ EXERCISES: dict[str, Checker] = {
         cases=[
             (
                 "no correlation",
-                (_PLANE, torch.tensor([[4.0, 0.0], [0.0, 9.0]], dtype=torch.float64), 3.0),
+                (
+                    _PLANE,
+                    torch.tensor(
+                        [[4.0, 0.0], [0.0, 9.0]], dtype=torch.float64
+                    ),
+                    3.0,
+                ),
             ),
             (
                 "a positive correlation",
-                (_PLANE, torch.tensor([[4.0, 3.0], [3.0, 9.0]], dtype=torch.float64), 3.5),
+                (
+                    _PLANE,
+                    torch.tensor(
+                        [[4.0, 3.0], [3.0, 9.0]], dtype=torch.float64
+                    ),
+                    3.5,
+                ),
             ),
             (
                 "a negative correlation",
-                (_PLANE, torch.tensor([[2.0, -1.0], [-1.0, 0.7]], dtype=torch.float64), -1.0),
+                (
+                    _PLANE,
+                    torch.tensor(
+                        [[2.0, -1.0], [-1.0, 0.7]], dtype=torch.float64
+                    ),
+                    -1.0,
+                ),
             ),
         ],
         mistakes=[
-            (_predict_variance, "the second number is a variance, and not a standard deviation."),
+            (
+                _predict_variance,
+                "the second number is a variance, and not a standard deviation.",
+            ),
             (
                 _predict_marginal,
                 "the standard deviation is that of x2 before x1 is known; knowing x1 "
@@ -270,8 +350,14 @@ EXERCISES: dict[str, Checker] = {
                 _predict_correlation,
                 "the slope is not the correlation: it must turn the units of x1 into those of x2.",
             ),
-            (_predict_reversed, "this is the slope for predicting x1 from x2."),
-            (_predict_uncentered, "the slope multiplies the distance of x1 from its mean."),
+            (
+                _predict_reversed,
+                "this is the slope for predicting x1 from x2.",
+            ),
+            (
+                _predict_uncentered,
+                "the slope multiplies the distance of x1 from its mean.",
+            ),
         ],
         praise="This is linear regression, read off a Gaussian.",
         hint="Take the conditional's equation with blocks of size one.",
@@ -287,11 +373,17 @@ EXERCISES: dict[str, Checker] = {
                 "this is the root of Sigma, which colors; whitening is the way back.",
             ),
             (
-                lambda w: not torch.allclose(w @ _TO_WHITEN, torch.eye(2).double(), atol=0.01),
+                lambda w: (
+                    not torch.allclose(
+                        w @ _TO_WHITEN, torch.eye(2).double(), atol=0.01
+                    )
+                ),
                 "this is the inverse of Sigma; W Sigma W^T is then not the identity.",
             ),
             (
-                lambda w: torch.allclose(w @ _TO_WHITEN @ w.mT, torch.eye(2).double(), atol=0.01),
+                lambda w: torch.allclose(
+                    w @ _TO_WHITEN @ w.mT, torch.eye(2).double(), atol=0.01
+                ),
                 "it does not whiten: W Sigma W^T should be the identity, and is not.",
             ),
             (
@@ -319,15 +411,30 @@ EXERCISES: dict[str, Checker] = {
     "01-7": Code(
         reference=_divergence,
         cases=[
-            ("two different Gaussians in three dimensions", (*_THREE, *_OTHER)),
+            (
+                "two different Gaussians in three dimensions",
+                (*_THREE, *_OTHER),
+            ),
             ("the same Gaussian twice", (*_THREE, *_THREE)),
-            ("equal covariances", (_THREE[0], _THREE[1], _OTHER[0], _THREE[1])),
+            (
+                "equal covariances",
+                (_THREE[0], _THREE[1], _OTHER[0], _THREE[1]),
+            ),
             ("one dimension", (*_random(1, 8), *_random(1, 9))),
         ],
         mistakes=[
-            (_divergence_reversed, "p and q have changed places; the divergence is not symmetric."),
-            (_divergence_without_d, "of a Gaussian from itself it should be zero, and is not."),
-            (_divergence_log_sign, "the sign of the logarithm of the determinants is wrong."),
+            (
+                _divergence_reversed,
+                "p and q have changed places; the divergence is not symmetric.",
+            ),
+            (
+                _divergence_without_d,
+                "of a Gaussian from itself it should be zero, and is not.",
+            ),
+            (
+                _divergence_log_sign,
+                "the sign of the logarithm of the determinants is wrong.",
+            ),
             (_divergence_without_means, "the means do not enter."),
         ],
         praise="It is zero only for the same Gaussian, and it charges more for being too narrow.",

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmmedu.exercises.checkers import Checker, Choice, Code, Demands, Unreadable, Value
+from gmmedu.exercises.checkers import (
+    Checker,
+    Choice,
+    Code,
+    Demands,
+    Unreadable,
+    Value,
+)
 
 
 def _double(values: Any) -> Tensor:
@@ -36,28 +43,40 @@ def _logistic(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
     return torch.cat([w, c[None]])
 
 
-def _logistic_without_weights(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
+def _logistic_without_weights(
+    weights: Tensor, means: Tensor, covariance: Tensor
+) -> Tensor:
     return _logistic(torch.ones_like(weights), means, covariance)
 
 
-def _logistic_without_half(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
+def _logistic_without_half(
+    weights: Tensor, means: Tensor, covariance: Tensor
+) -> Tensor:
     w = torch.linalg.solve(covariance, means[0] - means[1])
     c = (weights[0] / weights[1]).log() - w @ (means[0] + means[1])
     return torch.cat([w, c[None]])
 
 
-def _logistic_of_second(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
+def _logistic_of_second(
+    weights: Tensor, means: Tensor, covariance: Tensor
+) -> Tensor:
     return _logistic(weights.flip(0), means.flip(0), covariance)
 
 
-def _logistic_unsolved(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
+def _logistic_unsolved(
+    weights: Tensor, means: Tensor, covariance: Tensor
+) -> Tensor:
     w = covariance @ (means[0] - means[1])
     c = (weights[0] / weights[1]).log() - 0.5 * w @ (means[0] + means[1])
     return torch.cat([w, c[None]])
 
 
-def _logistic_identity(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
-    return _logistic(weights, means, torch.eye(len(covariance), dtype=covariance.dtype))
+def _logistic_identity(
+    weights: Tensor, means: Tensor, covariance: Tensor
+) -> Tensor:
+    return _logistic(
+        weights, means, torch.eye(len(covariance), dtype=covariance.dtype)
+    )
 
 
 # 02-3: the covariance of a mixture
@@ -72,21 +91,39 @@ def _between(weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
     return (weights[:, None] * apart).mT @ apart
 
 
-def _covariance(weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
-    return _within(weights, means, covariances) + _between(weights, means, covariances)
+def _covariance(
+    weights: Tensor, means: Tensor, covariances: Tensor
+) -> Tensor:
+    return _within(weights, means, covariances) + _between(
+        weights, means, covariances
+    )
 
 
-def _uncentered(weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
-    return _within(weights, means, covariances) + (weights[:, None] * means).mT @ means
+def _uncentered(
+    weights: Tensor, means: Tensor, covariances: Tensor
+) -> Tensor:
+    return (
+        _within(weights, means, covariances)
+        + (weights[:, None] * means).mT @ means
+    )
 
 
-def _plain_center(weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
+def _plain_center(
+    weights: Tensor, means: Tensor, covariances: Tensor
+) -> Tensor:
     apart = means - means.mean(0)
-    return _within(weights, means, covariances) + (weights[:, None] * apart).mT @ apart
+    return (
+        _within(weights, means, covariances)
+        + (weights[:, None] * apart).mT @ apart
+    )
 
 
-def _plain_average(weights: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
-    return _covariance(torch.full_like(weights, 1 / len(weights)), means, covariances)
+def _plain_average(
+    weights: Tensor, means: Tensor, covariances: Tensor
+) -> Tensor:
+    return _covariance(
+        torch.full_like(weights, 1 / len(weights)), means, covariances
+    )
 
 
 # 02-5: the permutation that matches two sets of means
@@ -137,7 +174,9 @@ _TRIPLE = _double([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
 
 _HALF_DISTANCE = 1.25
 _ROOT = math.sqrt(_HALF_DISTANCE**2 - 1)
-_LOG_ODDS = 2 * math.log(_HALF_DISTANCE - _ROOT) + 2 * _HALF_DISTANCE * _ROOT
+_LOG_ODDS = (
+    2 * math.log(_HALF_DISTANCE - _ROOT) + 2 * _HALF_DISTANCE * _ROOT
+)
 _VANISHING = 1 / (1 + math.exp(_LOG_ODDS))
 
 
@@ -152,15 +191,25 @@ def _widest() -> float:
     the responsibility of the corner is (x + 1/2) / (3/2); this is the largest such sigma.
     """
     x = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)[1:-1]
-    return math.sqrt(float((1.5 * x / torch.log((1 + 2 * x) / (1 - x))).max()))
+    return math.sqrt(
+        float((1.5 * x / torch.log((1 + 2 * x) / (1 - x))).max())
+    )
 
 
 def _one_number(answer: Any) -> float:
-    if isinstance(answer, bool | str | bytes) or callable(answer) and not torch.is_tensor(answer):
-        raise Unreadable(f"one number is wanted, and this is a {type(answer).__name__}.")
+    if (
+        isinstance(answer, bool | str | bytes)
+        or callable(answer)
+        and not torch.is_tensor(answer)
+    ):
+        raise Unreadable(
+            f"one number is wanted, and this is a {type(answer).__name__}."
+        )
     value = torch.as_tensor(answer)
     if value.numel() != 1:
-        raise Unreadable(f"one number is wanted, and this has shape {tuple(value.shape)}.")
+        raise Unreadable(
+            f"one number is wanted, and this has shape {tuple(value.shape)}."
+        )
     return float(value)
 
 
@@ -168,14 +217,26 @@ EXERCISES: dict[str, Checker] = {
     "02-1": Value(
         expected=2 + math.log(9) / 4,
         mistakes=[
-            (2.0, "there the two densities are equal, before they are weighted."),
+            (
+                2.0,
+                "there the two densities are equal, before they are weighted.",
+            ),
             (
                 2 - math.log(9) / 4,
                 "it moved the wrong way: is a point halfway more likely from the heavy one?",
             ),
-            (2 + math.log(9), "is the slope of the log odds 1? Look at what multiplies x."),
-            (2 + math.log(9) / 8, "the distance of the means is 4; half of the odds went astray."),
-            (2 + math.log(0.9) / 4, "the odds are the ratio of both weights, not one weight."),
+            (
+                2 + math.log(9),
+                "is the slope of the log odds 1? Look at what multiplies x.",
+            ),
+            (
+                2 + math.log(9) / 8,
+                "the distance of the means is 4; half of the odds went astray.",
+            ),
+            (
+                2 + math.log(0.9) / 4,
+                "the odds are the ratio of both weights, not one weight.",
+            ),
             (2 + math.log10(9) / 4, "the logarithm is the natural one."),
         ],
         hint="Write the log odds of the two components, set them to zero and solve for x.",
@@ -186,11 +247,19 @@ EXERCISES: dict[str, Checker] = {
         cases=[
             (
                 "equal weights in one dimension",
-                (_double([0.5, 0.5]), _double([[3.0], [1.0]]), _double([[1.0]])),
+                (
+                    _double([0.5, 0.5]),
+                    _double([[3.0], [1.0]]),
+                    _double([[1.0]]),
+                ),
             ),
             (
                 "unequal weights",
-                (_double([0.8, 0.2]), _double([[1.0, 0.0], [0.0, 2.0]]), torch.eye(2).double()),
+                (
+                    _double([0.8, 0.2]),
+                    _double([[1.0, 0.0], [0.0, 2.0]]),
+                    torch.eye(2).double(),
+                ),
             ),
             (
                 "a covariance with correlation",
@@ -202,10 +271,22 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         mistakes=[
-            (_logistic_without_weights, "where are the weights? The prior odds belong in c."),
-            (_logistic_without_half, "the midpoint of the means is half their sum."),
-            (_logistic_of_second, "these are the log odds of component 2, not of component 1."),
-            (_logistic_unsolved, "the covariance multiplies where its inverse should."),
+            (
+                _logistic_without_weights,
+                "where are the weights? The prior odds belong in c.",
+            ),
+            (
+                _logistic_without_half,
+                "the midpoint of the means is half their sum.",
+            ),
+            (
+                _logistic_of_second,
+                "these are the log odds of component 2, not of component 1.",
+            ),
+            (
+                _logistic_unsolved,
+                "the covariance multiplies where its inverse should.",
+            ),
             (_logistic_identity, "the covariance is not used."),
         ],
         hint="Multiply the linear log odds out, and collect what multiplies x and what does not.",
@@ -240,11 +321,26 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         mistakes=[
-            (_within, "this is the part within the components; their means differ too."),
-            (_between, "this is the part between the means; the components have widths too."),
-            (_uncentered, "the means are not measured from the mean of the mixture."),
-            (_plain_center, "the center should be the weighted mean of the means."),
-            (_plain_average, "the weights are not used: each component counts by its weight."),
+            (
+                _within,
+                "this is the part within the components; their means differ too.",
+            ),
+            (
+                _between,
+                "this is the part between the means; the components have widths too.",
+            ),
+            (
+                _uncentered,
+                "the means are not measured from the mean of the mixture.",
+            ),
+            (
+                _plain_center,
+                "the center should be the weighted mean of the means.",
+            ),
+            (
+                _plain_average,
+                "the weights are not used: each component counts by its weight.",
+            ),
         ],
         hint="Add two sums over the components: of covariances, and of outer products.",
         praise="Within plus between: spread of the parts, and spread of their centers.",
@@ -260,7 +356,10 @@ EXERCISES: dict[str, Checker] = {
     "02-5": Code(
         reference=_match,
         cases=[
-            ("two means that are swapped", (_double([[0.0], [5.0]]), _double([[5.2], [0.1]]))),
+            (
+                "two means that are swapped",
+                (_double([[0.0], [5.0]]), _double([[5.2], [0.1]])),
+            ),
             (
                 "three means in a circle",
                 (_TRIPLE, _TRIPLE[[2, 0, 1]] + 0.1),
@@ -282,7 +381,10 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         mistakes=[
-            (_nearest, "one component is used twice: the answer must be a permutation."),
+            (
+                _nearest,
+                "one component is used twice: the answer must be a permutation.",
+            ),
             (
                 _inverse,
                 "this is the inverse permutation: means[i] should go with others[answer[i]].",
@@ -291,7 +393,10 @@ EXERCISES: dict[str, Checker] = {
                 _greedy,
                 "taking the nearest that is still free may leave a bad one for the last.",
             ),
-            (_unsquared, "squared distances are to be added, not distances."),
+            (
+                _unsquared,
+                "squared distances are to be added, not distances.",
+            ),
         ],
         hint="Try every order of the second set, add the squared distances, keep the smallest sum.",
         praise="Match first, then compare: only then does a component have a name.",
@@ -300,8 +405,14 @@ EXERCISES: dict[str, Checker] = {
         expected=_VANISHING,
         tolerance=4e-3,
         mistakes=[
-            (1 - _VANISHING, "this is the weight of the heavier component."),
-            (_VANISHING / (1 - _VANISHING), "this is the ratio of the weights, not a weight."),
+            (
+                1 - _VANISHING,
+                "this is the weight of the heavier component.",
+            ),
+            (
+                _VANISHING / (1 - _VANISHING),
+                "this is the ratio of the weights, not a weight.",
+            ),
             (0.5, "with equal weights there are two modes; go lower."),
         ],
         hint="Count the sign changes of the slope on a fine grid, weight by weight.",
@@ -311,7 +422,10 @@ EXERCISES: dict[str, Checker] = {
         read=_one_number,
         demands=[
             (math.isfinite, "a finite number is wanted."),
-            (lambda sigma: sigma > 0, "sigma is a standard deviation: it is positive."),
+            (
+                lambda sigma: sigma > 0,
+                "sigma is a standard deviation: it is positive.",
+            ),
             (
                 lambda sigma: sigma > math.sqrt(0.5),
                 "too narrow: at the center of the triangle there is a valley. "

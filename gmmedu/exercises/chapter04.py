@@ -12,7 +12,9 @@ from gmmedu.exercises.checkers import Checker, Choice, Code, Value
 _K, _D = 4, 10
 
 
-def _tied_count(*, weights: int = _K - 1, means: int = _K * _D, covariances: int) -> int:
+def _tied_count(
+    *, weights: int = _K - 1, means: int = _K * _D, covariances: int
+) -> int:
     return weights + means + covariances
 
 
@@ -24,7 +26,9 @@ def _slope(sigma: Tensor) -> Tensor:
 
 
 def _covariances(theta: Tensor) -> Tensor:
-    factor = theta.tril(-1) + torch.diag_embed(theta.diagonal(dim1=-2, dim2=-1).exp())
+    factor = theta.tril(-1) + torch.diag_embed(
+        theta.diagonal(dim1=-2, dim2=-1).exp()
+    )
     return factor @ factor.mT
 
 
@@ -45,19 +49,26 @@ def _by_upper_entries(theta: Tensor) -> Tensor:
 
 
 def _other_order(theta: Tensor) -> Tensor:
-    factor = theta.tril(-1) + torch.diag_embed(theta.diagonal(dim1=-2, dim2=-1).exp())
+    factor = theta.tril(-1) + torch.diag_embed(
+        theta.diagonal(dim1=-2, dim2=-1).exp()
+    )
     return factor.mT @ factor
 
 
 def _sums_of_squares(x: Tensor, r: Tensor, means: Tensor) -> Tensor:
     return torch.stack(
-        [(r[:, k] * (x - mean).square().sum(1)).sum() for k, mean in enumerate(means)]
+        [
+            (r[:, k] * (x - mean).square().sum(1)).sum()
+            for k, mean in enumerate(means)
+        ]
     )
 
 
 def _isotropic(x: Tensor, r: Tensor) -> Tensor:
     counts = r.sum(0)
-    return _sums_of_squares(x, r, r.mT @ x / counts[:, None]) / (counts * x.shape[1])
+    return _sums_of_squares(x, r, r.mT @ x / counts[:, None]) / (
+        counts * x.shape[1]
+    )
 
 
 def _isotropic_whole_trace(x: Tensor, r: Tensor) -> Tensor:
@@ -79,7 +90,9 @@ def _isotropic_deviations(x: Tensor, r: Tensor) -> Tensor:
 
 def _isotropic_pooled(x: Tensor, r: Tensor) -> Tensor:
     counts = r.sum(0)
-    return ((counts * _isotropic(x, r)).sum() / counts.sum()).expand_as(counts)
+    return ((counts * _isotropic(x, r)).sum() / counts.sum()).expand_as(
+        counts
+    )
 
 
 def _equal_volume(scatters: Tensor, counts: Tensor) -> Tensor:
@@ -92,7 +105,9 @@ def _own_volume(scatters: Tensor, counts: Tensor) -> Tensor:
 
 
 def _volumes_of_covariances(scatters: Tensor, counts: Tensor) -> Tensor:
-    return _equal_volume(_own_volume(scatters, counts), torch.ones_like(counts))
+    return _equal_volume(
+        _own_volume(scatters, counts), torch.ones_like(counts)
+    )
 
 
 def _shapes_alone(scatters: Tensor, counts: Tensor) -> Tensor:
@@ -100,7 +115,9 @@ def _shapes_alone(scatters: Tensor, counts: Tensor) -> Tensor:
 
 
 def _lambda(scatters: Tensor, counts: Tensor) -> Tensor:
-    return (torch.linalg.det(scatters) ** (1 / scatters.shape[-1])).sum() / counts.sum()
+    return (
+        torch.linalg.det(scatters) ** (1 / scatters.shape[-1])
+    ).sum() / counts.sum()
 
 
 def _lambda_over_dims(scatters: Tensor, counts: Tensor) -> Tensor:
@@ -153,8 +170,14 @@ EXERCISES: dict[str, Checker] = {
                 _tied_count(covariances=_D * (_D - 1) // 2),
                 "the diagonal of the covariance is missing: its variances are free too.",
             ),
-            (_TRIANGLE, "this is the covariance alone; weights and means are to be included."),
-            (_tied_count(weights=0, covariances=_TRIANGLE), "the weights are missing."),
+            (
+                _TRIANGLE,
+                "this is the covariance alone; weights and means are to be included.",
+            ),
+            (
+                _tied_count(weights=0, covariances=_TRIANGLE),
+                "the weights are missing.",
+            ),
         ],
         hint="Add the three parts: weights, means, and one covariance.",
         praise="Most of it is the one matrix that all components share.",
@@ -206,13 +229,22 @@ EXERCISES: dict[str, Checker] = {
             ("random theta, K = 2 and D = 5", (_normal(2, 5, 5, seed=4),)),
         ],
         mistakes=[
-            (_by_lower_triangle, "the diagonal goes in as it is: where is its exponential?"),
+            (
+                _by_lower_triangle,
+                "the diagonal goes in as it is: where is its exponential?",
+            ),
             (
                 _by_whole_exponential,
                 "the exponential belongs on the diagonal alone; below it any number is allowed.",
             ),
-            (_by_upper_entries, "the entries above the diagonal are used; L is lower triangular."),
-            (_other_order, "this is L^T L; the factor and its transpose are in the wrong order."),
+            (
+                _by_upper_entries,
+                "the entries above the diagonal are used; L is lower triangular.",
+            ),
+            (
+                _other_order,
+                "this is L^T L; the factor and its transpose are in the wrong order.",
+            ),
         ],
         hint="Build L from its part below the diagonal and its diagonal, then multiply.",
         praise="Whatever an optimizer writes into theta, a covariance comes out.",
@@ -222,11 +254,17 @@ EXERCISES: dict[str, Checker] = {
         cases=[
             (
                 "one component that owns all points",
-                (_normal(9, 1, seed=5), _normal(9, 1, seed=5).mul(0).add(1)),
+                (
+                    _normal(9, 1, seed=5),
+                    _normal(9, 1, seed=5).mul(0).add(1),
+                ),
             ),
             (
                 "two components in three dimensions",
-                (_normal(30, 3, seed=6) + 4, _normal(30, 2, seed=7).softmax(1)),
+                (
+                    _normal(30, 3, seed=6) + 4,
+                    _normal(30, 2, seed=7).softmax(1),
+                ),
             ),
             (
                 "four components in two dimensions",
@@ -239,12 +277,18 @@ EXERCISES: dict[str, Checker] = {
                 "this is the sum of the variances of all dimensions. How many squared residuals "
                 "does a point bring?",
             ),
-            (_isotropic_over_all, "divided by N, and not by the points that a component has."),
+            (
+                _isotropic_over_all,
+                "divided by N, and not by the points that a component has.",
+            ),
             (
                 _isotropic_about_one_mean,
                 "the residuals are taken about the mean of all points; each component has its own.",
             ),
-            (_isotropic_deviations, "these are standard deviations; variances are wanted."),
+            (
+                _isotropic_deviations,
+                "these are standard deviations; variances are wanted.",
+            ),
             (
                 _isotropic_pooled,
                 "this is one variance for all: the shared isotropic family.",
@@ -269,7 +313,10 @@ EXERCISES: dict[str, Checker] = {
                 (math.log(0.05) / math.log(0.5)) ** 2,
                 "this is the variance; the standard deviation is asked for.",
             ),
-            (2.0, "half of the radius, or of the exponent, does not hold half of the mass."),
+            (
+                2.0,
+                "half of the radius, or of the exponent, does not hold half of the mass.",
+            ),
         ],
         hint="Set the mass that the chapter derives for the wrong circle to 1/2, and solve.",
         praise="The waits of Old Faithful vary by more than that: such circles hold even less.",
@@ -277,12 +324,18 @@ EXERCISES: dict[str, Checker] = {
     "04-7": Code(
         reference=_equal_volume,
         cases=[
-            ("a single component", (_scatters(1, 3, seed=10), _vector(7.0))),
+            (
+                "a single component",
+                (_scatters(1, 3, seed=10), _vector(7.0)),
+            ),
             (
                 "three components in two dimensions",
                 (_scatters(3, 2, seed=11), _vector(12.0, 3.0, 6.5)),
             ),
-            ("two components in four dimensions", (_scatters(2, 4, seed=12), _vector(8.0, 20.0))),
+            (
+                "two components in four dimensions",
+                (_scatters(2, 4, seed=12), _vector(8.0, 20.0)),
+            ),
         ],
         mistakes=[
             (
@@ -294,12 +347,18 @@ EXERCISES: dict[str, Checker] = {
                 "the common volume is an average over the components, without regard to how many "
                 "points each has. Minimize over lambda once more.",
             ),
-            (_shapes_alone, "these have determinant 1: the common factor lambda is missing."),
+            (
+                _shapes_alone,
+                "these have determinant 1: the common factor lambda is missing.",
+            ),
             (
                 _lambda_over_dims,
                 "divided by D once too often: both terms in lambda carry it.",
             ),
-            (_by_trace, "the traces are made equal; volume is a determinant."),
+            (
+                _by_trace,
+                "the traces are made equal; volume is a determinant.",
+            ),
             (
                 _without_root,
                 "a factor on a D x D matrix enters its determinant to the power D: take the root.",

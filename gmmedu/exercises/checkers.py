@@ -50,7 +50,9 @@ class Checker(ABC):
         """Never raises: whatever goes wrong is a line of the verdict."""
         if answer is None or answer is Ellipsis:
             return Verdict(
-                identifier, False, "no answer yet. Put yours in the place of the three dots."
+                identifier,
+                False,
+                "no answer yet. Put yours in the place of the three dots.",
             )
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -60,12 +62,18 @@ class Checker(ABC):
             problem = str(unreadable)
         except Exception as error:
             problem = (
-                f"this answer, a {type(answer).__name__}, could not be read "
+                f"this answer, {_article(answer)}, could not be read "
                 f"({_summary(error)}). Look again at what the exercise asks for."
             )
         if problem is None:
-            return Verdict(identifier, True, f"right. {self.praise}".rstrip())
-        return Verdict(identifier, False, f"not yet. {problem}")
+            return Verdict(
+                identifier, True, f"right. {self.praise}".rstrip()
+            )
+        return Verdict(
+            identifier,
+            False,
+            f"not yet. {problem[:1].upper()}{problem[1:]}",
+        )
 
     @abstractmethod
     def problem(self, answer: Any) -> str | None:
@@ -86,11 +94,17 @@ class Value(Checker):
 
     def problem(self, answer: Any) -> str | None:
         if callable(answer) and not isinstance(answer, Tensor):
-            raise Unreadable("this is a function; call it and check what it returns.")
+            raise Unreadable(
+                "this is a function; call it and check what it returns."
+            )
         expected = _tensor(self.expected, "")
         given = _tensor(answer, "the answer")
-        mistakes = [(_tensor(value, ""), text) for value, text in self.mistakes]
-        return _difference(given, expected, mistakes, self.tolerance, self.hint)
+        mistakes = [
+            (_tensor(value, ""), text) for value, text in self.mistakes
+        ]
+        return _difference(
+            given, expected, mistakes, self.tolerance, self.hint
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +122,11 @@ class Code(Checker):
     tolerance: float = 1e-6
 
     def problem(self, answer: Any) -> str | None:
-        if not callable(answer) or isinstance(answer, type | torch.nn.Module):
+        if not callable(answer) or isinstance(
+            answer, type | torch.nn.Module
+        ):
             raise Unreadable(
-                f"the exercise asks for a function, and this is a {type(answer).__name__}; "
+                f"the exercise asks for a function, and this is {_article(answer)}; "
                 "give its name without calling it."
             )
         for place, (name, arguments) in enumerate(self.cases):
@@ -120,7 +136,9 @@ class Code(Checker):
                 (_tensor(function(*_copies(arguments)), ""), text)
                 for function, text in self.mistakes
             ]
-            found = _difference(given, expected, mistakes, self.tolerance, self.hint)
+            found = _difference(
+                given, expected, mistakes, self.tolerance, self.hint
+            )
             if found is not None:
                 before = "Right until now, but with" if place else "With"
                 return f"{before} {name}: {found}"
@@ -139,14 +157,18 @@ class Choice(Checker):
 
     def problem(self, answer: Any) -> str | None:
         letters = sorted({*self.right, *self.others})
+        if isinstance(answer, list | tuple | set):
+            answer = "".join(str(letter) for letter in answer)
         if not isinstance(answer, str):
             raise Unreadable(
-                f"the exercise asks for a letter, one of {', '.join(letters)}, in quotes; "
-                f"this is a {type(answer).__name__}."
+                f"the exercise asks for letters out of {', '.join(letters)}, "
+                f"in quotes; this is {_article(answer)}."
             )
         given = {letter for letter in answer.lower() if letter.isalnum()}
         if not given or given - set(letters):
-            raise Unreadable(f"give the letter of an answer, one of {', '.join(letters)}.")
+            raise Unreadable(
+                f"give the letters of your answers, out of {', '.join(letters)}."
+            )
         for letter in sorted(given - set(self.right)):
             return f"({letter}) {self.others[letter]}"
         if given != set(self.right):
@@ -163,7 +185,9 @@ class Demands(Checker):
     """
 
     demands: Sequence[tuple[Callable[[Any], bool], str]]
-    read: Callable[[Any], Any] = field(default=lambda answer: _tensor(answer, "the answer"))
+    read: Callable[[Any], Any] = field(
+        default=lambda answer: _tensor(answer, "the answer")
+    )
 
     def problem(self, answer: Any) -> str | None:
         value = self.read(answer)
@@ -184,10 +208,14 @@ def call(function: Function, arguments: Sequence[Any], name: str) -> Tensor:
             f"your function raised {_summary(error)}, with {name} (arguments: {shapes})."
         ) from None
     if value is None:
-        raise Unreadable("your function returned None; does it end with `return`?")
+        raise Unreadable(
+            "your function returned None; does it end with `return`?"
+        )
     for copy, argument in zip(copies, arguments, strict=True):
         if isinstance(argument, Tensor) and not torch.equal(copy, argument):
-            raise Unreadable("your function changes its arguments; work on copies of them.")
+            raise Unreadable(
+                "your function changes its arguments; work on copies of them."
+            )
     return _tensor(value, "what your function returned")
 
 
@@ -206,7 +234,9 @@ def _difference(
     if _close(given, expected, tolerance):
         return None
     for mistake, text in mistakes:
-        if mistake.shape == given.shape and _close(given, mistake, tolerance):
+        if mistake.shape == given.shape and _close(
+            given, mistake, tolerance
+        ):
             return text
     if bool(given.isnan().any()):
         return (
@@ -249,7 +279,9 @@ _FACTORS = (
 )
 
 
-def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
+def _pattern(
+    given: Tensor, expected: Tensor, tolerance: float
+) -> str | None:
     """The kind of error, where it is one of the usual ones."""
     if _close(given, -expected, tolerance):
         return "the sign is wrong, and nothing else."
@@ -258,15 +290,22 @@ def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
             return f"it is off by a factor of {name}."
     if _close(given, expected.square(), tolerance):
         return "it is the square of what is wanted (a variance, and not a standard deviation?)."
-    if bool((expected >= 0).all()) and _close(given, expected.sqrt(), tolerance):
+    if bool((expected >= 0).all()) and _close(
+        given, expected.sqrt(), tolerance
+    ):
         return (
-            "it is the square root of what is wanted (a standard deviation, and not a variance?)."
+            "it is the square root of what is wanted "
+            "(a standard deviation, and not a variance?)."
         )
-    if bool((expected != 0).all()) and _close(given, 1 / expected, tolerance):
+    if bool((expected != 0).all()) and _close(
+        given, 1 / expected, tolerance
+    ):
         return "it is one over what is wanted."
     if _close(given, expected.exp(), tolerance):
         return "the logarithm is wanted, and this is the number itself."
-    if bool((expected > 0).all()) and _close(given, expected.log(), tolerance):
+    if bool((expected > 0).all()) and _close(
+        given, expected.log(), tolerance
+    ):
         return "this is the logarithm of what is wanted."
     if expected.ndim == 0:
         near = (given - expected).abs() <= 0.03 * expected.abs()
@@ -277,12 +316,20 @@ def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
         and _close(given.mT, expected, tolerance)
     ):
         return "it is transposed."
-    if _sums_to_one(expected, tolerance) and not _sums_to_one(given, tolerance):
+    if _sums_to_one(expected, tolerance) and not _sums_to_one(
+        given, tolerance
+    ):
         return "normalization: the numbers of the last dimension should sum to 1, and do not."
-    if _close(given.flatten().sort().values, expected.flatten().sort().values, tolerance):
+    if _close(
+        given.flatten().sort().values,
+        expected.flatten().sort().values,
+        tolerance,
+    ):
         return "the numbers are right and their order is not."
     shift = given - expected
-    if given.numel() > 1 and _close(shift, shift.mean().expand_as(shift), tolerance):
+    if given.numel() > 1 and _close(
+        shift, shift.mean().expand_as(shift), tolerance
+    ):
         return "every entry is off by the same constant: is a term missing?"
     ratio = given / expected
     if bool(ratio.isfinite().all()) and given.numel() > 1:
@@ -293,7 +340,9 @@ def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
 
 def _sums_to_one(values: Tensor, tolerance: float) -> bool:
     sums = values.sum(-1)
-    return values.shape[-1] > 1 and _close(sums, torch.ones_like(sums), tolerance)
+    return values.shape[-1] > 1 and _close(
+        sums, torch.ones_like(sums), tolerance
+    )
 
 
 def _close(given: Tensor, wanted: Tensor, tolerance: float) -> bool:
@@ -307,19 +356,27 @@ def _close(given: Tensor, wanted: Tensor, tolerance: float) -> bool:
 
 def _tensor(value: Any, what: str) -> Tensor:
     if isinstance(value, str):
-        raise Unreadable(f"{what} should be a number or a tensor, and is text: drop the quotes.")
+        raise Unreadable(
+            f"{what} should be a number or a tensor, and is text: drop the quotes."
+        )
     if callable(value) and not isinstance(value, Tensor):
-        raise Unreadable(f"{what} should be a number or a tensor, and is a function.")
+        raise Unreadable(
+            f"{what} should be a number or a tensor, and is a function."
+        )
     try:
         if isinstance(value, Tensor):
             tensor = value.detach()
-        elif isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
-            tensor = torch.stack([torch.as_tensor(v).detach() for v in value])
+        elif isinstance(value, list | tuple) and any(
+            isinstance(v, Tensor) for v in value
+        ):
+            tensor = torch.stack(
+                [torch.as_tensor(v).detach() for v in value]
+            )
         else:
             tensor = torch.as_tensor(value)
     except Exception:
         raise Unreadable(
-            f"{what} should be a number or a tensor, and is a {type(value).__name__}."
+            f"{what} should be a number or a tensor, and is {_article(value)}."
         ) from None
     if tensor.is_complex():
         raise Unreadable(f"{what} should be real, and is complex.")
@@ -338,4 +395,14 @@ def _kind(argument: Any) -> str:
 
 def _summary(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+    return (
+        f"{type(error).__name__}: {text[:120]}"
+        if text
+        else type(error).__name__
+    )
+
+
+def _article(value: Any) -> str:
+    """The type of a value, as a sentence has it: "a str", "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

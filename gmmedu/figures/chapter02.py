@@ -47,7 +47,9 @@ def mark(points: Mapping[str, tuple[float, float]], ax: Axes) -> Axes:
 
 def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
     """The same draws with their labels, and as they are observed."""
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(6.4, 6.4))
+    figure, (top, bottom) = plt.subplots(
+        2, 1, sharex=True, figsize=(6.4, 6.4)
+    )
     plot.scatter(x, top, labels=labels)
     plot.ellipses(model, top, fill=False)
     top.set_title("with the label that chose the component")
@@ -61,15 +63,26 @@ def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
 
 def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """For each model on a line: its weighted components above, its responsibilities below."""
-    figure, axes = plt.subplots(2, len(models), sharex=True, sharey="row", figsize=(6.4, 5.2))
+    figure, axes = plt.subplots(
+        2, len(models), sharex=True, sharey="row", figsize=(6.4, 5.2)
+    )
     line = grid.cpu().numpy()
-    for (name, model), (top, bottom) in zip(models.items(), axes.T, strict=True):
+    for (name, model), (top, bottom) in zip(
+        models.items(), axes.T, strict=True
+    ):
         shares = model.responsibilities(grid[:, None]).detach()
         density = model.log_prob(grid[:, None]).detach().exp()
         for k in range(model.num_components):
             color = plot.component_color(k)
-            top.fill_between(line, (shares[:, k] * density).cpu().numpy(), color=color, alpha=0.2)
-            top.plot(line, (shares[:, k] * density).cpu().numpy(), color=color)
+            top.fill_between(
+                line,
+                (shares[:, k] * density).cpu().numpy(),
+                color=color,
+                alpha=0.2,
+            )
+            top.plot(
+                line, (shares[:, k] * density).cpu().numpy(), color=color
+            )
             bottom.plot(line, shares[:, k].cpu().numpy(), color=color)
         bottom.axhline(0.5, color=plot.GREY, linestyle=":", linewidth=1.2)
         top.set_title(name)
@@ -80,27 +93,52 @@ def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
 
 
 def field(
-    models: Mapping[str, GaussianMixture], limits: tuple[float, float, float, float]
+    models: Mapping[str, GaussianMixture],
+    limits: tuple[float, float, float, float],
 ) -> Figure:
     """The plane in the colors of the responsible components, and the line where they are equal."""
-    figure, axes = plt.subplots(len(models), 1, sharex=True, figsize=(6.4, 3.7 * len(models)))
-    for (name, model), ax in zip(models.items(), np.atleast_1d(axes), strict=True):
+    figure, axes = plt.subplots(
+        len(models), 1, sharex=True, figsize=(6.4, 3.7 * len(models))
+    )
+    for (name, model), ax in zip(
+        models.items(), np.atleast_1d(axes), strict=True
+    ):
         responsibility_field(model, ax, limits)
         plot.ellipses(model, ax, fill=False)
-        ax.set(title=name, ylabel="$x_2$", xlim=limits[:2], ylim=limits[2:], aspect="equal")
+        ax.set(
+            title=name,
+            ylabel="$x_2$",
+            xlim=limits[:2],
+            ylim=limits[2:],
+            aspect="equal",
+        )
     ax.set_xlabel("$x_1$")
     return figure
 
 
 def responsibility_field(
-    model: GaussianMixture, ax: Axes, limits: tuple[float, float, float, float]
+    model: GaussianMixture,
+    ax: Axes,
+    limits: tuple[float, float, float, float],
 ) -> Axes:
     """The plane colored by responsibility; where component 1 has 10, 50 and 90 %, a line."""
-    across = torch.linspace(*limits[:2], 240, device=model.means.device, dtype=model.means.dtype)
-    up = torch.linspace(*limits[2:], 160, device=model.means.device, dtype=model.means.dtype)
+    across = torch.linspace(
+        *limits[:2], 240, device=model.means.device, dtype=model.means.dtype
+    )
+    up = torch.linspace(
+        *limits[2:], 160, device=model.means.device, dtype=model.means.dtype
+    )
     grid = torch.cartesian_prod(up, across).flip(1)
-    shares = model.responsibilities(grid).detach().cpu().numpy().reshape(160, 240, -1)
-    palette = np.array([to_rgb(plot.component_color(k)) for k in range(shares.shape[2])])
+    shares = (
+        model.responsibilities(grid)
+        .detach()
+        .cpu()
+        .numpy()
+        .reshape(160, 240, -1)
+    )
+    palette = np.array(
+        [to_rgb(plot.component_color(k)) for k in range(shares.shape[2])]
+    )
     ax.imshow(
         np.clip(shares @ palette, 0, 1),
         extent=limits,
@@ -122,11 +160,22 @@ def responsibility_field(
     return ax
 
 
-def same_moments(grid: Tensor, densities: Mapping[str, Tensor], one: Tensor) -> Figure:
+def same_moments(
+    grid: Tensor, densities: Mapping[str, Tensor], one: Tensor
+) -> Figure:
     """Densities with one mean and one variance, each against the Gaussian that has them."""
-    figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(6.4, 5.0))
-    for (name, density), ax in zip(densities.items(), axes.flat, strict=True):
-        ax.fill_between(grid.cpu(), density.cpu(), color=plot.component_color(0), alpha=0.2)
+    figure, axes = plt.subplots(
+        2, 2, sharex=True, sharey=True, figsize=(6.4, 5.0)
+    )
+    for (name, density), ax in zip(
+        densities.items(), axes.flat, strict=True
+    ):
+        ax.fill_between(
+            grid.cpu(),
+            density.cpu(),
+            color=plot.component_color(0),
+            alpha=0.2,
+        )
         ax.plot(grid.cpu(), density.cpu(), color=plot.component_color(0))
         ax.plot(grid.cpu(), one.cpu(), color=plot.GREY, linestyle="--")
         ax.set_title(name)
@@ -138,21 +187,38 @@ def same_moments(grid: Tensor, densities: Mapping[str, Tensor], one: Tensor) -> 
     return figure
 
 
-def regression(x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor) -> Axes:
+def regression(
+    x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor
+) -> Axes:
     """The wait expected after each eruption, by the mixture and by one Gaussian."""
     _, ax = plt.subplots()
     plot.scatter(x, ax)
     color = plot.component_color(0)
-    low, high = (mean - deviation).cpu().numpy(), (mean + deviation).cpu().numpy()
-    ax.fill_between(grid.cpu().numpy(), low, high, color=color, alpha=0.2, linewidth=0)
-    ax.plot(grid.cpu(), mean.cpu(), color=color, linewidth=2.4, label="mixture")
-    ax.plot(grid.cpu(), line.cpu(), color=plot.GREY, linestyle="--", label="one Gaussian")
+    low, high = (
+        (mean - deviation).cpu().numpy(),
+        (mean + deviation).cpu().numpy(),
+    )
+    ax.fill_between(
+        grid.cpu().numpy(), low, high, color=color, alpha=0.2, linewidth=0
+    )
+    ax.plot(
+        grid.cpu(), mean.cpu(), color=color, linewidth=2.4, label="mixture"
+    )
+    ax.plot(
+        grid.cpu(),
+        line.cpu(),
+        color=plot.GREY,
+        linestyle="--",
+        label="one Gaussian",
+    )
     ax.set(xlabel="eruption (min)", ylabel="wait for the next (min)")
     ax.legend(loc="upper left")
     return ax
 
 
-def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Tensor]) -> Figure:
+def pitchfork(
+    separation: Tensor, critical: Tensor, examples: Mapping[float, Tensor]
+) -> Figure:
     """Above, densities at three separations; below, where the density is level at each.
 
     critical: the positive solution at each separation, (M,), zero where there is none.
@@ -167,7 +233,11 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
             linestyle=plot.LINE_STYLES[position],
             label=f"{distance:g}",
         )
-    top.set(xlabel=r"$x / \sigma$, from the midpoint", ylabel=r"density $\times\ \sigma$", ylim=0)
+    top.set(
+        xlabel=r"$x / \sigma$, from the midpoint",
+        ylabel=r"density $\times\ \sigma$",
+        ylim=0,
+    )
     top.legend(title=r"$|\mu_1 - \mu_2| / \sigma$")
     s, c = separation.cpu().numpy(), critical.cpu().numpy()
     split = s > 2
@@ -177,9 +247,20 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
         branch = np.append(0.0, sign * c[split])
         bottom.plot(np.append(2.0, s[split]), branch, color=color)
     bottom.plot(
-        s[split], 0 * s[split], color=plot.component_color(1), linestyle="--", label="valley"
+        s[split],
+        0 * s[split],
+        color=plot.component_color(1),
+        linestyle="--",
+        label="valley",
     )
-    bottom.plot(s, s / 2, color=plot.GREY, linestyle=":", linewidth=1.2, label="means")
+    bottom.plot(
+        s,
+        s / 2,
+        color=plot.GREY,
+        linestyle=":",
+        linewidth=1.2,
+        label="means",
+    )
     bottom.plot(s, -s / 2, color=plot.GREY, linestyle=":", linewidth=1.2)
     bottom.set(
         xlabel=r"distance of the means, $|\mu_1 - \mu_2| / \sigma$",
@@ -190,7 +271,11 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
 
 
 def three_modes(
-    model: GaussianMixture, modes: Tensor, ridge: Tensor, walked: Tensor, height: Tensor
+    model: GaussianMixture,
+    modes: Tensor,
+    ridge: Tensor,
+    walked: Tensor,
+    height: Tensor,
 ) -> Figure:
     """The density of two crossed components, its modes, and its height along the ridgeline.
 
@@ -200,21 +285,51 @@ def three_modes(
         2, 1, figsize=(6.4, 7.6), gridspec_kw={"height_ratios": [2.2, 1]}
     )
     limits, size = (-2.0, 2.2, -1.2, 3.0), 240
-    side = torch.linspace(0, 1, size, device=modes.device, dtype=modes.dtype)
+    side = torch.linspace(
+        0, 1, size, device=modes.device, dtype=modes.dtype
+    )
     across, up = limits[0] + side * 4.2, limits[2] + side * 4.2
     grid = torch.cartesian_prod(up, across).flip(1)
-    density = model.log_prob(grid).detach().exp().cpu().numpy().reshape(size, size)
+    density = (
+        model.log_prob(grid)
+        .detach()
+        .exp()
+        .cpu()
+        .numpy()
+        .reshape(size, size)
+    )
     # Below the lowest level nothing is drawn, so that the page shows, light or dark.
     levels = np.linspace(0.03, 1.0, 15) * density.max()
-    top.contourf(across.cpu(), up.cpu(), density, levels=levels, cmap="viridis", zorder=0)
-    top.plot(*ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--")
+    top.contourf(
+        across.cpu(),
+        up.cpu(),
+        density,
+        levels=levels,
+        cmap="viridis",
+        zorder=0,
+    )
+    top.plot(
+        *ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--"
+    )
     top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
     for k, place in enumerate(((-1.95, 0.8), (1.5, 2.3))):
         top.annotate(f"component {k + 1}", place, color=plot.GREY)
-    top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
+    top.set(
+        xlabel="$x_1$",
+        ylabel="$x_2$",
+        aspect="equal",
+        xlim=limits[:2],
+        ylim=limits[2:],
+    )
     bottom.plot(walked.cpu(), height.cpu(), color=_PATH)
     nearest = torch.cdist(modes, ridge).argmin(1)
-    bottom.plot(walked[nearest].cpu(), height[nearest].cpu(), "^", color=_PEAK, markersize=11)
+    bottom.plot(
+        walked[nearest].cpu(),
+        height[nearest].cpu(),
+        "^",
+        color=_PEAK,
+        markersize=11,
+    )
     bottom.set(xlabel="distance along the ridgeline", ylabel="density")
     bottom.margins(y=0.15)
     top.set_xticks(range(-2, 3))
@@ -223,18 +338,39 @@ def three_modes(
 
 
 def twins(
-    first: Tensor, second: Tensor, nll: Tensor, minima: Sequence[tuple[float, float]]
+    first: Tensor,
+    second: Tensor,
+    nll: Tensor,
+    minima: Sequence[tuple[float, float]],
 ) -> Axes:
     """Lines of equal NLL over two means, the mirror, and the twins."""
     _, ax = plt.subplots(figsize=(6.4, 5.6))
     heights = nll.cpu().numpy()
-    levels = heights.min() + np.append(0, np.geomspace(0.01, np.ptp(heights), 14))
-    even = BoundaryNorm(levels, 256)  # a color for each level, however close
-    ax.contourf(first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis", norm=even)
+    levels = heights.min() + np.append(
+        0, np.geomspace(0.01, np.ptp(heights), 14)
+    )
+    even = BoundaryNorm(
+        levels, 256
+    )  # a color for each level, however close
+    ax.contourf(
+        first.cpu(),
+        second.cpu(),
+        heights.T,
+        levels=levels,
+        cmap="viridis",
+        norm=even,
+    )
     low, high = float(first.min()), float(first.max())
-    ax.plot([low, high], [low, high], color=plot.component_color(3), linestyle="--")
+    ax.plot(
+        [low, high],
+        [low, high],
+        color=plot.component_color(3),
+        linestyle="--",
+    )
     for across, up in minima:
-        ax.plot(across, up, "*", color=plot.component_color(1), markersize=15)
+        ax.plot(
+            across, up, "*", color=plot.component_color(1), markersize=15
+        )
     ax.set(
         xlabel=r"$\mu_1$ (min)",
         ylabel=r"$\mu_2$ (min)",
@@ -247,9 +383,13 @@ def twins(
 
 def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """The same points under each fit, in the colors of the responsible components."""
-    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8))
+    figure, axes = plt.subplots(
+        len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8)
+    )
     for (name, model), ax in zip(fits.items(), axes, strict=True):
-        plot.scatter(x, ax, responsibilities=model.responsibilities(x), size=10)
+        plot.scatter(
+            x, ax, responsibilities=model.responsibilities(x), size=10
+        )
         plot.ellipses(model, ax)
         ax.set(title=name, ylabel="$x_2$")
     axes[-1].set_xlabel("$x_1$")
@@ -267,10 +407,24 @@ def crabs(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Axes:
     for style, (name, model) in zip(("-", "--"), fits.items(), strict=True):
         density = model.log_prob(grid[:, None]).detach().exp()
         shares = model.responsibilities(grid[:, None]).detach()
-        ax.plot(grid.cpu(), density.cpu(), color=_HALO, linestyle=style, label=name)
+        ax.plot(
+            grid.cpu(),
+            density.cpu(),
+            color=_HALO,
+            linestyle=style,
+            label=name,
+        )
         for k in range(model.num_components):
             part = (shares[:, k] * density).cpu()
-            ax.plot(grid.cpu(), part, color=plot.component_color(k), linestyle=style)
-    ax.set(xlabel="breadth of the forehead / length of the body", ylabel="density")
+            ax.plot(
+                grid.cpu(),
+                part,
+                color=plot.component_color(k),
+                linestyle=style,
+            )
+    ax.set(
+        xlabel="breadth of the forehead / length of the body",
+        ylabel="density",
+    )
     ax.legend(loc="upper left")
     return ax

@@ -19,19 +19,33 @@ from gmmedu import plot
 #: A critical point as the chapter finds it: where, f there, the Hessian there.
 Critical = tuple[Tensor, Tensor, Tensor]
 
-_HUES = plot.PALETTE[6], plot.PALETTE[3], plot.PALETTE[4]  # the curves' colors, not components'
+_HUES = (
+    plot.PALETTE[6],
+    plot.PALETTE[3],
+    plot.PALETTE[4],
+)  # the curves' colors, not components'
 
 
-def running_product(products: Mapping[str, Tensor], log10_truth: Tensor) -> Figure:
+def running_product(
+    products: Mapping[str, Tensor], log10_truth: Tensor
+) -> Figure:
     """Products of the first n densities, (N,) for each dtype, and the logarithm of the truth."""
     figure, ax = plt.subplots()
     truth = _numpy(log10_truth)
     count = np.arange(1, len(truth) + 1)
     ax.plot(count, truth, color=plot.GREY, linestyle="--", label="exact")
-    for hue, (name, product) in zip(_HUES[1::-1], products.items(), strict=True):
+    for hue, (name, product) in zip(
+        _HUES[1::-1], products.items(), strict=True
+    ):
         values = _numpy(product)
         alive = values > 0
-        ax.plot(count[alive], np.log10(values[alive]), color=hue, linewidth=4, alpha=0.7)
+        ax.plot(
+            count[alive],
+            np.log10(values[alive]),
+            color=hue,
+            linewidth=4,
+            alpha=0.7,
+        )
         last = int(count[alive][-1])
         height = float(np.log10(values[last - 1]))
         ax.plot(last, height, "o", color=hue)
@@ -42,17 +56,25 @@ def running_product(products: Mapping[str, Tensor], log10_truth: Tensor) -> Figu
             textcoords="offset points",
             color=hue,
         )
-    ax.set(xlabel="number of eruptions", ylabel="product of densities", xlim=(0, len(truth) + 5))
+    ax.set(
+        xlabel="number of eruptions",
+        ylabel="product of densities",
+        xlim=(0, len(truth) + 5),
+    )
     ticks = np.arange(-500, 1, 100)
     ax.set_yticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
     ax.legend(loc="lower left")
     return figure
 
 
-def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> Figure:
+def scores(
+    log_densities: Mapping[str, Tensor], limits: Mapping[str, float]
+) -> Figure:
     """Running mean NLL of each model on each run, (runs, N), with its limit and error band."""
     figure, ax = plt.subplots()
-    for hue, (name, values) in zip(_HUES, log_densities.items(), strict=True):
+    for hue, (name, values) in zip(
+        _HUES, log_densities.items(), strict=True
+    ):
         log_p = _numpy(values)
         count = np.arange(1, log_p.shape[1] + 1)
         running = -np.cumsum(log_p, axis=1) / count
@@ -60,9 +82,20 @@ def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> 
         error = 2 * log_p.std() / np.sqrt(count[shown])
         limit = limits[name]
         ax.fill_between(
-            count[shown], limit - error, limit + error, color=hue, alpha=0.15, linewidth=0
+            count[shown],
+            limit - error,
+            limit + error,
+            color=hue,
+            alpha=0.15,
+            linewidth=0,
         )
-        ax.plot(count[shown], running[:, shown].T, color=hue, linewidth=1, alpha=0.8)
+        ax.plot(
+            count[shown],
+            running[:, shown].T,
+            color=hue,
+            linewidth=1,
+            alpha=0.8,
+        )
         ax.axhline(limit, color=hue, linestyle=":", linewidth=1.4)
         highest = limit == max(limits.values())
         ax.annotate(
@@ -75,7 +108,11 @@ def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> 
             color=hue,
         )
     ax.set_xscale("log")
-    ax.set(xlabel="number of points", ylabel="mean NLL (nats per point)", xlim=(10, len(count)))
+    ax.set(
+        xlabel="number of points",
+        ylabel="mean NLL (nats per point)",
+        xlim=(10, len(count)),
+    )
     return figure
 
 
@@ -83,13 +120,22 @@ def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
     """The density of the waits (M,), per minute and per hour, and the waits (N,) as marks."""
     figure, axes = plt.subplots(2, 1, figsize=(6.4, 5.2))
     hue = _HUES[0]
-    for ax, unit, scale in zip(axes, ("minute", "hour"), (1.0, 60.0), strict=True):
+    for ax, unit, scale in zip(
+        axes, ("minute", "hour"), (1.0, 60.0), strict=True
+    ):
         grid = _numpy(minutes).ravel() / scale
         height = _numpy(density) * scale
         ax.fill_between(grid, height, color=hue, alpha=0.15, linewidth=0)
         ax.plot(grid, height, color=hue)
         marks = _numpy(wait) / scale
-        ax.plot(marks, np.zeros_like(marks), "|", color=plot.GREY, alpha=0.5, markersize=9)
+        ax.plot(
+            marks,
+            np.zeros_like(marks),
+            "|",
+            color=plot.GREY,
+            alpha=0.5,
+            markersize=9,
+        )
         ax.set(
             xlabel=f"wait ({unit}s)",
             ylabel=f"density (per {unit})",
@@ -106,8 +152,21 @@ def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
         2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(3, 2)
     )
     a, corner = _numpy(lead), np.maximum(_numpy(lead), 0)
-    top.fill_between(a, corner, corner + math.log(2), color=plot.GREY, alpha=0.2, linewidth=0)
-    top.plot(a, corner + math.log(2), color=plot.GREY, linestyle="--", label="max + log 2")
+    top.fill_between(
+        a,
+        corner,
+        corner + math.log(2),
+        color=plot.GREY,
+        alpha=0.2,
+        linewidth=0,
+    )
+    top.plot(
+        a,
+        corner + math.log(2),
+        color=plot.GREY,
+        linestyle="--",
+        label="max + log 2",
+    )
     top.plot(a, _numpy(smooth), color=_HUES[0], label="log-sum-exp")
     top.plot(a, corner, color=plot.GREY, linestyle=":", label="max")
     top.set(ylabel="value (nats)")
@@ -118,25 +177,48 @@ def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
     return figure
 
 
-def far_points(distance: Tensor, forms: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+def far_points(
+    distance: Tensor, forms: Mapping[str, tuple[Tensor, Tensor]]
+) -> Figure:
     """Loss and pull of one point at each distance (M,), in each form of the logarithm."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.8), sharex=True)
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(6.4, 5.8), sharex=True
+    )
     d = _numpy(distance)
     styles = (("-", 1.8), ("--", 2.2), ("-", 5.0))
     order = (2.0, 3.0, 1.0)
     rows = zip(_HUES, styles, order, forms.items(), strict=True)
     for hue, (style, width), above, (name, (loss, pull)) in rows:
-        for ax, values in ((top, _numpy(loss)), (bottom, np.abs(_numpy(pull)))):
+        for ax, values in (
+            (top, _numpy(loss)),
+            (bottom, np.abs(_numpy(pull))),
+        ):
             seen = np.isfinite(values)
             alpha = 0.5 if width > 4 else 1.0
-            line = {"linestyle": style, "linewidth": width, "alpha": alpha, "zorder": above}
+            line = {
+                "linestyle": style,
+                "linewidth": width,
+                "alpha": alpha,
+                "zorder": above,
+            }
             ax.plot(d[seen], values[seen], color=hue, label=name, **line)
             if not seen.all():
                 end = int(seen.nonzero()[0][-1])
-                ax.plot(d[end], values[end], "x", color=hue, markersize=11, markeredgewidth=2.5)
+                ax.plot(
+                    d[end],
+                    values[end],
+                    "x",
+                    color=hue,
+                    markersize=11,
+                    markeredgewidth=2.5,
+                )
     top.set_ylabel("loss (nats)")
     top.legend(loc="upper left")
-    bottom.set(xlabel="distance (standard deviations)", ylabel="pull on the mean", xlim=(0, d[-1]))
+    bottom.set(
+        xlabel="distance (standard deviations)",
+        ylabel="pull on the mean",
+        xlim=(0, d[-1]),
+    )
     return figure
 
 
@@ -148,17 +230,32 @@ def twins(
     profile: Tensor,
 ) -> Figure:
     """The surface (M, M) over two means with the chord between its minima, and f along it."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 8.6), height_ratios=(5, 2))
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(6.4, 8.6), height_ratios=(5, 2)
+    )
     _surface(top, axis, values)
     ends = [point for point, _, hessian in critical if _is_minimum(hessian)]
     line = np.stack([_numpy(end) for end in ends])
     top.plot(line[:, 0], line[:, 1], color=_CHORD, linewidth=2.2)
     _mark(top, critical)
-    bottom.plot(_numpy(share).ravel(), _numpy(profile), color=_CHORD, linewidth=2.2)
+    bottom.plot(
+        _numpy(share).ravel(), _numpy(profile), color=_CHORD, linewidth=2.2
+    )
     for end in (0, -1):
         place = float(_numpy(share).ravel()[end])
-        bottom.plot(place, float(profile[end]), "o", color=_CHORD, markersize=8, clip_on=False)
-    bottom.set(xlabel="share of the way from twin to twin", ylabel="$f$ (nats)", xlim=(0, 1))
+        bottom.plot(
+            place,
+            float(profile[end]),
+            "o",
+            color=_CHORD,
+            markersize=8,
+            clip_on=False,
+        )
+    bottom.set(
+        xlabel="share of the way from twin to twin",
+        ylabel="$f$ (nats)",
+        xlim=(0, 1),
+    )
     return figure
 
 
@@ -175,7 +272,13 @@ def landscape(
     low, high = float(axis[0]), float(axis[-1])
     for piece in ridge:
         points = _numpy(piece)
-        ax.plot(points[:, 0], points[:, 1], color="#ffffff", linestyle="--", linewidth=2)
+        ax.plot(
+            points[:, 0],
+            points[:, 1],
+            color="#ffffff",
+            linestyle="--",
+            linewidth=2,
+        )
     for path in paths:
         points = _numpy(path)
         ax.plot(points[:, 0], points[:, 1], color=_CHORD, linewidth=1.3)
@@ -185,14 +288,24 @@ def landscape(
     return figure
 
 
-def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure:
+def unbounded(
+    sds: Tensor, curves: Mapping[str, Tensor], good: Tensor
+) -> Figure:
     """The objective against the width of a component on one value; a good fit as a level."""
     figure, ax = plt.subplots()
     for hue, (name, values) in zip(_HUES, curves.items(), strict=False):
         ax.plot(_numpy(sds), _numpy(values), color=hue, label=name)
-    ax.axhline(float(good), color=plot.GREY, linestyle=":", label="the good mixture")
+    ax.axhline(
+        float(good),
+        color=plot.GREY,
+        linestyle=":",
+        label="the good mixture",
+    )
     ax.set_xscale("log")
-    ax.set(xlabel="standard deviation (min)", ylabel="mean NLL (nats per point)")
+    ax.set(
+        xlabel="standard deviation (min)",
+        ylabel="mean NLL (nats per point)",
+    )
     ax.set_xlim(float(sds[0]), float(sds[-1]))
     ax.legend(loc="lower left")
     return figure
@@ -201,25 +314,83 @@ def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure
 _CHORD = plot.PALETTE[4]
 #: Heights of the contours, in nats: closer where the surfaces are low.
 _LEVELS = (
-    *(3.8, 3.825, 3.85, 3.875, 3.9, 3.925, 3.95, 3.975, 4.0, 4.05, 4.1, 4.15, 4.2, 4.25, 4.3),
-    *(4.4, 4.5, 4.6, 4.7, 4.85, 5.0, 5.2, 5.4, 5.7, 6.0, 6.5, 7.0, 7.5, 8.0),
+    *(
+        3.8,
+        3.825,
+        3.85,
+        3.875,
+        3.9,
+        3.925,
+        3.95,
+        3.975,
+        4.0,
+        4.05,
+        4.1,
+        4.15,
+        4.2,
+        4.25,
+        4.3,
+    ),
+    *(
+        4.4,
+        4.5,
+        4.6,
+        4.7,
+        4.85,
+        5.0,
+        5.2,
+        5.4,
+        5.7,
+        6.0,
+        6.5,
+        7.0,
+        7.5,
+        8.0,
+    ),
 )
 
 
-def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -> None:
+def _surface(
+    ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True
+) -> None:
     """Filled contours of f over the plane of two means, closer where it is low; low is dark."""
     grid, heights = _numpy(axis), _numpy(values).T
     norm = BoundaryNorm(_LEVELS, ncolors=256, extend="max")
     # Without its brightest part the map carries white lines and text everywhere.
     dim = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.78, 256)))
     filled: Any = ax.contourf(
-        grid, grid, heights, levels=_LEVELS, cmap=dim, norm=norm, extend="max"
+        grid,
+        grid,
+        heights,
+        levels=_LEVELS,
+        cmap=dim,
+        norm=norm,
+        extend="max",
     )
-    ax.contour(grid, grid, heights, levels=_LEVELS, colors=["#ffffff"], linewidths=0.4, alpha=0.35)
+    ax.contour(
+        grid,
+        grid,
+        heights,
+        levels=_LEVELS,
+        colors=["#ffffff"],
+        linewidths=0.4,
+        alpha=0.35,
+    )
     if diagonal:
-        ax.plot(grid[[0, -1]], grid[[0, -1]], color="#ffffff", linestyle="--", linewidth=1)
+        ax.plot(
+            grid[[0, -1]],
+            grid[[0, -1]],
+            color="#ffffff",
+            linestyle="--",
+            linewidth=1,
+        )
     bar = ax.figure.colorbar(
-        filled, ax=ax, shrink=0.85, ticks=_LEVELS[::4], format="%g", spacing="uniform"
+        filled,
+        ax=ax,
+        shrink=0.85,
+        ticks=_LEVELS[::4],
+        format="%g",
+        spacing="uniform",
     )
     bar.set_label("$f$ (nats per point)")
     bar.outline.set_visible(False)
@@ -242,8 +413,22 @@ def _mark(ax: Axes, critical: Sequence[Critical]) -> None:
             zorder=7,
         )
         if not _is_minimum(hessian):
-            ax.plot(*place, "x", color="#ffffff", markersize=12, markeredgewidth=5, zorder=5)
-            ax.plot(*place, "x", color=_CHORD, markersize=11, markeredgewidth=2.6, zorder=6)
+            ax.plot(
+                *place,
+                "x",
+                color="#ffffff",
+                markersize=12,
+                markeredgewidth=5,
+                zorder=5,
+            )
+            ax.plot(
+                *place,
+                "x",
+                color=_CHORD,
+                markersize=11,
+                markeredgewidth=2.6,
+                zorder=6,
+            )
             continue
         face = _CHORD if float(value) < lowest + 1e-6 else "#ffffff"
         ax.plot(*place, "o", color=face, markersize=11, zorder=5)

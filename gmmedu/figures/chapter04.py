@@ -27,27 +27,58 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
     correlation: of the data, whose variances are 1; entries, theta: paths (T, 2, 2).
     """
     figure, ax = plt.subplots()
-    v, c = np.meshgrid(np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400))
+    v, c = np.meshgrid(
+        np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400)
+    )
     inside = v > np.abs(c)
     determinant = np.where(inside, v**2 - c**2, np.nan)
-    nll = np.log(2 * np.pi) + 0.5 * np.log(determinant) + (v - correlation * c) / determinant
+    nll = (
+        np.log(2 * np.pi)
+        + 0.5 * np.log(determinant)
+        + (v - correlation * c) / determinant
+    )
     levels = [2.05, 2.15, 2.3, 2.5, 2.75, 3.1, 3.6, 4.4, 6]
-    ax.contour(v, c, nll, levels=levels, colors=[GREY], linewidths=0.8, alpha=0.7)
+    ax.contour(
+        v, c, nll, levels=levels, colors=[GREY], linewidths=0.8, alpha=0.7
+    )
     for sign in (1, -1):
         edge = np.array([0.0, 1.5])
-        ax.fill_between(edge, sign * edge, sign * 1.7, color=GREY, alpha=0.22, linewidth=0)
+        ax.fill_between(
+            edge,
+            sign * edge,
+            sign * 1.7,
+            color=GREY,
+            alpha=0.22,
+            linewidth=0,
+        )
         ax.plot(edge, sign * edge, color=GREY, linewidth=1.2)
-    ways = ((entries, PALETTE[1], "o-", "entries"), (theta, PALETTE[0], "s-", "log-Cholesky"))
+    ways = (
+        (entries, PALETTE[1], "o-", "entries"),
+        (theta, PALETTE[0], "s-", "log-Cholesky"),
+    )
     for path, color, style, label in ways:
         a = path.cpu().numpy()
-        mean_variance, covariance = (a[:, 0, 0] + a[:, 1, 1]) / 2, a[:, 0, 1]
-        ax.plot(mean_variance, covariance, style, color=color, markersize=4.5, label=label)
+        mean_variance, covariance = (
+            (a[:, 0, 0] + a[:, 1, 1]) / 2,
+            a[:, 0, 1],
+        )
+        ax.plot(
+            mean_variance,
+            covariance,
+            style,
+            color=color,
+            markersize=4.5,
+            label=label,
+        )
     last = entries[-1].cpu().numpy()
     ax.plot(last[0, 0], last[0, 1], "X", color=PALETTE[1], markersize=12)
     ax.text(0.27, 0.95, "no covariance", fontsize=13)
     ax.text(0.03, -0.5, "no covariance", fontsize=13)
     ax.set(
-        xlim=(0, 1.5), ylim=(-0.6, 1.3), xlabel="variance $v$ (of both)", ylabel="covariance $c$"
+        xlim=(0, 1.5),
+        ylim=(-0.6, 1.3),
+        xlabel="variance $v$ (of both)",
+        ylabel="covariance $c$",
     )
     figure.legend(loc="outside upper center", ncols=2)
     return figure
@@ -55,11 +86,15 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
 
 def families(x: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """The same data under every family: ellipses of 50 % and 95 %, and the count of numbers."""
-    figure, axes = plt.subplots(3, 2, figsize=(6.4, 8.2), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        3, 2, figsize=(6.4, 8.2), sharex=True, sharey=True
+    )
     for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
         plot.scatter(x, ax, size=6)
         plot.ellipses(model, ax)
-        ax.set_title(f"{name.replace('_', ' ')}: {model.num_free_parameters} numbers")
+        ax.set_title(
+            f"{name.replace('_', ' ')}: {model.num_free_parameters} numbers"
+        )
         ax.set_aspect("equal")
         ax.set(xlim=(-7, 6.5), ylim=(-6.5, 5.5))
     for ax in axes[-1]:
@@ -69,12 +104,16 @@ def families(x: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     return figure
 
 
-def units(x: Tensor, fits: Mapping[str, tuple[GaussianMixture, Tensor]]) -> Figure:
+def units(
+    x: Tensor, fits: Mapping[str, tuple[GaussianMixture, Tensor]]
+) -> Figure:
     """Points colored by component, ellipses drawn back in minutes, for each choice of units.
 
     fits: title -> (model, the scale (2,) that its coordinates have relative to minutes).
     """
-    figure, axes = plt.subplots(len(fits), 1, figsize=(6.4, 7.2), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        len(fits), 1, figsize=(6.4, 7.2), sharex=True, sharey=True
+    )
     for ax, (title, (model, scale)) in zip(axes, fits.items(), strict=True):
         plot.scatter(x, ax, labels=model.predict(x * scale))
         covariances = model.covariances / scale / scale.unsqueeze(-1)
@@ -95,17 +134,37 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
     a = grid.cpu().numpy()
     f = levels.cpu().numpy()
     heights = f.min() + np.array([0.003, 0.02, 0.06, 0.13, 0.24, 0.4, 0.6])
-    ax.contour(a, a, f, levels=heights, colors=[GREY], linewidths=0.8, alpha=0.8)
+    ax.contour(
+        a, a, f, levels=heights, colors=[GREY], linewidths=0.8, alpha=0.8
+    )
     bottom = np.unravel_index(f.argmin(), f.shape)
     offset = a[bottom[0]] - a[bottom[1]]
-    ax.plot(a, a + offset, color=PALETTE[2], linewidth=3, alpha=0.7, label="the same best weights")
+    ax.plot(
+        a,
+        a + offset,
+        color=PALETTE[2],
+        linewidth=3,
+        alpha=0.7,
+        label="the same best weights",
+    )
     for s in range(paths.shape[1]):
         path = paths[:, s].cpu().numpy()
         label = "descent" if s == 0 else None
-        ax.plot(path[:, 0], path[:, 1], color=PALETTE[1], linewidth=1.8, label=label)
+        ax.plot(
+            path[:, 0],
+            path[:, 1],
+            color=PALETTE[1],
+            linewidth=1.8,
+            label=label,
+        )
         ax.plot(*path[0], "o", color=PALETTE[1], markersize=6)
     ax.set_aspect("equal")
-    ax.set(xlim=(a[0], a[-1]), ylim=(a[0], a[-1]), xlabel="logit $a_1$", ylabel="logit $a_2$")
+    ax.set(
+        xlim=(a[0], a[-1]),
+        ylim=(a[0], a[-1]),
+        xlabel="logit $a_1$",
+        ylabel="logit $a_2$",
+    )
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -115,11 +174,20 @@ def scales(paths: Mapping[str, Tensor], starts: Sequence[float]) -> Figure:
 
     paths: map -> (T, S), in units of the best scale.
     """
-    figure, axes = plt.subplots(len(starts), 1, figsize=(6.4, 7.4), sharex=True)
+    figure, axes = plt.subplots(
+        len(starts), 1, figsize=(6.4, 7.4), sharex=True
+    )
     for s, (ax, start) in enumerate(zip(axes, starts, strict=True)):
         ax.axhline(1, color=GREY, linestyle=":", linewidth=1.2)
-        for (name, path), color, style in zip(paths.items(), _WAYS, ("-", "--", "-."), strict=True):
-            ax.plot(path[:, s].cpu().numpy(), color=color, linestyle=style, label=name)
+        for (name, path), color, style in zip(
+            paths.items(), _WAYS, ("-", "--", "-."), strict=True
+        ):
+            ax.plot(
+                path[:, s].cpu().numpy(),
+                color=color,
+                linestyle=style,
+                label=name,
+            )
         ax.set_yscale("log")
         ax.set_title(f"start at {start:g}")
         ax.set_ylabel(r"$\sigma / s$")
@@ -133,8 +201,12 @@ def narrow(paths: Mapping[str, Tensor], best: float) -> Axes:
     """The scale after each step on the way to a narrow component; paths: map -> (T,)."""
     figure, ax = plt.subplots(figsize=(6.4, 4.0))
     ax.axhline(best, color=GREY, linestyle=":", linewidth=1.2)
-    for (name, path), color, style in zip(paths.items(), _WAYS, ("-", "--", "-."), strict=True):
-        ax.plot(path.cpu().numpy(), color=color, linestyle=style, label=name)
+    for (name, path), color, style in zip(
+        paths.items(), _WAYS, ("-", "--", "-."), strict=True
+    ):
+        ax.plot(
+            path.cpu().numpy(), color=color, linestyle=style, label=name
+        )
     ax.set_yscale("log")
     ax.set_xscale("symlog", linthresh=10)
     ax.set(xlim=(0, None), xlabel="step of Adam", ylabel=r"$\sigma$")
@@ -142,7 +214,9 @@ def narrow(paths: Mapping[str, Tensor], best: float) -> Axes:
     return ax
 
 
-def held_out(training: Mapping[str, Tensor], testing: Mapping[str, Tensor]) -> Axes:
+def held_out(
+    training: Mapping[str, Tensor], testing: Mapping[str, Tensor]
+) -> Axes:
     """Mean NLL and its standard error over splits, fitted and held out, a row for each family."""
     _, ax = plt.subplots()
     rows = np.arange(len(training))[::-1]
@@ -153,7 +227,13 @@ def held_out(training: Mapping[str, Tensor], testing: Mapping[str, Tensor]) -> A
         table = torch.stack(list(values.values())).cpu().numpy()
         error = table.std(1, ddof=1) / math.sqrt(table.shape[1])
         ax.errorbar(
-            table.mean(1), rows, xerr=error, fmt=marker, color=color, markersize=7, label=label
+            table.mean(1),
+            rows,
+            xerr=error,
+            fmt=marker,
+            color=color,
+            markersize=7,
+            label=label,
         )
     ax.set_yticks(rows, [name.replace("_", " ") for name in training])
     ax.set_xlabel("mean NLL (nats, data in standard deviations)")
@@ -161,15 +241,27 @@ def held_out(training: Mapping[str, Tensor], testing: Mapping[str, Tensor]) -> A
     return ax
 
 
-def wrong_ellipses(x: Tensor, model: GaussianMixture, wrong: Tensor) -> Axes:
+def wrong_ellipses(
+    x: Tensor, model: GaussianMixture, wrong: Tensor
+) -> Axes:
     """The 95 % ellipses of a fit, and those drawn from ``wrong`` (K, 2, 2) in its place."""
     ax = plot.scatter(x)
     plot.ellipses(model, ax, mass=(0.95,), fill=False)
     mistaken = (model.weights, model.means, wrong)
-    plot.ellipses(mistaken, ax, mass=(0.95,), fill=False, line_style="--", means=False)
+    plot.ellipses(
+        mistaken, ax, mass=(0.95,), fill=False, line_style="--", means=False
+    )
     handles = [
-        Line2D([], [], color=GREY, linestyle="-", label="from the covariance"),
-        Line2D([], [], color=GREY, linestyle="--", label="from the standard deviations"),
+        Line2D(
+            [], [], color=GREY, linestyle="-", label="from the covariance"
+        ),
+        Line2D(
+            [],
+            [],
+            color=GREY,
+            linestyle="--",
+            label="from the standard deviations",
+        ),
     ]
     ax.legend(handles=handles, loc="lower right")
     ax.set(xlabel="eruption (min)", ylabel="wait (min)")

@@ -98,7 +98,7 @@ CASES = {
             ("ac", "not all"),
             ("abce", "accident"),
             ("d", "names"),
-            ("f", "letter of an answer"),
+            ("f", "letters of your answers"),
         ],
     ),
     "02-5": Case(

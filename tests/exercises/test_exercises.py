@@ -41,7 +41,7 @@ ODD: dict[str, Any] = {
     "an empty text": "",
     "bytes": b"3",
     "a complex number": 1j,
-    "a list of texts": ["a", "b"],
+    "a list of texts": ["x", "y"],
     "a ragged list": [[1.0], [1.0, 2.0]],
     "a dictionary": {"a": 1},
     "an empty tensor": torch.zeros(0),
