@@ -122,6 +122,11 @@ def test_a_solution_is_folded_until_it_is_asked_for(inspector: Inspector, site: 
         page.goto(f"{inspector.home}book/{chapter.stem}.html")
         solutions = page.locator(".solution")
         assert solutions.count() == page.locator(".exercise").count() >= 5, chapter.stem
+        for box in solutions.all():  # the button lies within its title, where it is seen
+            title, button = box.locator(".admonition-title"), box.locator("button.toggle-button")
+            outer, inner = title.bounding_box(), button.bounding_box()
+            assert outer and inner and outer["y"] - 1 <= inner["y"], chapter.stem
+            assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1, chapter.stem
         first = solutions.first
         code = first.locator(".cell_input").first
         assert not code.is_visible()
