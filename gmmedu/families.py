@@ -33,7 +33,7 @@ class Factors(NamedTuple):
 
 class Pseudo(NamedTuple):
     """What a prior adds to the statistics of each covariance: that many ``points``, whose scatter
-    is ``scatter`` times the identity."""
+    is ``scatter`` times the identity (eq-map-covariance)."""
 
     points: float = 0.0
     scatter: float = 0.0
@@ -129,7 +129,7 @@ class Family(ABC):
     def clamp(
         self, factors: Factors, floor: float
     ) -> tuple[Factors, Tensor]:
-        """Factors with no standard deviation below ``floor``, and which ones (J,) were."""
+        """Factors with no standard deviation below ``floor`` (eq-clamp), and which (J,) were."""
 
     @abstractmethod
     def gradient(
@@ -154,7 +154,7 @@ class Family(ABC):
     def log_prior(
         self, factors: Factors, num_dims: int, pseudo: Pseudo
     ) -> Tensor:
-        """Log of the inverse-Wishart prior, up to a constant: a scalar."""
+        """Log of the prior (eq-inverse-wishart), up to a constant: a scalar."""
         log_det = self.log_det(factors.factor, num_dims).sum()
         trace = self.precision_trace(factors.whitening, num_dims)
         return -pseudo.points * log_det - 0.5 * pseudo.scatter * trace

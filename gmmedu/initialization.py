@@ -10,6 +10,9 @@ from gmmedu.mixture import GaussianMixture, check_mixture
 from gmmedu.units import Units
 
 METHODS = ("box", "points", "kmeans", "kmeans++")
+#: To the covariance that a fit starts from, a point further out than this many standard
+#: deviations counts as one at that distance.
+OUTER = 10.0
 
 
 @torch.no_grad()
@@ -28,8 +31,9 @@ def initialize(
     equal weights and the covariance of the data, ``"kmeans"`` with those of its clusters. A given
     (constant) variance stays.
 
-    Distances are measured in units of the data's standard deviation in each dimension, and no
-    start is narrower than a thousandth of that in any direction.
+    Distances are measured in units of the data's standard deviation in each dimension (that of the
+    bulk where there are outliers), and no start is narrower than a thousandth of that in any
+    direction.
 
     Raises ``ValueError`` or ``TypeError`` for bad input; the model is then unchanged.
     """
@@ -42,7 +46,8 @@ def initialize(
     units = Units.of(x, per_dimension=True)
     z = units.points(x, None, x.dtype).columns[:-1].mT
     weights = torch.full((k,), 1 / k, dtype=x.dtype, device=x.device)
-    covariances = (z.mT @ z / len(z)).expand(k, d, d)
+    near = z.clamp(-OUTER, OUTER)
+    covariances = (near.mT @ near / len(z)).expand(k, d, d)
     if method == "box":
         low, high = z.amin(0), z.amax(0)
         uniform = torch.rand(
@@ -57,8 +62,9 @@ def initialize(
             means, labels = _lloyd(z, means)
             weights, covariances = _clusters(z, labels, means)
     ridge = max(1e-6, 10 * d * torch.finfo(x.dtype).eps)
-    covariances = covariances + ridge * torch.eye(
-        d, dtype=x.dtype, device=x.device
+    size = covariances.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1)
+    covariances = covariances + torch.diag_embed(
+        ridge * size.unsqueeze(1).expand(k, d)
     )
     return model.set_parameters(
         weights,
@@ -154,7 +160,7 @@ def _clusters(
     counts = torch.bincount(labels, minlength=len(means)).to(z)
     scatters = []
     for component, mean in enumerate(means):
-        residuals = z[labels == component] - mean
+        residuals = (z[labels == component] - mean).clamp(-OUTER, OUTER)
         scatters.append(residuals.mT @ residuals)
     scatter = torch.stack(scatters)
     within = scatter.sum(0) / len(z)

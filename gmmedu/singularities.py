@@ -1,8 +1,9 @@
 """Singularities: a likelihood that grows without bound as a component shrinks onto a point.
 
 Detection, and three mitigations, the same objects for both fitters (chapter 08). All lengths are
-relative to the data: 1 is the standard deviation of the data, dimension by dimension where the
-family allows it, so a setting means the same for kilometers and for micrometers.
+relative to the data: 1 is the standard deviation of the data (of all but far outliers, see
+``units``), dimension by dimension where the family allows it, so a setting means the same for
+kilometers and for micrometers.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ class Mitigation:
 
 @dataclass(frozen=True)
 class Clamp(Mitigation):
-    """Keep every standard deviation, in every direction, at ``min_scale`` or more.
+    """Keep every standard deviation, in every direction, at ``min_scale`` or more (eq-clamp).
 
     Inside EM this is the exact M-step under that bound, so from a state within the bound the NLL
-    still never rises. Far outliers widen the data's standard deviation, and with it the bound.
+    still never rises.
     """
 
     min_scale: float = 1e-3
@@ -133,7 +134,8 @@ class Reset(Clamp):
 
 @dataclass(frozen=True)
 class Prior(Mitigation):
-    """An inverse-Wishart prior on each covariance; the fit is then maximum a posteriori.
+    """An inverse-Wishart prior on each covariance (eq-inverse-wishart); the fit is then maximum a
+    posteriori (eq-map-covariance).
 
     In units of the data, the prior has ``degrees`` degrees of freedom (default D + 2) and scale
     matrix ``scatter`` times the identity (default K^(-2/D)): the M-step adds that scatter, and

@@ -2,6 +2,7 @@
 
 Both fitters work in them and hand back parameters in the data's own units. Learning rates and
 floors then mean the same at every scale, and float32 data far from the origin keep their digits.
+Where a few points alone make the standard deviation large, that of the others is the unit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from torch import Tensor
 from gmmedu.families import Family
 from gmmedu.mixture import State
 from gmmedu.statistics import Points, patterns_of
+
+#: Of each column the highest and the lowest points in this share, and one at least where there are
+#: more than ten, are suspects: where moving them in to the others divides the standard deviation
+#: by more than ``OUTLYING``, they are outliers.
+TAIL, OUTLYING = 0.01, 3.0
+#: Quantiles are those of a sample of this size, where there are more points.
+_SAMPLE = 10_000
 
 
 class Units(NamedTuple):
@@ -28,8 +36,11 @@ class Units(NamedTuple):
     ) -> Units:
         """Units of the data x (N, D): a scale for each dimension, or one for all.
 
-        weights: (N,) or None; a point of weight 2 counts as two. A constant column takes the scale
-        of the others, constant data the scale 1.
+        Center and scale are the mean and standard deviation of the column. Where the latter falls
+        to less than a third once the outer 1 % on each side are moved to the 1 % and 99 %
+        quantiles, they are those of the column so changed, unless it is constant then.
+        weights: (N,) or None; a point of weight 2 counts as two. A constant column takes the
+        scale of the others, constant data the scale 1.
         """
         x = x.detach()
         missing = x.isnan()
@@ -48,6 +59,10 @@ class Units(NamedTuple):
             shares = (weights / weights.sum()).to(x)
             center = shares @ x
             variance = shares @ (x - center).square()
+        middle, inner = _winsorized(x, weights)
+        outlying = (inner > 0) & (inner * OUTLYING**2 < variance)
+        center = torch.where(outlying, middle, center)
+        variance = torch.where(outlying, inner, variance)
         scale = variance.sqrt()
         varies = scale > 10 * torch.finfo(x.dtype).eps * center.abs()
         typical = (
@@ -109,3 +124,29 @@ class Units(NamedTuple):
             means,
             family.rescale(state.factors, self.scale.to(means)),
         )
+
+
+def _winsorized(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each column of x (N, D), NaN left out, after its outer values on each
+    side, a share ``TAIL`` of the points or one of them, are moved to the next ones: (D,), (D,)."""
+    if weights is not None:
+        x, weights = x[weights > 0], weights[weights > 0]
+    if len(x) > _SAMPLE:  # a fixed one, whatever the order of the points
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randint(len(x), (_SAMPLE,), generator=generator)
+        x = x[rows.to(x.device)]
+        weights = None if weights is None else weights[rows.to(x.device)]
+    values, order = x.sort(0)
+    shares = (~values.isnan()).to(x)
+    if weights is not None:
+        shares = shares * weights.to(x)[order]
+    shares = shares / shares.sum(0)
+    below = shares.cumsum(0)
+    tail = min(max(TAIL, 1.5 / len(x)), 0.1)
+    inner = (below > tail) & (below - shares < 1 - tail)
+    values = values.nan_to_num()
+    low = values.where(inner, torch.inf).amin(0)
+    high = values.where(inner, -torch.inf).amax(0)
+    values = values.clamp(low, high)
+    center = (shares * values).sum(0)
+    return center, (shares * (values - center).square()).sum(0)

@@ -20,6 +20,7 @@ from gmmedu import (
     SingularityError,
     find_singular,
 )
+from gmmedu.units import Units
 
 FLOAT64 = torch.float64
 OWN = ("full", "diagonal", "isotropic")  # each component has its own covariance
@@ -437,3 +438,42 @@ def test_galaxies_with_too_many_components(family: str, dtype: torch.dtype) -> N
             assert float(model(x)) == pytest.approx(result.nll, abs=1e-3)
         if family != "constant":
             assert find_singular(model, x, 1e-3 * (1 - 1e-3)) == []
+
+
+# The unit of the floors
+
+
+@pytest.mark.parametrize("num_points", [20, 300, 20_000])
+def test_one_outlier_does_not_set_the_unit(num_points: int) -> None:
+    x = torch.randn(num_points, 2, generator=seeded(5), dtype=FLOAT64)
+    bulk = Units.of(x[:-1], True)
+    x[-1] = 1e6
+    for weights in (None, torch.full_like(x[:, 0], 2.0)):
+        units = Units.of(x, True, weights)
+        torch.testing.assert_close(units.scale, bulk.scale, rtol=0.2, atol=0)
+        torch.testing.assert_close(units.center, bulk.center, rtol=0, atol=0.2)
+    gap = x.clone()
+    gap[0, 1] = math.nan
+    torch.testing.assert_close(Units.of(gap, True).scale, bulk.scale, rtol=0.2, atol=0)
+
+
+def test_without_outliers_the_unit_is_the_standard_deviation() -> None:
+    mostly_constant = torch.zeros(300, 1, dtype=FLOAT64)
+    mostly_constant[0] = 1.0
+    for x in (gmmedu.load_old_faithful(), gmmedu.load_galaxies(), mostly_constant):
+        scale = Units.of(x, True).scale
+        torch.testing.assert_close(scale, x.std(0, correction=0), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "kmeans++"])
+def test_descent_fits_the_bulk_beside_an_outlier(method: str) -> None:
+    x = torch.cat([points(150), points(150) + 6])
+    x[-1] = 1e4
+    model = FAMILIES["full"](3, 2, dtype=FLOAT64)
+    gmmedu.initialize(model, x, method, generator=seeded(1))
+    gmmedu.fit_model(model, x, 1000, 5e-3, 5e-2)
+    clean = torch.cat([points(150), points(150) + 6])[:-1]
+    other = FAMILIES["full"](2, 2, dtype=FLOAT64)
+    gmmedu.initialize(other, clean, "kmeans", generator=seeded(1))
+    gmmedu.fit_em(other, clean)
+    assert float(model(clean).detach()) < float(other(clean).detach()) + 0.05
