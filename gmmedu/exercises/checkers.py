@@ -212,7 +212,7 @@ def call(function: Function, arguments: Sequence[Any], name: str) -> Tensor:
             "your function returned None; does it end with `return`?"
         )
     for copy, argument in zip(copies, arguments, strict=True):
-        if isinstance(argument, Tensor) and not torch.equal(copy, argument):
+        if isinstance(argument, Tensor) and not _same(copy, argument):
             raise Unreadable(
                 "your function changes its arguments; work on copies of them."
             )
@@ -381,6 +381,13 @@ def _tensor(value: Any, what: str) -> Tensor:
     if tensor.is_complex():
         raise Unreadable(f"{what} should be real, and is complex.")
     return tensor.to("cpu", torch.float64)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Entry by entry; a missing value, NaN, is the same as itself."""
+    if one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _copies(arguments: Sequence[Any]) -> list[Any]:

@@ -150,3 +150,11 @@ def test_demands_are_tried_in_order() -> None:
     assert "The determinant" in _say(demands, torch.eye(2))
     assert _say(demands, [[0.0, 1.0], [1.0, 0.0]]) == "right."
     assert "should be a number or a tensor" in _say(demands, {"a": 1})
+
+
+def test_a_missing_value_in_an_argument_is_not_a_change() -> None:
+    holed = torch.tensor([1.0, math.nan])
+    checker = Code(reference=lambda x: x.nansum(), cases=[("a hole", (holed,))])
+    assert checker.verdict("x", lambda x: x.nan_to_num().sum())
+    told = checker.verdict("x", lambda x: x.nan_to_num_().sum())
+    assert "changes its arguments" in told.message
