@@ -31,7 +31,10 @@ def fit_em(
     snapshot_every: int = 0,
     generator: torch.Generator | None = None,
 ) -> FitResult:
-    """Fit a mixture by EM, from whatever state it is in.
+    """Fit a mixture by EM (eq-em), from whatever state it is in.
+
+    Where the M-step maximizes its surrogate, under a floor on the scales or without one, the NLL
+    never rises (eq-em-monotone).
 
     Args:
         model: any mixture of this package; it is changed in place.
@@ -42,9 +45,11 @@ def fit_em(
         accelerate: None, or "squarem": every second step is extrapolated, and kept where that
             lowers the NLL; fewer passes over the data where EM is slow.
         mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
-        sample_weight: (N,), not negative; a point of weight 2 counts as two points.
+        sample_weight: (N,), not negative; a point of weight 2 counts as two points
+            (eq-sample-weights).
         missing: whether NaN in x is a value that was not observed, at random as far as the
-            observed ones tell; the fit then maximizes the likelihood of those.
+            observed ones tell; the fit then maximizes the likelihood of those
+            (eq-missing-likelihood).
         callback: called with (model, iteration, nll); a true return value stops the fit.
         progress: show a progress bar.
         snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.

@@ -12,7 +12,8 @@ from gmmedu.statistics import patterns_of
 
 @torch.no_grad()
 def impute(model: GaussianMixture, x: Tensor) -> Tensor:
-    """x (N, D) with its expectation in the place of each NaN, given what the row has: (N, D).
+    """x (N, D) with its expectation in the place of each NaN, given what the row has: (N, D)
+    (eq-imputation).
 
     An expectation is not a draw: filled-in values vary less than real ones do. Raises ``TypeError``
     or ``ValueError`` for bad input, a row without any value included.

@@ -230,10 +230,10 @@ def _from_patterns(
 ) -> Statistics:
     """Where values are missing, a point counts as what is expected of it, given those observed.
 
-    Let the rows of L_k that were observed be R^T Q^T with orthonormal columns Q: then the whitened
+    Let the rows of L_k that were observed be R^T B^T with orthonormal columns B: then the whitened
     residual of the observed values is y = R^{-T} (x - mu_k), the expected one of all values is
-    Q y, and what is uncertain about it has covariance I - Q Q^T (Little and Rubin 2019, chapter 11,
-    for one Gaussian; Ghahramani and Jordan 1994 for mixtures).
+    B y, and what is uncertain about it has covariance I - B B^T (eq-missing-e-step; Little and
+    Rubin 2019, chapter 11, for one Gaussian; Ghahramani and Jordan 1994 for mixtures).
     """
     log_weights, means, factors = state
     num_components, num_dims = means.shape
