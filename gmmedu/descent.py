@@ -34,10 +34,10 @@ def fit_model(
 ) -> FitResult:
     """Fit a mixture by gradient descent, from whatever state it is in.
 
-    The steps are Adam's (Kingma and Ba 2015), on the exact gradient of the mean NLL, which is read
-    from the statistics of one pass (eq-fisher-identity) rather than from autograd. Both learning
-    rates fall along half a cosine to zero at ``num_iterations``. Call ``initialize`` first: the
-    box that a new model starts in is for data of its own size.
+    The steps are Adam's (eq-adam; Kingma and Ba 2015), on the exact gradient of the mean NLL, which
+    is read from the statistics of one pass (eq-fisher-identity) rather than from autograd. Both
+    learning rates fall along half a cosine to zero at ``num_iterations``. Call ``initialize``
+    first: the box that a new model starts in is for data of its own size.
 
     Args:
         model: any mixture of this package; it is changed in place.
@@ -130,8 +130,8 @@ def gradient(
     """Gradient of the log likelihood (plus the log prior) in logits, means and theta.
 
     By Fisher's identity (eq-fisher-identity) it is that of EM's surrogate at the current
-    parameters: N_k - N pi_k for the logits, L_k^{-T} sum_n r_nk y_nk for the means, and as the
-    family has it for theta.
+    parameters: N_k - N pi_k for the logits (eq-gradient-weights), L_k^{-T} sum_n r_nk y_nk for the
+    means (eq-gradient-means), and as the family has it for theta.
     """
     counts = statistics.counts
     return (

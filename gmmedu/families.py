@@ -135,7 +135,11 @@ class Family(ABC):
     def gradient(
         self, statistics: Statistics, factors: Factors, pseudo: Pseudo
     ) -> Tensor:
-        """Gradient of the log likelihood (plus the log prior) in theta."""
+        """Gradient of the log likelihood (plus the log prior) in theta.
+
+        eq-gradient-full and eq-gradient-diagonal, from eq-gradient-covariance; what is shared is
+        summed (eq-gradient-pooled).
+        """
 
     @abstractmethod
     def apply_factor(self, factor: Tensor, vectors: Tensor) -> Tensor:
