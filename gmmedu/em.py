@@ -111,7 +111,7 @@ def m_step(
     (eq-m-step-means), covariances as the family has it. Returns the new state and which
     covariances (K or 1,) were raised to ``floor``.
     """
-    # Next to any other number of points this is nothing; to 0 points it lends the present state.
+    # Beside any points this is nothing; without any it keeps the state.
     counts = statistics.counts + torch.finfo(statistics.counts.dtype).tiny
     mean = statistics.first / counts.unsqueeze(-1)
     means = state.means + family.apply_factor(state.factors.factor, mean)
@@ -119,12 +119,17 @@ def m_step(
         statistics, mean, state.factors, floor, pseudo
     )
     if bool(singular.any()):
-        # Seen from a mean that was far away, the spread of the points drowns in rounding. Such a
-        # step moves means only; the next one counts about the new mean.
-        far = mean.square().sum(-1) > 1e-3 / torch.finfo(mean.dtype).eps
-        blurred = singular & (
-            far if len(singular) == len(far) else far.any()
-        )
+        blurred = _blurred(singular, mean)
         singular = singular & ~blurred
         factors = family.choose(blurred, state.factors, factors)
     return State((counts / counts.sum()).log(), means, factors), singular
+
+
+def _blurred(singular: Tensor, mean: Tensor) -> Tensor:
+    """Which of the singular covariances (K or 1,) were counted from too far away, (K or 1,).
+
+    Seen from a mean that was far away, the spread of the points drowns in rounding. Such a step
+    moves means only; the next one counts about the new mean. mean: of whitened residuals, (K, D).
+    """
+    far = mean.square().sum(-1) > 1e-3 / torch.finfo(mean.dtype).eps
+    return singular & (far if len(singular) == len(far) else far.any())

@@ -240,7 +240,6 @@ def _from_patterns(
     triangular = family.triangular(factors.factor, num_dims).expand(
         num_components, -1, -1
     )
-    identity = torch.eye(num_dims, dtype=means.dtype, device=means.device)
     result = None
     for pattern in points.patterns:
         observed = pattern.observed
@@ -265,19 +264,35 @@ def _from_patterns(
             log_likelihood, responsibilities = _e_step(
                 log_joint, weights, 0
             )
-            counts = responsibilities.sum(1)
-            weighted = whitened * responsibilities.unsqueeze(1)
-            spread = counts[:, None, None] * (identity - basis @ basis.mT)
-            moment = basis @ (weighted @ whitened.mT) @ basis.mT + spread
-            part = Statistics(
-                log_likelihood,
-                counts,
-                (basis @ weighted.sum(2, keepdim=True)).squeeze(-1),
-                family.second_moment(moment, identity.expand_as(moment)),
+            counts, first, moment = _expected(
+                responsibilities, whitened, basis
             )
+            identity = torch.eye(num_dims).to(moment)
+            second = family.second_moment(
+                moment, identity.expand_as(moment)
+            )
+            part = Statistics(log_likelihood, counts, first, second)
             result = part if result is None else result + part
     assert result is not None
     return result
+
+
+def _expected(
+    r: Tensor, y: Tensor, basis: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What is expected of standard normal e of which only y = B^T e was seen (eq-missing-e-step).
+
+    r: (K, B); y: (K, O, B); basis: B of each component, (K, D, O). Returns the sums over points of
+    r, (K,), of r times e, (K, D), and of r times e e^T, (K, D, D).
+    """
+    counts = r.sum(1)
+    weighted = r.unsqueeze(1) * y
+    first = basis @ weighted.sum(2, keepdim=True)
+    identity = torch.eye(basis.shape[1]).to(basis)
+    uncertain = identity - basis @ basis.mT
+    seen = basis @ (weighted @ y.mT) @ basis.mT
+    second = seen + counts[:, None, None] * uncertain
+    return counts, first.squeeze(-1), second
 
 
 def _block_width(points: Points, rows: int) -> int:
