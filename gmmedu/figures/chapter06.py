@@ -28,7 +28,7 @@ def ends(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
         _dots(ax, x, plot.GREY, size=3, alpha=0.45)
         plot.ellipses(model, ax)
         ax.set(title=name, xlabel="$x_1$", aspect="equal")
-        ax.set(xlim=(-2, 12), ylim=(-2.5, 11))
+        ax.set(xlim=(-2.5, 14), ylim=(-2.5, 11), xticks=(0, 5, 10))
     axes[0].set_ylabel("$x_2$")
     return figure
 
@@ -146,6 +146,7 @@ def starts(excess: Mapping[str, Tensor]) -> Figure:
     ax.set(
         xlabel="starts, from the best to the worst",
         ylabel="excess NLL (nats per point)",
+        xticks=(1, 5, 10, 15, 20),
     )
     ax.legend(loc="upper left")
     return figure
