@@ -347,6 +347,10 @@ EXERCISES: dict[str, Checker] = {
                 "one short: with so many the probability is still below 0.99.",
             ),
             (
+                math.ceil(math.log(0.01) / math.log(0.9)) + 1,
+                "one too many: one start fewer would do.",
+            ),
+            (
                 math.log(0.01) / math.log(0.9),
                 "a number of starts is whole: which way must it be rounded?",
             ),

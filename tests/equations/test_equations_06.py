@@ -50,7 +50,7 @@ def bound(rho: Array, mixture: Mixture, x: Array) -> float:
 def missing(x: Array, seed: int, share: float = 0.4) -> Array:
     """The same with holes; the first row complete, no row without any value."""
     rng = np.random.default_rng(seed)
-    holes = rng.random(x.shape) < share
+    holes = np.array(rng.random(x.shape) < share)
     holes[0] = False
     holes[np.arange(len(x)), rng.integers(x.shape[1], size=len(x))] = False
     return np.where(holes, np.nan, x)

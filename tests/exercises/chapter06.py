@@ -178,6 +178,7 @@ CASES: dict[str, Case] = {
         wrong=[
             (10, "on average"),
             (STARTS - 1, "one short"),
+            (STARTS + 1, "one too many"),
             (math.log(0.01) / math.log(0.9), "rounded"),
             (99, "multiply"),
         ],
