@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import THREADS, descent, em, memory, report, starts
+from benchmarks import THREADS, collapse, descent, em, memory, reliability, report, starts
 from benchmarks.timing import Comparison
 
 RESULTS = Path(__file__).parent / "results"
 EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 # Memory first: a process started from a small one.
-NAMES = ("memory", *EM_NAMES, "descent", "starts")
+NAMES = ("memory", *EM_NAMES, "descent", "starts", "reliability", "collapse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +59,21 @@ def _run(name: str, quick: bool, folder: Path) -> int:
             print(f"  {done} done", file=sys.stderr, flush=True)
         print(report.share_table(shares), flush=True)
         report.write(folder, name, [share.record() for share in shares])
+        return 0
+    if name == "reliability":
+        rows = []
+        for row in reliability.run(quick):
+            rows.append(row)
+            if row.family == "constant":
+                done = f"{row.fitter}, {row.mitigation}, {row.data}"
+                print(f"  {done} done", file=sys.stderr, flush=True)
+        print(report.reliability_table(rows), flush=True)
+        report.write(folder, name, [row.record() for row in rows])
+        return 0
+    if name == "collapse":
+        records = [share.record() for share in collapse.run(quick)]
+        print(report.record_table(records), flush=True)
+        report.write(folder, name, records)
         return 0
     comparisons = list(_watched(name, quick))
     print(report.comparison_table(comparisons))

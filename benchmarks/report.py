@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import THREADS, em
+from benchmarks.reliability import Row
 from benchmarks.starts import Share
 from benchmarks.timing import TOLERANCE, Comparison, Quartiles, geometric_mean
 
@@ -164,6 +165,37 @@ def share_table(shares: Iterable[Share]) -> str:
             )
         )
     return _aligned(rows)
+
+
+def reliability_table(rows: Sequence[Row]) -> str:
+    """Fits that failed, and that were worse than the peer's, for each run and kind of data."""
+    runs = dict.fromkeys((row.fitter, row.mitigation) for row in rows)
+    kinds = [*dict.fromkeys(row.data for row in rows), "all"]
+    table: list[tuple[str, ...]] = [
+        ("fitter", "mitigation", "data", "fits", "failed", "compared", "worse", "overfitted")
+    ]
+    for run in runs:
+        for kind in kinds:
+            own = [
+                row
+                for row in rows
+                if (row.fitter, row.mitigation) == run and kind in (row.data, "all")
+            ]
+            failed = sum(sum(row.failures.values()) for row in own)
+            totals = (
+                sum(row.fits for row in own),
+                failed,
+                sum(row.compared for row in own),
+                sum(row.worse for row in own),
+                sum(row.overfitted for row in own),
+            )
+            table.append((*run, kind, *map(str, totals)))
+    return _aligned(table)
+
+
+def record_table(records: Sequence[dict[str, Any]]) -> str:
+    """Records as they are, under their own names."""
+    return _aligned([tuple(records[0]), *(tuple(map(str, r.values())) for r in records)])
 
 
 # Figure

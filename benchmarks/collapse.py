@@ -1,0 +1,69 @@
+"""How often EM without mitigation meets a singularity, against the points for each component.
+
+The data are drawn from a random mixture with as many components as the model has, so nothing is
+wrong with the model; there are only too few points. A fit has collapsed when it raises
+``SingularityError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+import gmmedu
+
+#: Points for each component and for each of the D + 1 that a covariance needs.
+RATIOS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+#: Families, dimensions and numbers of components that are crossed with the ratios.
+CELLS = [("full", d, k) for d in (1, 2, 4, 8) for k in (2, 8)] + [
+    (family, 4, k) for family in ("tied", "diagonal", "isotropic") for k in (2, 8)
+]
+STARTS, ITERATIONS, TOLERANCE = 100, 100, 1e-8
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of ``starts`` samples, each with a start of its own, how many fits collapsed."""
+
+    family: str
+    num_dims: int
+    num_components: int
+    ratio: float
+    num_points: int
+    starts: int
+    collapsed: int
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(quick: bool = False) -> Iterator[Share]:
+    """One share for each cell and ratio."""
+    starts = 5 if quick else STARTS
+    for family, num_dims, num_components in CELLS:
+        for ratio in RATIOS:
+            num_points = round(num_components * (num_dims + 1) * ratio)
+            collapsed = sum(
+                collapses(family, num_dims, num_components, num_points, seed)
+                for seed in range(starts)
+            )
+            yield Share(family, num_dims, num_components, ratio, num_points, starts, collapsed)
+
+
+def collapses(family: str, num_dims: int, num_components: int, num_points: int, seed: int) -> bool:
+    """Whether EM meets a singularity on the sample of this seed, from a start by k-means++."""
+    generator = torch.Generator().manual_seed(seed)
+    x = gmmedu.sample_mixture(
+        num_points, num_components, num_dims, family=family, generator=generator,
+        dtype=torch.float64,
+    ).x  # fmt: skip
+    model = gmmedu.FAMILIES[family](num_components, num_dims, dtype=torch.float64)
+    gmmedu.initialize(model, x, generator=generator)
+    try:
+        gmmedu.fit_em(model, x, ITERATIONS, TOLERANCE, mitigation=None)
+    except gmmedu.SingularityError:
+        return True
+    return False
