@@ -1,4 +1,4 @@
-"""Squared extrapolation of EM, after Varadhan and Roland (2008): SQUAREM, scheme S3.
+"""Squared extrapolation of EM, after Varadhan and Roland (2008): SQUAREM, scheme S3 (chapter 07).
 
 Where components overlap, EM creeps along one direction by steps that shrink at a steady rate. From
 two of its steps the rate can be read, and with it where they lead.
@@ -31,9 +31,10 @@ class Squarem:
     def leap(self, state: State, following: State) -> State | None:
         """Told each step of EM, after every second in a row says where the two seem to lead.
 
-        Log weights, means and theta move to start + 2 a r + a^2 v, where r is the first step, v
-        what the second differs from it, and a = |r| / |v|, at most ``longest``. None where that
-        is no further than the second step, or out of the covariances that ``floor`` allows.
+        Log weights, means and theta move to start + 2 a r + a^2 v (eq-squarem), where r is the
+        first step, v what the second differs from it, and a = |r| / |v|, at most ``longest``. None
+        where that is no further than the second step, or out of the covariances that ``floor``
+        allows.
         """
         start = self._start if state is self._first else None
         self._start, self._first = state, following
