@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -67,18 +66,35 @@ def opening(
 
 
 def one_step(
-    x: Tensor, before: GaussianMixture, after: GaussianMixture, pull: Tensor
+    x: Tensor,
+    before: GaussianMixture,
+    after: GaussianMixture,
+    pull: Tensor,
+    weighted: Tensor,
 ) -> Axes:
-    """Components before and after a step, and the pull on each mean, (K, 2), as an arrow."""
+    """Components before and after a step; the pull on each mean as an arrow, and the weighted
+    mean of its points as a dot, both (K, 2)."""
     _, ax = plt.subplots(figsize=(6.4, 5.2))
     plot.scatter(x, ax, size=8)
     plot.ellipses(before, ax, mass=(0.5,), fill=False)
     plot.ellipses(
         after, ax, mass=(0.5,), fill=False, line_style="--", means=False
     )
-    for k, (mean, arrow) in enumerate(
-        zip(_numpy(before.means), _numpy(pull), strict=True)
+    for k, (mean, arrow, dot) in enumerate(
+        zip(
+            _numpy(before.means),
+            _numpy(pull),
+            _numpy(weighted),
+            strict=True,
+        )
     ):
+        ax.plot(
+            *dot,
+            "o",
+            color=plot.component_color(k),
+            markersize=9,
+            zorder=6,
+        )
         ax.annotate(
             "",
             mean + 3 * arrow,
@@ -212,21 +228,14 @@ def travel(
                 else None,
             )
     ax.axhline(0.1, color=GREY, linestyle=":")
-    ax.text(24, 0.112, "truth", color=GREY)
+    ax.text(24, 0.12, "truth", color=GREY)
     ax.axhline(least, color=_HUES[0], linestyle=":", linewidth=1.3)
-    ax.text(
-        24,
-        least - 0.022,
-        "proved out of reach at 1e-5",
-        color=_HUES[0],
-        fontsize=10,
-    )
     ax.set_xscale("log")
     ax.set(
         xlabel="iteration",
         ylabel="weight of the upper component",
         xlim=(20, float(iteration[-1])),
-        ylim=(0, 0.56),
+        ylim=(0, 1),
     )
     figure.legend(
         loc="outside upper center",
@@ -358,14 +367,6 @@ def second_order(
     )
     figure.legend(loc="outside upper center", ncols=4)
     return figure
-
-
-def handles(names: Sequence[str]) -> list[Line2D]:
-    """Lines in the colors of this chapter, for a legend."""
-    return [
-        Line2D([], [], color=hue, label=name)
-        for hue, name in zip(_HUES, names, strict=False)
-    ]
 
 
 def _numpy(values: Tensor) -> NDArray[np.float64]:
