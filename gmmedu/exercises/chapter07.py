@@ -16,9 +16,9 @@ def _expectation(
     """E[x^2 / cosh^power(mu x)] over the symmetric mixture, or a standard normal."""
     x = torch.linspace(-12, 12, 4801, dtype=torch.float64)
     at = (mu, -mu) if centers else (0.0, 0.0)
-    density = sum(
-        (-0.5 * (x - m).square()).exp() for m in at
-    ) / math.sqrt(8 * math.pi)
+    density = sum((-0.5 * (x - m).square()).exp() for m in at) / math.sqrt(
+        8 * math.pi
+    )
     return float(
         torch.trapezoid(
             density * x.square() / torch.cosh(mu * x) ** power, x
@@ -94,7 +94,9 @@ def _leap(
 
 
 def _leap_cases() -> list[tuple[str, list[Tensor]]]:
-    def path(end: list[float], away: list[float], rates: list[float]) -> list[Tensor]:
+    def path(
+        end: list[float], away: list[float], rates: list[float]
+    ) -> list[Tensor]:
         e, w, lam = (
             torch.tensor(row, dtype=torch.float64)
             for row in (end, away, rates)
@@ -148,7 +150,7 @@ EXERCISES: dict[str, Checker] = {
         others={
             "a": "look at the matrix P: what happens to it, and to the gradient, in other units?",
             "d": "what does an iteration of L-BFGS cost?",
-            "e": "the dashed-dotted line of the figure of rates has the best learning rate already.",
+            "e": "in the figure of rates, plain descent has its best learning rate already.",
         },
         praise="What is hidden makes EM slow, and a leap must be looked at before it is kept.",
     ),
@@ -177,9 +179,7 @@ EXERCISES: dict[str, Checker] = {
                 "the covariance is a matrix: its entries off the diagonal count too.",
             ),
             (
-                lambda m, s, g, w: (
-                    _means_after(m, s, g, w) - m
-                ),
+                lambda m, s, g, w: _means_after(m, s, g, w) - m,
                 "this is the step; the means after it are wanted.",
             ),
         ],
@@ -271,7 +271,7 @@ EXERCISES: dict[str, Checker] = {
                 "near; the approximation 1 - rate is too coarse. Take the logarithms.",
             ),
         ],
-        hint="Which of the two informations loses a tenth of its terms? What does that do to the rate?",
+        hint="Which of the two informations loses a tenth of its terms, and what does the rate do?",
         praise="A few labels are worth many iterations.",
     ),
     "07-7": Value(
