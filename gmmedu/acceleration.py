@@ -31,8 +31,8 @@ class Squarem:
     def leap(self, state: State, following: State) -> State | None:
         """Told each step of EM, after every second in a row says where the two seem to lead.
 
-        Log weights, means and theta move to start + 2 a r + a^2 v (eq-squarem), where r is the
-        first step, v what the second differs from it, and a = |r| / |v|, at most ``longest``. None
+        Log weights, means and theta move to start + 2 a s + a^2 v (eq-squarem), where s is the
+        first step, v what the second differs from it, and a = |s| / |v|, at most ``longest``. None
         where that is no further than the second step, or out of the covariances that ``floor``
         allows.
         """

@@ -215,7 +215,7 @@ EXERCISES: dict[str, Checker] = {
         mistakes=[
             (
                 lambda *u: _leap(*u, doubled=False),
-                "squaring gives 2 a r, not a r: expand (I - aB)^2.",
+                "squaring gives 2 a s, not a s: expand (I - aB)^2.",
             ),
             (
                 lambda *u: _leap(*u, squared=False),
@@ -243,7 +243,7 @@ EXERCISES: dict[str, Checker] = {
                 "this is the second step of EM itself.",
             ),
         ],
-        hint="First r and v, then a from their lengths, then the three terms.",
+        hint="First s and v, then a from their lengths, then the three terms.",
         praise="Along a single rate it lands on the limit.",
     ),
     "07-6": Value(
