@@ -8,6 +8,7 @@ with its own defaults, from the same start, by more than the noise.
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -107,8 +108,8 @@ class Row:
 
     fits: how many; failures: exceptions, NaN and degenerate components, by name; compared: how many
     had a peer; worse: how many of those were worse on held-out points; overfitted: how many of
-    these had a *lower* NLL than the peer's on the points they were fitted to; excess: for each
-    fit compared, the held-out NLL less the peer's.
+    these had a *lower* NLL than the peer's on the points they were fitted to; the median and the
+    largest excess: of the held-out NLL over the peer's, None where nothing was compared.
     """
 
     data: str
@@ -120,7 +121,8 @@ class Row:
     compared: int
     worse: int
     overfitted: int
-    excess: list[float]
+    median_excess: float | None
+    largest_excess: float | None
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -136,7 +138,8 @@ def run(quick: bool = False) -> Iterator[Row]:
 
 def _row(data: str, family: str, fitter: str, mitigation: str, seeds: Sequence[int]) -> Row:
     failures: dict[str, int] = {}
-    worse, overfitted, excess = 0, 0, []
+    worse, overfitted = 0, 0
+    excess: list[float] = []
     for seed in seeds:
         failure, difference, own = _fit(data, family, fitter, mitigation, seed)
         if failure is not None:
@@ -150,9 +153,18 @@ def _row(data: str, family: str, fitter: str, mitigation: str, seeds: Sequence[i
             worse += 1
             overfitted += own < 0
     return Row(
-        data, family, fitter, mitigation, len(seeds), failures, len(excess), worse, overfitted,
-        excess,
-    )  # fmt: skip
+        data=data,
+        family=family,
+        fitter=fitter,
+        mitigation=mitigation,
+        fits=len(seeds),
+        failures=failures,
+        compared=len(excess),
+        worse=worse,
+        overfitted=overfitted,
+        median_excess=statistics.median(excess) if excess else None,
+        largest_excess=max(excess, default=None),
+    )
 
 
 def _fit(
