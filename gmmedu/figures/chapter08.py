@@ -230,13 +230,12 @@ def cures(
     ax.annotate(
         "clamp: no further",
         (floor, end),
-        (-12, -4),
+        (10, 6),
         textcoords="offset points",
-        ha="right",
-        va="top",
         color=_HUES[2],
     )
     _narrowing(ax, sds)
+    ax.set_xlim(left=100)
     ax.set(
         xlabel="standard deviation (1000 km/s)",
         ylabel="objective (nats per galaxy)",
