@@ -27,7 +27,11 @@ def needle(
     """The NLL of each iteration, and the last density over the points x (N, 1), in logarithms."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6.4))
     top.plot(
-        range(1, len(history)), history[1:], "o-", color=_HUES[0], markersize=4
+        range(1, len(history)),
+        history[1:],
+        "o-",
+        color=_HUES[0],
+        markersize=4,
     )
     top.annotate(
         "then no number left",
@@ -258,7 +262,12 @@ def settings(
     for ax, (problem, score) in zip(axes, scores.items(), strict=True):
         for hue, name, values, places in (
             (_HUES[2], "Clamp", floors, floors),
-            (_HUES[5], "Prior", scatters, [math.sqrt(s / 7) for s in scatters]),
+            (
+                _HUES[5],
+                "Prior",
+                scatters,
+                [math.sqrt(s / 7) for s in scatters],
+            ),
         ):
             results = [score[f"{name}({value:g})"][0] for value in values]
             means = [float(result.mean()) for result in results]
