@@ -71,7 +71,7 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
     last = entries[-1].cpu().numpy()
     ax.plot(last[0, 0], last[0, 1], "X", color=PALETTE[1], markersize=12)
     ax.text(0.1, 0.95, "no covariance", fontsize=13)
-    ax.text(0.03, -0.5, "no covariance", fontsize=13)
+    ax.text(0.03, -0.55, "no covariance", fontsize=11)
     ax.set(
         xlim=(0, 1.5),
         ylim=(-0.6, 1.3),
