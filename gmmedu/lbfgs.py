@@ -32,7 +32,8 @@ def fit_lbfgs(
     """Fit a mixture by L-BFGS, from whatever state it is in; best near an optimum, say after EM.
 
     An iteration is a line search along a direction that remembers the last ten gradients, and takes
-    one pass over the data or a few. It has no learning rates, and the NLL never rises.
+    one pass over the data or a few. It has no learning rates, and what it minimizes never rises
+    but where a mitigation moved a component.
 
     Arguments, result and errors are those of ``fit_em``. Source: Liu and Nocedal (1989).
     """

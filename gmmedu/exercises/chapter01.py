@@ -75,6 +75,13 @@ def _determinant_twice(
     return -0.5 * squares - 2 * log_det - constant
 
 
+def _determinant_half(
+    x: Tensor, mean: Tensor, covariance: Tensor
+) -> Tensor:
+    squares, log_det, constant = _parts(x, mean, covariance)
+    return -0.5 * squares - 0.5 * log_det - constant
+
+
 def _no_half(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     squares, log_det, constant = _parts(x, mean, covariance)
     return -squares - log_det - constant
@@ -220,6 +227,14 @@ EXERCISES: dict[str, Checker] = {
                 "that is the answer of one dimension; in the plane this ellipse holds 39 %.",
             ),
             (
+                math.exp(-0.5),
+                "that is the mass outside the ellipse at distance 1; a radius is wanted.",
+            ),
+            (
+                0.61,
+                "that is the mass outside the ellipse at distance 1; a radius is wanted.",
+            ),
+            (
                 -2 * math.log(1 - 0.6827),
                 "this is the square of the radius; a root is missing.",
             ),
@@ -258,6 +273,16 @@ EXERCISES: dict[str, Checker] = {
                 _SIGMA[0, 0] + 2 * _SIGMA[1, 1] - 4 * _SIGMA[0, 1],
                 "the coefficient of x2 enters its variance squared.",
             ),
+            (
+                _SIGMA[0, 0] + 4 * _SIGMA[1, 1] - 8 * _SIGMA[0, 1],
+                "the coefficients enter the covariance's term once for each of its two "
+                "places, and not squared. (Standard deviations subtract only at correlation 1.)",
+            ),
+            (
+                _SIGMA[0, 0] + _SIGMA[1, 1] + 4 * _SIGMA[0, 1],
+                "the covariance must lower the variance of a difference, and the coefficient "
+                "of x2 enters its own variance squared. Standard deviations do not add.",
+            ),
         ],
         praise="What two coordinates share cancels in their difference.",
         hint="Write the difference as u^T x; its variance is u^T Sigma u.",
@@ -289,6 +314,11 @@ EXERCISES: dict[str, Checker] = {
             (
                 _determinant_twice,
                 "the determinant counts twice: half of log det Sigma is log det L.",
+            ),
+            (
+                _determinant_half,
+                "the determinant's term is halved once too often: the equation has "
+                "log det L, which is half of log det Sigma.",
             ),
             (
                 _no_half,
@@ -400,13 +430,15 @@ EXERCISES: dict[str, Checker] = {
     "01-6": Choice(
         right="ab",
         others={
-            "c": "if x1 is 3, what can x2 be? Independence means that nothing has changed.",
+            "c": "once you know that x1 is 3, x2 can only be 3 or -3. Were they independent, "
+            "knowing x1 would leave the distribution of x2 as it was.",
             "d": "plot the pairs: on which lines do they lie? A Gaussian vector with this "
             "covariance would be round.",
             "e": "how often is the sum exactly zero? A Gaussian with a density takes no value "
             "twice.",
         },
-        praise="Uncorrelated means independent only for what is jointly Gaussian.",
+        praise="Uncorrelated means independent for what is jointly Gaussian; Gaussian margins "
+        "alone are not enough.",
     ),
     "01-7": Code(
         reference=_divergence,

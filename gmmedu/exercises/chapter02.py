@@ -351,6 +351,11 @@ EXERCISES: dict[str, Checker] = {
             "b": "is one entry, and which component comes first is an accident of the start.",
             "d": "gives numbers of components, and these are names that may be exchanged.",
         },
+        missing={
+            "a": "What of the loss, which does not look at single components?",
+            "c": "Must every statement about weights say which component it means?",
+            "e": "Two labels can be compared with each other, without a name for either.",
+        },
         praise="What no permutation changes can be compared; all else must be matched first.",
     ),
     "02-5": Code(
@@ -414,6 +419,7 @@ EXERCISES: dict[str, Checker] = {
                 "this is the ratio of the weights, not a weight.",
             ),
             (0.5, "with equal weights there are two modes; go lower."),
+            (0.4, "close; three digits are wanted."),
         ],
         hint="Count the sign changes of the slope on a fine grid, weight by weight.",
         praise="A component of more than a third can hide without a hump of its own.",

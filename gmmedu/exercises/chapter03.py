@@ -50,6 +50,20 @@ def _plain_lse(a: Tensor) -> Tensor:
     return m.squeeze(-1) + (a - m).exp().sum(-1).log()
 
 
+def _padded_lse(eps: float, shift: bool) -> Callable[[Tensor], Tensor]:
+    """A small number inside the logarithm, without or with the maximum taken out."""
+
+    def lse(a: Tensor) -> Tensor:
+        m = (
+            a.amax(-1, keepdim=True)
+            if shift
+            else torch.zeros_like(a[:, :1])
+        )
+        return m.squeeze(-1) + ((a - m).exp().sum(-1) + eps).log()
+
+    return lse
+
+
 def _unreturned_lse(a: Tensor) -> Tensor:
     return (a - a.amax(-1, keepdim=True)).exp().sum(-1).log()
 
@@ -183,7 +197,8 @@ def _crossing() -> Value:
                 "the logarithm of the standard deviation is wanted.",
             ),
         ],
-        hint="Far down f is a straight line in log sigma: one value there and the slope suffice.",
+        hint="The figure is too coarse to read it off. Far down f is a straight line in log sigma: "
+        "one value there and the slope suffice.",
     )
 
 
@@ -241,10 +256,11 @@ EXERCISES: dict[str, Checker] = {
         praise="The model is no worse than before: only its unit has changed.",
     ),
     "03-2": Choice(
-        right="ac",
+        right="ad",
         others={
             "b": "f is a mean: more points from the same source make it less noisy, not smaller.",
-            "d": "a change of the logarithm multiplies f by a positive number; look at the sign.",
+            "c": "how narrow must it be for 8.19 nats at its slope, and can float64 hold that?",
+            "e": "a change of the logarithm multiplies f by a positive number; look at the sign.",
         },
         praise="A level alone never tells a change of units from a singularity.",
     ),
@@ -293,6 +309,14 @@ EXERCISES: dict[str, Checker] = {
                 "this is the maximum, a lower bound of the log-sum-exp.",
             ),
             (lambda a: a.exp().sum(-1), "the logarithm is missing."),
+            *(
+                (
+                    _padded_lse(10.0**-power, shift),
+                    "is something added inside the logarithm? Take it out.",
+                )
+                for power in range(4, 17)
+                for shift in (False, True)
+            ),
         ],
         tolerance=1e-12,
         hint="Any finite m is allowed in the shifted form; which one keeps every term in range?",
@@ -328,7 +352,7 @@ EXERCISES: dict[str, Checker] = {
     ),
     "03-6": _Later(
         make=_crossing,
-        praise="One lone point is a slow road down: slow, and downhill all the way.",
+        praise="Past the hill it is downhill all the way: a long road for small steps only.",
     ),
     "03-7": Demands(
         demands=[

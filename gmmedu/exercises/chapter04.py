@@ -25,6 +25,10 @@ def _slope(sigma: Tensor) -> Tensor:
     return -torch.expm1(-sigma)
 
 
+def _step_ratio(sigma: Tensor) -> Tensor:
+    return (_slope(sigma) / sigma) ** 2
+
+
 def _covariances(theta: Tensor) -> Tensor:
     factor = theta.tril(-1) + torch.diag_embed(
         theta.diagonal(dim1=-2, dim2=-1).exp()
@@ -129,6 +133,12 @@ def _by_trace(scatters: Tensor, counts: Tensor) -> Tensor:
     return scatters / sizes.reshape(-1, 1, 1) * (sizes.sum() / counts.sum())
 
 
+def _pooled_volume(scatters: Tensor, counts: Tensor) -> Tensor:
+    size = torch.linalg.det(scatters.sum(0)) ** (1 / scatters.shape[-1])
+    shapes = _shapes_alone(scatters, counts)
+    return shapes * size / counts.sum()
+
+
 def _without_root(scatters: Tensor, counts: Tensor) -> Tensor:
     sizes = torch.linalg.det(scatters)
     return scatters / sizes.reshape(-1, 1, 1) * (sizes.sum() / counts.sum())
@@ -193,32 +203,39 @@ EXERCISES: dict[str, Checker] = {
         praise="A circle stays a circle, and only the given radius refuses to grow.",
     ),
     "04-3": Code(
-        reference=_slope,
+        reference=_step_ratio,
         cases=[
-            ("sigma = 1", (_vector(1.0),)),
-            ("several scales", (_vector(0.01, 0.5, 2.0, 30.0),)),
+            ("several scales", (_vector(0.01, 0.5, 1.0, 2.0, 30.0),)),
             ("a small scale", (_vector(1e-4),)),
             ("a matrix of scales", (_normal(2, 3, seed=1).exp(),)),
         ],
         tolerance=1e-9,
         mistakes=[
             (
-                torch.sigmoid,
-                "this is the sigmoid at sigma; the slope is the sigmoid at theta. Put theta in "
+                lambda sigma: _slope(sigma) / sigma,
+                "this is the ratio of the slopes d sigma / d theta. How often does the slope "
+                "enter a step of sigma?",
+            ),
+            (
+                lambda sigma: 1 / _step_ratio(sigma),
+                "this is the step of exp over that of softplus.",
+            ),
+            (
+                lambda sigma: _slope(sigma) ** 2,
+                "this is what softplus does to the step; divide by what exp does to it.",
+            ),
+            (
+                lambda sigma: (sigma.sigmoid() / sigma) ** 2,
+                "the slope of softplus is the sigmoid at theta, not at sigma. Put theta in "
                 "terms of sigma.",
             ),
             (
-                lambda sigma: -1 / torch.expm1(-sigma),
-                "this is d theta / d sigma, the slope of the inverse.",
-            ),
-            (torch.exp, "this is the slope of exp, and at theta = sigma."),
-            (
-                torch.clone,
-                "this is the slope of exp; for softplus it is near that only where sigma is small.",
+                _slope,
+                "this is the slope of softplus; the ratio of two steps is asked for.",
             ),
         ],
-        hint="Differentiate in theta first; then 1 + e^theta = e^sigma removes theta.",
-        praise="Small scales feel the exponential, large ones the identity.",
+        hint="A step of sigma carries J J^T: the square of d sigma / d theta, for each map.",
+        praise="Where scales are small the two are one; where they are large softplus is slow.",
     ),
     "04-4": Code(
         reference=_covariances,
@@ -246,7 +263,8 @@ EXERCISES: dict[str, Checker] = {
                 "this is L^T L; the factor and its transpose are in the wrong order.",
             ),
         ],
-        hint="Build L from its part below the diagonal and its diagonal, then multiply.",
+        hint="Build L from its part below the diagonal and its diagonal, then multiply. Did you "
+        "take the diagonal of each matrix (its last two dimensions)?",
         praise="Whatever an optimizer writes into theta, a covariance comes out.",
     ),
     "04-5": Code(
@@ -306,6 +324,11 @@ EXERCISES: dict[str, Checker] = {
                 "less than 95 %?",
             ),
             (
+                0.23,
+                "this is the deviation upside down. At this one, does the circle hold more or "
+                "less than 95 %?",
+            ),
+            (
                 math.log(0.95) / math.log(0.5),
                 "1 - q is raised to the power, and not q.",
             ),
@@ -346,6 +369,10 @@ EXERCISES: dict[str, Checker] = {
                 _volumes_of_covariances,
                 "the common volume is an average over the components, without regard to how many "
                 "points each has. Minimize over lambda once more.",
+            ),
+            (
+                _pooled_volume,
+                "this is the volume of the pooled scatter; minimize over lambda once more.",
             ),
             (
                 _shapes_alone,

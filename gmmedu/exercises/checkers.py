@@ -149,11 +149,13 @@ class Code(Checker):
 class Choice(Checker):
     """One letter, or several as in "ac".
 
-    right: the letters that are right. others: what to say of each wrong letter.
+    right: the letters that are right. others: what to say of each wrong letter. missing: where to
+    look for a right letter that was left out.
     """
 
     right: str
     others: Mapping[str, str]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def problem(self, answer: Any) -> str | None:
         letters = sorted({*self.right, *self.others})
@@ -171,8 +173,10 @@ class Choice(Checker):
             )
         for letter in sorted(given - set(self.right)):
             return f"({letter}) {self.others[letter]}"
-        if given != set(self.right):
-            return "what you chose is right, and it is not all."
+        for letter in self.right:
+            if letter not in given:
+                hint = self.missing.get(letter, "")
+                return f"what you chose is right, and it is not all. {hint}".rstrip()
         return None
 
 

@@ -83,7 +83,7 @@ def affine_map(
         for k in range(2):
             tip, color = 2 * linear[:, k], plot.component_color(k)
             _arrow(ax, tip, color)
-            away = (0.55, -0.25) if k == 0 else (0.0, 0.5)
+            away = ((0.8, -0.35), (-0.1, 0.65))[k]
             _name(
                 ax,
                 rf"$2\,\mathbf{{{name}}}_{k + 1}$",

@@ -45,6 +45,27 @@ def mark(points: Mapping[str, tuple[float, float]], ax: Axes) -> Axes:
     return ax
 
 
+def answer(
+    x: Tensor,
+    points: Mapping[str, tuple[float, float]],
+    model: GaussianMixture,
+    limits: tuple[float, float, float, float],
+) -> Axes:
+    """The points of the question on the plane, colored by the responsible component."""
+    _, ax = plt.subplots()
+    responsibility_field(model, ax, limits, alpha=0.25)
+    plot.scatter(x, ax)
+    plot.ellipses(model, ax, fill=False)
+    mark(points, ax)
+    ax.set(
+        xlabel="eruption (min)",
+        ylabel="wait for the next (min)",
+        xlim=limits[:2],
+        ylim=limits[2:],
+    )
+    return ax
+
+
 def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
     """The same draws with their labels, and as they are observed."""
     figure, (top, bottom) = plt.subplots(
@@ -83,10 +104,17 @@ def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
             top.plot(
                 line, (shares[:, k] * density).cpu().numpy(), color=color
             )
-            bottom.plot(line, shares[:, k].cpu().numpy(), color=color)
+            bottom.plot(
+                line,
+                shares[:, k].cpu().numpy(),
+                color=color,
+                label=f"component {k + 1}",
+            )
         bottom.axhline(0.5, color=plot.GREY, linestyle=":", linewidth=1.2)
         top.set_title(name)
         bottom.set_xlabel("$x$")
+    handles, names = axes[1, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2)
     axes[0, 0].set_ylabel(r"$\pi_k \, \mathcal{N}_k(x)$")
     axes[1, 0].set_ylabel("responsibility")
     return figure
@@ -120,6 +148,8 @@ def responsibility_field(
     model: GaussianMixture,
     ax: Axes,
     limits: tuple[float, float, float, float],
+    *,
+    alpha: float = 0.45,
 ) -> Axes:
     """The plane colored by responsibility; where component 1 has 10, 50 and 90 %, a line."""
     across = torch.linspace(
@@ -143,7 +173,7 @@ def responsibility_field(
         np.clip(shares @ palette, 0, 1),
         extent=limits,
         origin="lower",
-        alpha=0.45,
+        alpha=alpha,
         aspect="auto",
         zorder=0,
     )
@@ -161,23 +191,19 @@ def responsibility_field(
 
 
 def same_moments(
-    grid: Tensor, densities: Mapping[str, Tensor], one: Tensor
+    grid: Tensor, models: Mapping[str, GaussianMixture]
 ) -> Figure:
-    """Densities with one mean and one variance, each against the Gaussian that has them."""
+    """Densities of mean 0 and variance 1, each against the Gaussian that has these too."""
     figure, axes = plt.subplots(
         2, 2, sharex=True, sharey=True, figsize=(6.4, 5.0)
     )
-    for (name, density), ax in zip(
-        densities.items(), axes.flat, strict=True
-    ):
-        ax.fill_between(
-            grid.cpu(),
-            density.cpu(),
-            color=plot.component_color(0),
-            alpha=0.2,
-        )
-        ax.plot(grid.cpu(), density.cpu(), color=plot.component_color(0))
-        ax.plot(grid.cpu(), one.cpu(), color=plot.GREY, linestyle="--")
+    line, color = grid.cpu().numpy(), plot.component_color(0)
+    one = np.exp(-0.5 * line**2) / np.sqrt(2 * np.pi)
+    for (name, model), ax in zip(models.items(), axes.flat, strict=True):
+        density = model.log_prob(grid[:, None]).detach().exp().cpu().numpy()
+        ax.fill_between(line, density, color=color, alpha=0.2)
+        ax.plot(line, density, color=color)
+        ax.plot(line, one, color=plot.GREY, linestyle="--")
         ax.set_title(name)
     axes[0, 0].set_ylim(bottom=0)
     for ax in axes[1]:
@@ -189,31 +215,44 @@ def same_moments(
 
 def regression(
     x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor
-) -> Axes:
-    """The wait expected after each eruption, by the mixture and by one Gaussian."""
-    _, ax = plt.subplots()
-    plot.scatter(x, ax)
+) -> Figure:
+    """The wait expected after each eruption, by mixture and one Gaussian; below, its deviation."""
+    figure, (top, bottom) = plt.subplots(
+        2,
+        1,
+        sharex=True,
+        figsize=(6.4, 6.2),
+        gridspec_kw={"height_ratios": [2.6, 1]},
+    )
+    plot.scatter(x, top)
     color = plot.component_color(0)
-    low, high = (
-        (mean - deviation).cpu().numpy(),
-        (mean + deviation).cpu().numpy(),
+    minutes = grid.cpu().numpy()
+    center, spread = mean.cpu().numpy(), deviation.cpu().numpy()
+    top.fill_between(
+        minutes,
+        center - spread,
+        center + spread,
+        color=color,
+        alpha=0.2,
+        linewidth=0,
     )
-    ax.fill_between(
-        grid.cpu().numpy(), low, high, color=color, alpha=0.2, linewidth=0
-    )
-    ax.plot(
-        grid.cpu(), mean.cpu(), color=color, linewidth=2.4, label="mixture"
-    )
-    ax.plot(
-        grid.cpu(),
-        line.cpu(),
+    top.plot(minutes, center, color=color, linewidth=2.4, label="mixture")
+    top.plot(
+        minutes,
+        line.cpu().numpy(),
         color=plot.GREY,
         linestyle="--",
         label="one Gaussian",
     )
-    ax.set(xlabel="eruption (min)", ylabel="wait for the next (min)")
-    ax.legend(loc="upper left")
-    return ax
+    top.set_ylabel("wait for the next (min)")
+    top.legend(loc="upper left")
+    bottom.plot(minutes, spread, color=color, linewidth=2.4)
+    bottom.set(
+        xlabel="eruption (min)",
+        ylabel="sd of the wait\n(min)",
+        ylim=(0, 1.15 * spread.max()),
+    )
+    return figure
 
 
 def pitchfork(
@@ -312,8 +351,8 @@ def three_modes(
         *ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--"
     )
     top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
-    for k, place in enumerate(((-1.95, 0.8), (1.5, 2.3))):
-        top.annotate(f"component {k + 1}", place, color=plot.GREY)
+    for k, place in enumerate(((-1.95, 0.9), (1.55, 2.4))):
+        top.annotate(f"component\n{k + 1}", place, color=plot.GREY)
     top.set(
         xlabel="$x_1$",
         ylabel="$x_2$",
@@ -382,15 +421,13 @@ def twins(
 
 
 def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
-    """The same points under each fit, in the colors of the responsible components."""
+    """The same points under each fit, in the colors of their most responsible components."""
     figure, axes = plt.subplots(
         len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8)
     )
     for (name, model), ax in zip(fits.items(), axes, strict=True):
-        plot.scatter(
-            x, ax, responsibilities=model.responsibilities(x), size=10
-        )
-        plot.ellipses(model, ax)
+        plot.scatter(x, ax, labels=model.predict(x), size=10)
+        plot.ellipses(model, ax, fill=False)
         ax.set(title=name, ylabel="$x_2$")
     axes[-1].set_xlabel("$x_1$")
     return figure

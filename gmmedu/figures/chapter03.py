@@ -19,21 +19,25 @@ from gmmedu import plot
 #: A critical point as the chapter finds it: where, f there, the Hessian there.
 Critical = tuple[Tensor, Tensor, Tensor]
 
-_HUES = (
-    plot.PALETTE[6],
-    plot.PALETTE[3],
-    plot.PALETTE[4],
-)  # the curves' colors, not components'
+# The curves' colors, not components': none that is dim on a dark page.
+_HUES = (plot.PALETTE[2], plot.PALETTE[3], plot.PALETTE[4])
 
 
 def running_product(
-    products: Mapping[str, Tensor], log10_truth: Tensor
+    products: Mapping[str, Tensor], log10_exact: Tensor
 ) -> Figure:
-    """Products of the first n densities, (N,) for each dtype, and the logarithm of the truth."""
-    figure, ax = plt.subplots()
-    truth = _numpy(log10_truth)
-    count = np.arange(1, len(truth) + 1)
-    ax.plot(count, truth, color=plot.GREY, linestyle="--", label="exact")
+    """Products of the first n densities, (N,) for each dtype, and the exact logarithm."""
+    figure, ax = plt.subplots(figsize=(5.4, 4.0))
+    exact = _numpy(log10_exact)
+    count = np.arange(1, len(exact) + 1)
+    ax.plot(
+        count,
+        exact,
+        color=plot.GREY,
+        linestyle="--",
+        label="exact",
+        zorder=4,
+    )
     for hue, (name, product) in zip(
         _HUES[1::-1], products.items(), strict=True
     ):
@@ -43,8 +47,9 @@ def running_product(
             count[alive],
             np.log10(values[alive]),
             color=hue,
-            linewidth=4,
-            alpha=0.7,
+            # The float32 line, the short one, is drawn first and shows beside the other.
+            linewidth=9 if name == "float32" else 4,
+            alpha=0.6,
         )
         last = int(count[alive][-1])
         height = float(np.log10(values[last - 1]))
@@ -59,7 +64,7 @@ def running_product(
     ax.set(
         xlabel="number of eruptions",
         ylabel="product of densities",
-        xlim=(0, len(truth) + 5),
+        xlim=(0, len(exact) + 5),
     )
     ticks = np.arange(-500, 1, 100)
     ax.set_yticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
@@ -71,7 +76,7 @@ def scores(
     log_densities: Mapping[str, Tensor], limits: Mapping[str, float]
 ) -> Figure:
     """Running mean NLL of each model on each run, (runs, N), with its limit and error band."""
-    figure, ax = plt.subplots()
+    figure, ax = plt.subplots(figsize=(5.4, 4.2))
     for hue, (name, values) in zip(
         _HUES, log_densities.items(), strict=True
     ):
@@ -79,7 +84,7 @@ def scores(
         count = np.arange(1, log_p.shape[1] + 1)
         running = -np.cumsum(log_p, axis=1) / count
         shown = np.unique(np.geomspace(10, len(count), 300).astype(int)) - 1
-        error = 2 * log_p.std() / np.sqrt(count[shown])
+        error = 1.96 * log_p.std() / np.sqrt(count[shown])
         limit = limits[name]
         ax.fill_between(
             count[shown],
@@ -118,7 +123,7 @@ def scores(
 
 def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
     """The density of the waits (M,), per minute and per hour, and the waits (N,) as marks."""
-    figure, axes = plt.subplots(2, 1, figsize=(6.4, 5.2))
+    figure, axes = plt.subplots(2, 1, figsize=(5.4, 5.2))
     hue = _HUES[0]
     for ax, unit, scale in zip(
         axes, ("minute", "hour"), (1.0, 60.0), strict=True
@@ -149,7 +154,7 @@ def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
 def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
     """The log-sum-exp of (lead, 0) between its bounds, and its derivative, (M,) each."""
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(3, 2)
+        2, 1, figsize=(5.4, 5.6), sharex=True, height_ratios=(3, 2)
     )
     a, corner = _numpy(lead), np.maximum(_numpy(lead), 0)
     top.fill_between(
@@ -182,7 +187,7 @@ def far_points(
 ) -> Figure:
     """Loss and pull of one point at each distance (M,), in each form of the logarithm."""
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.4, 5.8), sharex=True
+        2, 1, figsize=(5.4, 5.8), sharex=True
     )
     d = _numpy(distance)
     styles = (("-", 1.8), ("--", 2.2), ("-", 5.0))
@@ -231,7 +236,7 @@ def twins(
 ) -> Figure:
     """The surface (M, M) over two means with the chord between its minima, and f along it."""
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.4, 8.6), height_ratios=(5, 2)
+        2, 1, figsize=(5.4, 7.4), height_ratios=(5, 2)
     )
     _surface(top, axis, values)
     ends = [point for point, _, hessian in critical if _is_minimum(hessian)]
@@ -267,7 +272,7 @@ def landscape(
     ridge: Tensor,
 ) -> Figure:
     """The surface (M, M) over two means, critical points, paths (P, steps, 2) and the ridge."""
-    figure, ax = plt.subplots(figsize=(6.4, 6.0))
+    figure, ax = plt.subplots(figsize=(5.4, 5.0))
     _surface(ax, axis, values, diagonal=False)
     low, high = float(axis[0]), float(axis[-1])
     for piece in ridge:
@@ -283,7 +288,8 @@ def landscape(
         points = _numpy(path)
         ax.plot(points[:, 0], points[:, 1], color=_CHORD, linewidth=1.3)
         ax.plot(*points[0], "o", color=_CHORD, markersize=3.5)
-    _mark(ax, critical)
+    # Each value where no path runs: left of the better minimum, below the saddle.
+    _mark(ax, critical, {0: (-46, 6), 1: (12, -18)})
     ax.set(xlim=(low, high), ylim=(low, high))
     return figure
 
@@ -292,7 +298,7 @@ def unbounded(
     sds: Tensor, curves: Mapping[str, Tensor], good: Tensor
 ) -> Figure:
     """The objective against the width of a component on one value; a good fit as a level."""
-    figure, ax = plt.subplots()
+    figure, ax = plt.subplots(figsize=(5.4, 4.0))
     for hue, (name, values) in zip(_HUES, curves.items(), strict=False):
         ax.plot(_numpy(sds), _numpy(values), color=hue, label=name)
     ax.axhline(
@@ -398,15 +404,23 @@ def _surface(
     ax.set(xlabel=r"$\mu_1$ (min)", ylabel=r"$\mu_2$ (min)", aspect="equal")
 
 
-def _mark(ax: Axes, critical: Sequence[Critical]) -> None:
-    """Filled dots at the lowest minima, open ones at other minima, crosses at saddles."""
+def _mark(
+    ax: Axes,
+    critical: Sequence[Critical],
+    offsets: Mapping[int, tuple[float, float]] | None = None,
+) -> None:
+    """Filled dots at the lowest minima, open ones at other minima, crosses at saddles.
+
+    offsets: where the value of the n-th point stands, in points, if not to its upper right.
+    """
+    aside = offsets or {}
     lowest = min(float(value) for _, value, _ in critical)
-    for point, value, hessian in critical:
+    for n, (point, value, hessian) in enumerate(critical):
         place = point.tolist()
         ax.annotate(
             f"{float(value):.2f}",
             place,
-            (12, 7),
+            aside.get(n, (12, 7)),
             textcoords="offset points",
             color="#ffffff",
             fontweight="bold",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,8 +15,8 @@ from gmmedu import plot
 from gmmedu.mixture import GaussianMixture
 from gmmedu.plot import GREY, PALETTE
 
-#: Colors of the three ways to keep a scale positive; no component has them.
-_WAYS = (PALETTE[6], PALETTE[3], PALETTE[7])
+#: Colors of the three ways to keep a scale positive; no component of the chapter has them.
+_WAYS = (PALETTE[4], PALETTE[5], PALETTE[3])
 
 
 def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
@@ -26,7 +24,7 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
 
     correlation: of the data, whose variances are 1; entries, theta: paths (T, 2, 2).
     """
-    figure, ax = plt.subplots()
+    figure, ax = plt.subplots(figsize=(4.8, 4.2))
     v, c = np.meshgrid(
         np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400)
     )
@@ -72,8 +70,8 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
         )
     last = entries[-1].cpu().numpy()
     ax.plot(last[0, 0], last[0, 1], "X", color=PALETTE[1], markersize=12)
-    ax.text(0.27, 0.95, "no covariance", fontsize=13)
-    ax.text(0.03, -0.5, "no covariance", fontsize=13)
+    ax.text(0.1, 0.95, "no covariance", fontsize=13)
+    ax.text(0.03, -0.55, "no covariance", fontsize=11)
     ax.set(
         xlim=(0, 1.5),
         ylim=(-0.6, 1.3),
@@ -87,13 +85,13 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
 def families(x: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """The same data under every family: ellipses of 50 % and 95 %, and the count of numbers."""
     figure, axes = plt.subplots(
-        3, 2, figsize=(6.4, 8.2), sharex=True, sharey=True
+        3, 2, figsize=(4.8, 6.9), sharex=True, sharey=True
     )
     for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
         plot.scatter(x, ax, size=6)
         plot.ellipses(model, ax)
         ax.set_title(
-            f"{name.replace('_', ' ')}: {model.num_free_parameters} numbers"
+            f"{name.replace('_', ' ')}: {model.num_free_parameters}"
         )
         ax.set_aspect("equal")
         ax.set(xlim=(-7, 6.5), ylim=(-6.5, 5.5))
@@ -112,7 +110,7 @@ def units(
     fits: title -> (model, the scale (2,) that its coordinates have relative to minutes).
     """
     figure, axes = plt.subplots(
-        len(fits), 1, figsize=(6.4, 7.2), sharex=True, sharey=True
+        len(fits), 1, figsize=(4.8, 6.0), sharex=True, sharey=True
     )
     for ax, (title, (model, scale)) in zip(axes, fits.items(), strict=True):
         plot.scatter(x, ax, labels=model.predict(x * scale))
@@ -130,7 +128,7 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
 
     levels: (G, G), the NLL at rows a_2 and columns a_1 of grid (G,); paths: (T, S, 2).
     """
-    figure, ax = plt.subplots()
+    figure, ax = plt.subplots(figsize=(4.8, 4.8))
     a = grid.cpu().numpy()
     f = levels.cpu().numpy()
     heights = f.min() + np.array([0.003, 0.02, 0.06, 0.13, 0.24, 0.4, 0.6])
@@ -169,26 +167,19 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
     return figure
 
 
-def scales(paths: Mapping[str, Tensor], starts: Sequence[float]) -> Figure:
-    """The scale after each step, a panel for each start and a curve for each map.
+def scales(
+    ways: Sequence[str], paths: Tensor, starts: Sequence[float]
+) -> Figure:
+    """The scale after each step, a panel for each start and a curve for each way.
 
-    paths: map -> (T, S), in units of the best scale.
+    paths: (T, W, S), in units of the best scale.
     """
     figure, axes = plt.subplots(
-        len(starts), 1, figsize=(6.4, 7.4), sharex=True
+        len(starts), 1, figsize=(4.8, 6.6), sharex=True
     )
     for s, (ax, start) in enumerate(zip(axes, starts, strict=True)):
         ax.axhline(1, color=GREY, linestyle=":", linewidth=1.2)
-        for (name, path), color, style in zip(
-            paths.items(), _WAYS, ("-", "--", "-."), strict=True
-        ):
-            ax.plot(
-                path[:, s].cpu().numpy(),
-                color=color,
-                linestyle=style,
-                label=name,
-            )
-        ax.set_yscale("log")
+        _curves(ax, ways, paths[:, :, s])
         ax.set_title(f"start at {start:g}")
         ax.set_ylabel(r"$\sigma / s$")
     axes[-1].set_xlabel("step of Adam")
@@ -197,47 +188,63 @@ def scales(paths: Mapping[str, Tensor], starts: Sequence[float]) -> Figure:
     return figure
 
 
-def narrow(paths: Mapping[str, Tensor], best: float) -> Axes:
-    """The scale after each step on the way to a narrow component; paths: map -> (T,)."""
-    figure, ax = plt.subplots(figsize=(6.4, 4.0))
+def narrow(ways: Sequence[str], paths: Tensor, best: float) -> Axes:
+    """The scale after each step on the way to a narrow component; paths: (T, W)."""
+    figure, ax = plt.subplots(figsize=(4.8, 3.8))
     ax.axhline(best, color=GREY, linestyle=":", linewidth=1.2)
-    for (name, path), color, style in zip(
-        paths.items(), _WAYS, ("-", "--", "-."), strict=True
-    ):
-        ax.plot(
-            path.cpu().numpy(), color=color, linestyle=style, label=name
-        )
-    ax.set_yscale("log")
-    ax.set_xscale("symlog", linthresh=10)
+    _curves(ax, ways, paths)
     ax.set(xlim=(0, None), xlabel="step of Adam", ylabel=r"$\sigma$")
     figure.legend(loc="outside upper center", ncols=3)
     return ax
 
 
+def _curves(ax: Axes, ways: Sequence[str], paths: Tensor) -> None:
+    """A curve for each way, the last one thin so that what lies under it shows; paths: (T, W)."""
+    styles = (("-", 2.2), ("-", 3.6), ("--", 2.0))
+    curves = zip(ways, paths.T, _WAYS, styles, strict=True)
+    for way, path, color, (style, width) in curves:
+        ax.plot(
+            path.cpu().numpy(),
+            color=color,
+            linestyle=style,
+            linewidth=width,
+            label=way,
+        )
+    ax.set_yscale("log")
+
+
 def held_out(
     training: Mapping[str, Tensor], testing: Mapping[str, Tensor]
 ) -> Axes:
-    """Mean NLL and its standard error over splits, fitted and held out, a row for each family."""
-    _, ax = plt.subplots()
-    rows = np.arange(len(training))[::-1]
-    for values, color, marker, label in (
-        (training, PALETTE[6], "o", "fitted half"),
-        (testing, PALETTE[3], "s", "held-out half"),
+    """NLL less that of full on the same split, fitted and held out, a row for each other family.
+
+    Both: family -> (splits,).
+    """
+    figure, ax = plt.subplots(figsize=(4.8, 4.4))
+    names = [name for name in training if name != "full"]
+    rows = np.arange(len(names))[::-1]
+    ax.axvline(0, color=GREY, linestyle=":", linewidth=1.2)
+    for values, color, marker, label, shift in (
+        (training, PALETTE[5], "o", "fitted half", 0.16),
+        (testing, PALETTE[4], "s", "held-out half", -0.16),
     ):
-        table = torch.stack(list(values.values())).cpu().numpy()
-        error = table.std(1, ddof=1) / math.sqrt(table.shape[1])
-        ax.errorbar(
-            table.mean(1),
-            rows,
-            xerr=error,
-            fmt=marker,
-            color=color,
-            markersize=7,
-            label=label,
-        )
-    ax.set_yticks(rows, [name.replace("_", " ") for name in training])
-    ax.set_xlabel("mean NLL (nats, data in standard deviations)")
-    ax.legend(loc="upper right")
+        for row, name in zip(rows, names, strict=True):
+            worse = (values[name] - values["full"]).cpu().numpy()
+            heights = np.full(len(worse), row + shift)
+            ax.plot(
+                worse, heights, marker, color=color, markersize=3, alpha=0.6
+            )
+            ax.plot(
+                worse.mean(),
+                row + shift,
+                marker,
+                color=color,
+                markersize=9,
+                label=label if row == 0 else None,
+            )
+    ax.set_yticks(rows, [name.replace("_", "\n") for name in names])
+    ax.set_xlabel("NLL less that of full (nats)")
+    figure.legend(loc="outside upper center", ncols=2)
     return ax
 
 

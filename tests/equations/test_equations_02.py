@@ -311,18 +311,22 @@ def test_critical_points(compare: Compare, seed: int) -> None:
 def test_bimodality(compare: Compare, sigma: float) -> None:
     """peaks counted on a grid on both sides of two sigma; modes climbed to by scipy"""
 
-    def density(x: np.ndarray, m: float) -> np.ndarray:
-        return np.asarray(0.5 * norm.pdf(x, m, sigma) + 0.5 * norm.pdf(x, -m, sigma))
+    def density(x: np.ndarray, delta: float) -> np.ndarray:
+        return np.asarray(0.5 * norm.pdf(x, delta, sigma) + 0.5 * norm.pdf(x, -delta, sigma))
 
     for distance in (0.5, 1.9, 1.98, 2.02, 2.1, 3.0, 6.0):
-        m = distance * sigma / 2
-        y = density(np.linspace(-4 * sigma - m, 4 * sigma + m, 20_001), m)
+        delta = distance * sigma / 2
+        y = density(np.linspace(-4 * sigma - delta, 4 * sigma + delta, 20_001), delta)
         peaks = int(((y[1:-1] > y[:-2]) & (y[1:-1] >= y[2:])).sum())
         compare(peaks, 2 if distance > 2 else 1, 0)
         if distance > 2:
-            root = brentq(lambda x, m=m: m * np.tanh(m * x / sigma**2) - x, 1e-3 * m, 2 * m)
+            root = brentq(
+                lambda x, delta=delta: delta * np.tanh(delta * x / sigma**2) - x,
+                1e-3 * delta,
+                2 * delta,
+            )
             climb = minimize_scalar(
-                lambda x, m=m: -density(x, m), bounds=(0, 2 * m), method="bounded",
+                lambda x, delta=delta: -density(x, delta), bounds=(0, 2 * delta), method="bounded",
                 options={"xatol": 1e-12},
             )  # fmt: skip
             compare(root, climb.x, 1e-6)

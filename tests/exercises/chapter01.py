@@ -28,6 +28,12 @@ def log_density_by_inverse(x: Tensor, mean: Tensor, covariance: Tensor) -> Tenso
     return -0.5 * squares - 0.5 * torch.log(torch.linalg.det(2 * math.pi * covariance))
 
 
+def log_density_by_slogdet(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    r = x - mean
+    squares = (r @ torch.linalg.inv(covariance) * r).sum(1)
+    return -0.5 * squares - 0.5 * torch.linalg.slogdet(2 * math.pi * covariance)[1]
+
+
 def predict_by_precision(mean: Tensor, covariance: Tensor, x1: float) -> list[float]:
     """From the precision matrix, Bishop (2006), equations 2.73 and 2.75."""
     precision = torch.linalg.inv(covariance)
@@ -55,6 +61,8 @@ CASES = {
             (2.2957, "square of the radius"),
             (0.8738, "outside this ellipse"),
             (1.0714, "where is the 2"),
+            (0.61, "a radius is wanted"),
+            (0.6065, "a radius is wanted"),
             (-1.5151, "sign"),
             (151.51, "percentage"),
         ],
@@ -67,12 +75,14 @@ CASES = {
             (34, "twice"),
             (-32, "never negative"),
             (10, "squared"),
+            (16, "two places"),
+            (25, "do not add"),
             (math.sqrt(28), "standard deviation"),
             (torch.eye(2), "one number"),
         ],
     ),
     "01-3": Case(
-        right=[log_density_scipy, log_density_torch],
+        right=[log_density_scipy, log_density_torch, log_density_by_slogdet],
         wrong=[
             (
                 lambda x, m, c: (
@@ -93,6 +103,10 @@ CASES = {
                 "the wider, the lower",
             ),
             (lambda x, m, c: log_density_torch(x, m, c) - 0.5 * torch.logdet(c), "twice"),
+            (
+                lambda x, m, c: log_density_torch(x, m, c) + 0.25 * torch.logdet(c),
+                "halved once too often",
+            ),
             (log_density_by_inverse, "Right until now, but with 400 dimensions"),
             (lambda x, m, c: log_density_torch(x, m, c).exp(), "logarithm"),
             (lambda x, m, c: log_density_torch(x, m, c).mean(), "shape"),
@@ -144,7 +158,7 @@ CASES = {
     "01-6": Case(
         right=["ab", "ba", "a, b", "(a) (b)", "AB"],
         wrong=[
-            ("abc", "independence"),
+            ("abc", "knowing x1"),
             ("abd", "round"),
             ("abe", "exactly zero"),
             ("a", "not all"),

@@ -93,9 +93,11 @@ CASES = {
         ],
     ),
     "02-4": Case(
-        right=["ace", "eca", "A, C, E"],
+        right=["ace", "eca", "A, C, E", ["a", "c", "e"]],
         wrong=[
-            ("ac", "not all"),
+            ("ac", "not all. Two labels"),
+            ("ae", "every statement about weights"),
+            ("ce", "the loss"),
             ("abce", "accident"),
             ("d", "names"),
             ("f", "letters of your answers"),
@@ -113,7 +115,14 @@ CASES = {
     ),
     "02-6": Case(
         right=[0.3802, torch.tensor(0.38)],
-        wrong=[(0.6198, "heavier"), (0.6134, "ratio"), (0.5, "go lower"), (0.05, "sign changes")],
+        wrong=[
+            (0.6198, "heavier"),
+            (0.6134, "ratio"),
+            (0.5, "go lower"),
+            (0.4, "three digits"),
+            (0.37, "close"),
+            (0.05, "sign changes"),
+        ],
     ),
     "02-7": Case(
         right=[0.71, 0.72, torch.tensor([0.73])],

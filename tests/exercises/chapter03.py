@@ -59,6 +59,11 @@ def _lse_in_place(a: Tensor) -> Tensor:
     return m.squeeze(-1) + a.exp().sum(-1).log()
 
 
+def _lse_shifted_and_padded(a: Tensor) -> Tensor:
+    m = a.max(-1).values
+    return m + ((a.mT - m).exp().sum(0) + 1e-10).log()
+
+
 @torch.enable_grad()
 def _gradient(x: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     means = means.clone().requires_grad_()
@@ -105,12 +110,13 @@ CASES = {
         ],
     ),
     "03-2": Case(
-        right=["ac", "ca", "A, C", "a c"],
+        right=["ad", "da", "A, D", "a d", ["a", "d"]],
         wrong=[
             ("a", "not all"),
-            ("abc", "less noisy"),
-            ("cd", "look at the sign"),
-            ("e", "letter"),
+            ("abd", "less noisy"),
+            ("acd", "float64 hold"),
+            ("de", "look at the sign"),
+            ("f", "letter"),
         ],
     ),
     "03-3": Case(
@@ -130,6 +136,9 @@ CASES = {
             (lambda a: a.exp().sum(-1).log(), "leaves the range"),
             (_lse_shifted, "infinity minus infinity"),
             (_lse_not_put_back, "put it back"),
+            (lambda a: (a.exp().sum(-1) + 1e-8).log(), "added inside"),
+            (lambda a: (a.exp().sum(-1) + 1e-12).log(), "added inside"),
+            (_lse_shifted_and_padded, "added inside"),
             (_lse_in_place, "changes its arguments"),
             (lambda a: a.amax(-1), "maximum"),
             (lambda a: a.logsumexp(0), "shape"),
@@ -155,6 +164,7 @@ CASES = {
             (-18.3, "15 times"),
             (1e-107, "logarithm"),
             (-8, "straight line"),
+            (-100, "too coarse"),
         ],
     ),
     "03-7": Case(

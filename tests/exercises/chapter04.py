@@ -14,16 +14,22 @@ from torch import Tensor
 from exercises.cases import Case
 
 
-def slope(sigma: Tensor) -> Tensor:
-    """By autograd, at the theta that gives sigma."""
+def step_ratio(sigma: Tensor) -> Tensor:
+    """From the slopes by autograd, at the theta of either map that gives sigma."""
+    squares = []
     with torch.enable_grad():
-        theta = (sigma + torch.log(-torch.expm1(-sigma))).requires_grad_()
-        return torch.autograd.grad(torch.nn.functional.softplus(theta).sum(), theta)[0]
+        for to_sigma, theta in (
+            (torch.nn.functional.softplus, sigma + torch.log(-torch.expm1(-sigma))),
+            (torch.exp, sigma.log()),
+        ):
+            theta = theta.detach().requires_grad_()
+            squares.append(torch.autograd.grad(to_sigma(theta).sum(), theta)[0] ** 2)
+    return squares[0] / squares[1]
 
 
-def numpy_slope(sigma: Tensor) -> Any:
+def numpy_step_ratio(sigma: Tensor) -> Any:
     s = sigma.numpy()
-    return expit(s + np.log(-np.expm1(-s)))
+    return (expit(s + np.log(-np.expm1(-s))) / s) ** 2
 
 
 def covariances(theta: Tensor) -> Tensor:
@@ -85,13 +91,13 @@ CASES = {
         ],
     ),
     "04-3": Case(
-        right=[slope, numpy_slope, lambda s: 1 - (-s).exp()],
+        right=[step_ratio, numpy_step_ratio, lambda s: ((1 - (-s).exp()) / s) ** 2],
         wrong=[
-            (torch.sigmoid, "at theta"),
-            (torch.exp, "slope of exp"),
-            (lambda s: 1 / -torch.expm1(-s), "inverse"),
-            (lambda s: s, "slope of exp"),
-            (lambda s: torch.expm1(-s), "sign"),
+            (lambda s: (1 - (-s).exp()) / s, "how often"),
+            (lambda s: (s / (1 - (-s).exp())) ** 2, "exp over that of softplus"),
+            (lambda s: (1 - (-s).exp()) ** 2, "divide by what exp does"),
+            (lambda s: (torch.sigmoid(s) / s) ** 2, "at theta"),
+            (lambda s: 1 - (-s).exp(), "ratio of two steps"),
         ],
     ),
     "04-4": Case(
@@ -100,6 +106,7 @@ CASES = {
             (lambda t: t.tril() @ t.tril().mT, "exponential"),
             (lambda t: t.exp().tril() @ t.exp().tril().mT, "alone"),
             (lambda t: covariances(t)[0], "shape"),
+            (lambda t: covariances(t) + t, "of each matrix"),
             (lambda t: torch.linalg.cholesky(covariances(t)), "square root"),
         ],
     ),
@@ -116,6 +123,7 @@ CASES = {
         right=[half, 4.32, torch.tensor(half)],
         wrong=[
             (1 / half, "upside down"),
+            (0.23, "upside down"),
             (half**2, "variance"),
             (2.0, "half of the radius"),
             (4.4, "close"),
@@ -134,6 +142,14 @@ CASES = {
                 "lambda is missing",
             ),
             (lambda s, n: equal_volume(s, n) / s.shape[-1], "once too often"),
+            (
+                lambda s, n: (
+                    s
+                    / (torch.det(s) / torch.det(s.sum(0)))[:, None, None] ** (1 / s.shape[-1])
+                    / n.sum()
+                ),
+                "once more",
+            ),
         ],
     ),
 }

@@ -60,7 +60,7 @@ def test_a_number_is_right_in_every_form(answer: Any) -> None:
         (None, "no answer yet"),
         (..., "no answer yet"),
     ],
-    ids=str,
+    ids=lambda value: "a function" if callable(value) else str(value),
 )
 def test_a_wrong_number_is_told_what_is_wrong(answer: Any, line: str) -> None:
     message = _say(NUMBER, answer)
