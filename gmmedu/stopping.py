@@ -53,8 +53,8 @@ class Aitken(Stopping):
     """What is left to gain, as far as the last three objectives tell, is less than the tolerance.
 
     Steps that shrink by a steady factor c leave c / (1 - c) times the last step (eq-aitken; it is
-    Aitken's extrapolation, for mixtures by Böhning, Dietz, Schaub, Schlattmann and Lindsay 1994). While
-    the steps do not shrink the rule does not stop.
+    Aitken's extrapolation, for mixtures by Böhning, Dietz, Schaub, Schlattmann and Lindsay 1994).
+    While the steps do not shrink the rule does not stop.
     """
 
     def met(self, objective: float, earlier: list[float]) -> bool:

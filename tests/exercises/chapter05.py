@@ -18,7 +18,7 @@ def smallest_weight(num_steps: int = 5_000, rate: float = 1e-4) -> float:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     total = 0.0
     for _ in range(num_steps):
-        total += schedule.get_last_lr()[0]
+        total += float(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
     return float(torch.softmax(torch.tensor([-total, total]), 0)[0])
