@@ -26,7 +26,7 @@ _SOURCES = sorted((Path(__file__).parent / "js").glob("*.js"))
 MODULE = "\n".join(path.read_text("utf-8") for path in _SOURCES)
 
 
-class Interactive(anywidget.AnyWidget):  # type: ignore[misc]
+class Interactive(anywidget.AnyWidget):
     """An interactive with a state (its traits), `values` that follow from it, and a still.
 
     name: what the address of a page calls the view; label: its accessible name; alt: what the still
@@ -91,14 +91,14 @@ class Interactive(anywidget.AnyWidget):  # type: ignore[misc]
 
     def to_figure(self) -> Figure:
         """The present state as a matplotlib figure, for print."""
-        with plt.rc_context(plot.STYLE), plt.ioff():  # type: ignore[arg-type]
+        with plt.rc_context(plot.STYLE), plt.ioff():
             figure = plt.figure()
             self.draw(figure)
             plt.close(figure)
         return figure
 
     def to_html(self) -> str:
-        """The interactive at its present state as HTML that needs nothing else, for any web page."""
+        """The interactive as it is now: HTML that needs nothing else, for any web page."""
         state = {
             name: getattr(self, name)
             for name in self.trait_names(sync=True)
@@ -118,7 +118,7 @@ class Interactive(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _still(self) -> str:
         stream = io.BytesIO()
-        with plt.rc_context(plot.STYLE):  # type: ignore[arg-type]
+        with plt.rc_context(plot.STYLE):
             self.to_figure().savefig(
                 stream,
                 format="svg",

@@ -1,0 +1,57 @@
+"""Interactives on static pages, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_inspector import running_browser
+from playwright.sync_api import Browser, Page
+
+from gmmedu.widgets import Interactive
+
+OpenStatic = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_static(browser: Browser, tmp_path: Path) -> Iterator[OpenStatic]:
+    """Opens a page from the disk that holds interactives and nothing else.
+
+    `hash` is what follows the # of its address; other keywords go to the browser's context. After
+    the test no page may have an error on its console, or have asked for anything beyond itself.
+    """
+    contexts, wrong = [], []
+    path = tmp_path / "page.html"
+
+    def open_it(*interactives: Interactive, hash: str = "", **options: Any) -> Page:
+        body = "".join(interactive.to_html() for interactive in interactives)
+        path.write_text(
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Interactives</title>'
+            '<meta name="viewport" content="width=device-width">'
+            f"<body><main>{body}</main></body></html>",
+            "utf-8",
+        )
+        context = browser.new_context(**{"viewport": {"width": 760, "height": 1000}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda r: wrong.append(r.url) if r.url[:5] not in ("file:", "data:") else None,
+        )
+        page.goto(path.as_uri() + (f"#{hash}" if hash else ""))
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert not wrong, wrong
