@@ -22,7 +22,7 @@ class GaussianExplorer(Interactive):
 
     Shows the 50 % and 95 % ellipse, covariance and correlation, the log density at a point
     (eq-mvn-log-density), both marginals, and the second coordinate given the first
-    (eq-conditional).
+    (eq-gaussian-conditional).
 
     mean: (2,), inside the square from -limit to limit; covariance: (2, 2), positive definite;
     point: (2,), where the density is read; slice: the x1 of the conditional; limit: half the side
