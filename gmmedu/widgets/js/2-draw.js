@@ -42,7 +42,7 @@ function ticks(low, high, count) {
   return found;
 }
 
-/** One coordinate: data from low to high onto pixels from start to end, linear or logarithmic. */
+/** One coordinate: data from low to high (above it or below) onto pixels from start to end, linear or logarithmic. */
 class Axis {
   constructor({ low, high, name, log = false }) { Object.assign(this, { low, high, name, log, start: 0, end: 1 }); }
   _u(v) { return this.log ? Math.log10(v) : v; }
@@ -51,9 +51,15 @@ class Axis {
     const u = this._u(this.low) + ((px - this.start) / (this.end - this.start)) * (this._u(this.high) - this._u(this.low));
     return this.log ? 10 ** u : u;
   }
+  clip(v) { return clip(v, Math.min(this.low, this.high), Math.max(this.low, this.high)); }
+  /** A place d further along, to the right or up where d > 0; in decades where logarithmic. */
+  move(v, d) {
+    const way = this.high > this.low ? d : -d;
+    return this.clip(this.log ? v * 10 ** way : v + way);
+  }
   ticks(count) {
-    if (!this.log) return ticks(this.low, this.high, count);
-    const low = Math.log10(this.low), high = Math.log10(this.high);
+    const [low, high] = [this._u(this.low), this._u(this.high)].sort((a, b) => a - b);
+    if (!this.log) return ticks(low, high, count);
     return ticks(low, high, Math.min(count, Math.max(1, Math.floor(high - low)))).filter(Number.isInteger).map((u) => 10 ** u);
   }
 }
@@ -92,10 +98,15 @@ class Plane {
     text([12, middle], y.name, "middle", { transform: `rotate(-90 12 ${middle})` });
     this.frame.replaceChildren(...nodes);
   }
+  /** Where an event is, in pixels of the drawing. */
+  pixels(event) {
+    const box = this.svg.getBoundingClientRect();
+    return [(event.clientX - box.left) * (this.box.width / box.width), (event.clientY - box.top) * (this.box.height / box.height)];
+  }
   /** Where an event is, in units of the data. */
   at(event) {
-    const box = this.svg.getBoundingClientRect();
-    return [this.x.back((event.clientX - box.left) * (this.box.width / box.width)), this.y.back((event.clientY - box.top) * (this.box.height / box.height))];
+    const [px, py] = this.pixels(event);
+    return [this.x.back(px), this.y.back(py)];
   }
   add(tag, attributes = {}, layer = this.back) {
     const node = svg(tag, attributes);
@@ -122,7 +133,7 @@ class Plane {
   }
   /**
    * A knob that pointer, touch and arrow keys move: at() where it is, move([x, y]) what to do,
-   * step [dx, dy] of an arrow key (Shift: ten of them), text() its value in words; shape "circle",
+   * step [dx, dy] of an arrow key (Shift: ten of them; decades on a logarithmic axis), text() its value in words; shape "circle",
    * "square", or "none" (seen only in focus); only "x" or "y" where it moves along one axis.
    */
   handle({ label, at, move, step, text, color = GREY, shape = "circle", only = "" }) {
@@ -135,13 +146,13 @@ class Plane {
       event.preventDefault();
       group.focus({ preventScroll: true });
       group.setPointerCapture(event.pointerId);
-      const p = this.at(event), q = at();
-      offset = [q[0] - p[0], q[1] - p[1]];
+      const p = this.pixels(event), q = at();
+      offset = [this.x.at(q[0]) - p[0], this.y.at(q[1]) - p[1]];
     });
     group.addEventListener("pointermove", (event) => {
       if (!offset) return;
-      const p = this.at(event);
-      go([clip(p[0] + offset[0], this.x.low, this.x.high), clip(p[1] + offset[1], this.y.low, this.y.high)], false);
+      const p = this.pixels(event);
+      go([this.x.clip(this.x.back(p[0] + offset[0])), this.y.clip(this.y.back(p[1] + offset[1]))], false);
     });
     for (const end of ["pointerup", "pointercancel"]) group.addEventListener(end, () => { if (offset) { offset = null; this.ui.touched(true); } });
     group.addEventListener("keydown", (event) => {
@@ -149,7 +160,7 @@ class Plane {
       if (!way || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       const size = event.shiftKey ? 10 : 1, p = at(), d = typeof step === "function" ? step() : step;
-      go([clip(p[0] + way[0] * d[0] * size, this.x.low, this.x.high), clip(p[1] + way[1] * d[1] * size, this.y.low, this.y.high)], true);
+      go([this.x.move(p[0], way[0] * d[0] * size), this.y.move(p[1], way[1] * d[1] * size)], true);
     });
     this.front.append(group);
     return () => {
