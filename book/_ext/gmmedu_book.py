@@ -5,6 +5,8 @@ keep a figure that an older `gmmedu` drew, and Sphinx forgets on its second run 
 warned. Here the cache is named after everything an output depends on, and a build that warned
 leaves nothing behind to be believed.
 
+Each interactive brings its script along, for pages that stand alone; here a page loads it once.
+
 Docstrings are written for `help()`, where |L| is a determinant and eq-gmm-nll names an equation;
 on the page the bars must not be taken for a substitution, and the label becomes a link.
 """
@@ -20,6 +22,10 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from gmmedu.widgets.base import page_script
+
+#: The script of the interactives, as the site names it.
+SCRIPT = "gmmedu.js"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -75,9 +81,36 @@ def mend_docstring(
         )
 
 
+def share_script(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: Any,
+) -> None:
+    """One script for all interactives of all pages, on the pages that have any."""
+    body, count = re.subn(
+        r"<script data-gmmedu-module>.*?</script>",
+        "",
+        context.get("body", ""),
+        flags=re.S,
+    )
+    if count:
+        address = context["pathto"](f"_static/{SCRIPT}", 1)
+        context["body"] = f'{body}<script src="{address}"></script>'
+
+
+def write_script(app: Sphinx, failure: Exception | None) -> None:
+    if app.builder.format == "html" and not failure:
+        path = Path(app.outdir) / "_static" / SCRIPT
+        path.write_text(page_script(), "utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("verification")
     app.connect("config-inited", name_cache)
     app.connect("build-finished", forget_warnings)
+    app.connect("html-page-context", share_script)
+    app.connect("build-finished", write_script)
     app.connect("autodoc-process-docstring", mend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

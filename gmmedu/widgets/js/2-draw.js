@@ -34,10 +34,10 @@ function put(node, attributes) {
   return node;
 }
 
-/** Round numbers that span an interval, about so many. */
+/** Round numbers in an interval: so many, or up to twice as many. */
 function ticks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * ([1, 2, 5].find((s) => s * power >= raw) ?? 10), found = [];
+  const step = power * [5, 2, 1].find((s) => s * power <= raw * (1 + 1e-9)), found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(Number((i * step).toPrecision(12)));
   return found;
 }
@@ -91,8 +91,8 @@ class Plane {
     line(x.start, y.start, x.end, y.start);
     line(x.start, y.start, x.start, y.end);
     const shown = (axis, v) => (axis.log ? `1e${Math.round(Math.log10(v))}`.replace("-", "\u2212") : format(v, 6));
-    for (const v of x.ticks(Math.max(3, (x.end - x.start) / 80))) { line(x.at(v), y.start, x.at(v), y.start + 4); text([x.at(v), y.start + 17], shown(x, v), "middle"); }
-    for (const v of y.ticks(Math.max(3, (y.start - y.end) / 60))) { line(x.start - 4, y.at(v), x.start, y.at(v)); text([x.start - 7, y.at(v) + 4], shown(y, v), "end"); }
+    for (const v of x.ticks(Math.max(3, (x.end - x.start) / 110))) { line(x.at(v), y.start, x.at(v), y.start + 4); text([x.at(v), y.start + 17], shown(x, v), "middle"); }
+    for (const v of y.ticks(Math.max(2, (y.start - y.end) / 90))) { line(x.start - 4, y.at(v), x.start, y.at(v)); text([x.start - 7, y.at(v) + 4], shown(y, v), "end"); }
     text([(x.start + x.end) / 2, y.start + 35], x.name, "middle");
     const middle = (y.start + y.end) / 2;
     text([12, middle], y.name, "middle", { transform: `rotate(-90 12 ${middle})` });
