@@ -51,14 +51,16 @@ function eStep(points, { weights, means, covariances }) {
   });
   return { r, nll };
 }
-/** One iteration of EM; no standard deviation, in any direction, ends below the floor. */
+/** One iteration of EM; no standard deviation ends below the floor; a component without points stays. */
 function emStep(points, mixture, floor = 0) {
   const { r } = eStep(points, mixture), n = points.length;
   const counts = mixture.weights.map((_, k) => r.reduce((s, row) => s + row[k], 0));
   const average = (k, f) => points.reduce((s, x, i) => s + r[i][k] * f(x), 0) / counts[k];
+  const empty = (k) => !(counts[k] > 1e-290);
   // Residuals from the old mean: nothing cancels for points far from the origin.
-  const means = mixture.means.map(([p, q], k) => [p + average(k, (x) => x[0] - p), q + average(k, (x) => x[1] - q)]);
+  const means = mixture.means.map(([p, q], k) => (empty(k) ? [p, q] : [p + average(k, (x) => x[0] - p), q + average(k, (x) => x[1] - q)]));
   const covariances = means.map(([p, q], k) => {
+    if (empty(k)) return raise(mixture.covariances[k], floor);
     const b = average(k, (x) => (x[0] - p) * (x[1] - q));
     return raise([[average(k, (x) => (x[0] - p) ** 2), b], [b, average(k, (x) => (x[1] - q) ** 2)]], floor);
   });

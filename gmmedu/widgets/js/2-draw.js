@@ -67,7 +67,7 @@ class Axis {
 /** Axes in a drawing that is as wide as its place; `height(width)` says how tall. */
 class Plane {
   constructor(ui, { label, x, y, height, margin = {} }) {
-    Object.assign(this, { ui, height, x: new Axis(x), y: new Axis(y) });
+    Object.assign(this, { ui, height, x: new Axis(x), y: new Axis(y), knobs: [] });
     this.margin = { left: 48, right: 10, top: 8, bottom: 42, ...margin };
     this.frame = svg("g", { "aria-hidden": true });
     this.back = svg("g", { "aria-hidden": true });
@@ -142,12 +142,18 @@ class Plane {
     const group = svg("g", { class: "gm-handle", tabindex: 0, role: "slider", "aria-label": label }, svg("circle", { r: 22, fill: "transparent" }), knob);
     let offset = null;
     const go = (p, done) => { move([only === "y" ? at()[0] : p[0], only === "x" ? at()[1] : p[1]]); this.ui.touched(done); };
-    group.addEventListener("pointerdown", (event) => {
-      event.preventDefault();
+    const from = ([px, py]) => { const q = at(); return [this.x.at(q[0]) - px, this.y.at(q[1]) - py]; };
+    const grasp = (event, pixels) => {
       group.focus({ preventScroll: true });
       group.setPointerCapture(event.pointerId);
-      const p = this.pixels(event), q = at();
-      offset = [this.x.at(q[0]) - p[0], this.y.at(q[1]) - p[1]];
+      offset = from(pixels);
+    };
+    const me = { group, grasp, away: (pixels) => Math.hypot(...from(pixels)) };
+    if (shape !== "none") this.knobs.push(me);
+    group.addEventListener("pointerdown", (event) => { // where knobs overlap, the nearest one is meant
+      event.preventDefault();
+      const pixels = this.pixels(event), shown = this.knobs.filter((k) => k.group.style.display !== "none" && k.away(pixels) < 22);
+      shown.reduce((best, k) => (best === me && shape === "none" ? k : k.away(pixels) < best.away(pixels) ? k : best), me).grasp(event, pixels);
     });
     group.addEventListener("pointermove", (event) => {
       if (!offset) return;
