@@ -144,7 +144,7 @@ def page_script() -> str:
     return (
         "(()=>{if(window.gmmedu)return window.gmmedu.mount();\n"
         + MODULE
-        + "\nwindow.gmmedu={mount,math};mount();"
+        + "\nwindow.gmmedu={mount,math,views};mount();"
         + "document.addEventListener('DOMContentLoaded',mount);"
         + "window.addEventListener('hashchange',restore);})();"
     )

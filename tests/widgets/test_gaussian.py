@@ -1,0 +1,162 @@
+"""The Gaussian: its closed forms held to torch, and its handles, keys and link tried by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import traitlets
+from playwright.sync_api import Page, expect
+from widgets.conftest import OpenStatic
+
+from gmmedu.widgets import GaussianExplorer
+
+FLOAT64 = torch.float64
+COVARIANCES = {
+    "random": [[2.0, 0.9], [0.9, 1.0]],
+    "equal eigenvalues": [[1.5, 0.0], [0.0, 1.5]],
+    "upright": [[0.5, 0.0], [0.0, 3.0]],
+    "near singular": [[1.0, 1.0 - 1e-7], [1.0 - 1e-7, 1.0]],
+    "thin and slanted": [[4.0, -1.9999], [-1.9999, 1.0]],
+}
+
+
+def ask(page: Page, expression: str, argument: Any = None) -> Any:
+    """What the front end computes: `expression` is a function of the argument."""
+    return page.evaluate(f"argument => ({expression})(argument)", argument)
+
+
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_values_of_the_page_are_those_of_torch(open_static: OpenStatic, name: str) -> None:
+    explorer = GaussianExplorer([0.3, -1.2], COVARIANCES[name], point=[1.7, 0.4], slice=-0.8)
+    page = open_static(explorer)
+    shown = ask(
+        page,
+        "() => JSON.parse(JSON.stringify(gmmedu.views.gaussian.store.state.values))",
+    )
+    assert shown.keys() == explorer.values.keys()
+    for key, expected in explorer.values.items():
+        assert shown[key] == pytest.approx(expected, rel=1e-9, abs=1e-9), key
+
+
+@pytest.mark.parametrize("far", [0.0, 1e6])
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_eigenpairs_and_densities_are_those_of_torch(
+    open_static: OpenStatic, name: str, far: float
+) -> None:
+    covariance = torch.tensor(COVARIANCES[name], dtype=FLOAT64)
+    page = open_static(GaussianExplorer())
+    own = ask(page, "c => gmmedu.math.principal(c)", covariance.tolist())
+    values, vectors = torch.linalg.eigh(covariance)
+    squares = torch.tensor(own["sds"], dtype=FLOAT64).square().flip(0)
+    torch.testing.assert_close(squares, values, rtol=1e-9, atol=1e-9 * float(values[1]))
+    axis = torch.tensor([math.cos(own["angle"]), math.sin(own["angle"])], dtype=FLOAT64)
+    residual = covariance @ axis - values[1] * axis
+    assert float(residual.norm()) < 1e-9 * float(values[1])
+    again = ask(page, "([s, a]) => gmmedu.math.covarianceOf(s, a)", [own["sds"], own["angle"]])
+    torch.testing.assert_close(torch.tensor(again, dtype=FLOAT64), covariance, rtol=0, atol=1e-9)
+
+    x = far + torch.randn(20, 2, generator=torch.Generator().manual_seed(0)).to(FLOAT64)
+    mean = torch.tensor([far, far], dtype=FLOAT64)
+    expected = torch.distributions.MultivariateNormal(mean, covariance).log_prob(x)
+    found = ask(
+        page,
+        "([x, m, c]) => x.map(p => gmmedu.math.logDensity(p, m, gmmedu.math.factorOf(c)))",
+        [x.tolist(), mean.tolist(), covariance.tolist()],
+    )
+    torch.testing.assert_close(torch.tensor(found, dtype=FLOAT64), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_traits_are_observed_set_and_reset() -> None:
+    explorer = GaussianExplorer()
+    heard = []
+    explorer.observe(lambda change: heard.append(change["new"]), "values")
+    explorer.set(mean=[1, 2], covariance=[[1, 0], [0, 4]])
+    assert explorer.mean == [1.0, 2.0] and heard[-1]["sds"] == [2.0, 1.0]
+    explorer.reset()
+    assert explorer.mean == [0.0, 0.0] and explorer.covariance == [[2.0, 0.9], [0.9, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("traits", "words"),
+    [
+        ({"covariance": [[1, 2], [2, 1]]}, "covariance must be symmetric and positive definite"),
+        ({"covariance": [[1, 0.5], [0.4, 1]]}, "covariance must be symmetric"),
+        ({"covariance": [[1, math.nan], [math.nan, 1]]}, "covariance must be"),
+        ({"mean": [9, 0]}, "mean must lie within limit"),
+        ({"mean": [math.nan, 0]}, "mean must lie within limit"),
+        ({"mean": [1, 2, 3]}, "mean"),
+        ({"slice": "x"}, "slice"),
+    ],
+)
+def test_what_is_no_gaussian_is_refused_and_nothing_changes(
+    traits: dict[str, Any], words: str
+) -> None:
+    explorer = GaussianExplorer()
+    before = {name: getattr(explorer, name) for name in (*explorer.state, "values")}
+    with pytest.raises(traitlets.TraitError, match=words):
+        explorer.set(**traits)
+    with pytest.raises(traitlets.TraitError, match=words):
+        explorer.set(point=[0.5, 0.5], **traits)
+    assert before == {name: getattr(explorer, name) for name in before}
+
+
+def drag(page: Page, name: str, dx: float, dy: float) -> None:
+    box = page.get_by_role("slider", name=name, exact=True).bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=5)
+    page.mouse.up()
+
+
+def state(page: Page, trait: str) -> Any:
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+    return page.evaluate(f"gmmedu.views.gaussian.store.state.{trait}")
+
+
+def test_drag_keys_and_reset(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer())
+    drag(page, "mean", 50, -50)
+    mean = state(page, "mean")
+    assert mean[0] == pytest.approx(mean[1]) and 0.3 < mean[0] < 1.5
+    before = state(page, "covariance")
+    drag(page, "end of principal axis 1", -40, 30)
+    after = state(page, "covariance")
+    short = [torch.linalg.eigvalsh(torch.tensor(c)).min().item() for c in (before, after)]
+    assert short[0] == pytest.approx(short[1], rel=1e-6)  # the other axis keeps its length
+    assert after != before
+    knob = page.get_by_role("slider", name="mean", exact=True)
+    knob.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    moved = state(page, "mean")
+    assert moved == pytest.approx([mean[0] - 0.1, mean[1] - 1.0])
+    assert knob.get_attribute("aria-valuetext") == ", ".join(
+        f"{v:.3g}".replace("-", "−") for v in moved
+    )
+    expect(page.get_by_role("status")).to_contain_text("correlation", timeout=3_000)
+    page.get_by_role("button", name="Reset").click()
+    assert state(page, "mean") == [0, 0]
+
+
+def test_an_axis_of_a_circle_can_be_turned(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer(covariance=[[0.5, 0.0], [0.0, 0.5]]))
+    drag(page, "end of principal axis 1", 60, -60)
+    (a, b), (_, c) = state(page, "covariance")
+    assert b > 0.1 and a > c
+
+
+def test_touch_drags_too(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer(), has_touch=True, viewport={"width": 390, "height": 844})
+    box = page.get_by_role("slider", name="mean", exact=True).bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = page.context.new_cdp_session(page)
+    for kind, dx in (("touchStart", 0), ("touchMove", 20), ("touchMove", 40), ("touchEnd", None)):
+        points = [] if dx is None else [{"x": x + dx, "y": y}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert state(page, "mean")[0] > 0.4

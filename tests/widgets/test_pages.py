@@ -1,0 +1,194 @@
+"""What every interactive owes to a reader of a page without a kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+from widgets.conftest import OpenStatic
+
+from gmmedu.plot import PALETTE
+from gmmedu.widgets import GaussianExplorer, Interactive
+from gmmedu.widgets.base import MODULE
+
+EXAMPLES: dict[str, Callable[[], Interactive]] = {
+    "gaussian": GaussianExplorer,
+}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+EVERY = pytest.mark.parametrize("name", EXAMPLES)
+
+
+def state(page: Page, name: str) -> Any:
+    return page.evaluate("name => JSON.parse(JSON.stringify(gmmedu.views[name].store.state))", name)
+
+
+def still(page: Page) -> None:
+    """Wait until what has to be drawn is drawn."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+
+
+@EVERY
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 760])
+def test_accessible_and_within_its_width(
+    open_static: OpenStatic, name: str, scheme: Any, width: int
+) -> None:
+    page = open_static(
+        EXAMPLES[name](), color_scheme=scheme, viewport={"width": width, "height": 900}
+    )
+    if scheme == "dark":
+        page.add_style_tag(content="body { background: #121212; color: #ced6dd }")
+    still(page)
+    findings = Axe().run(page, options={"rules": {"page-has-heading-one": {"enabled": False}}})
+    grave = [
+        f"{found['id']}: {node['html'][:200]}"
+        for found in findings.response["violations"]
+        if found["impact"] in ("serious", "critical")
+        for node in found["nodes"]
+    ]
+    assert not grave, "\n".join(grave)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".gm-widget").get_attribute("aria-label")
+    small = page.evaluate(
+        """() => [...document.querySelectorAll('.gm-widget *')]
+          .filter(e => [...e.childNodes].some(c => c.nodeType === 3 && c.data.trim())
+                       && parseFloat(getComputedStyle(e).fontSize) < 11.5)
+          .map(e => e.outerHTML.slice(0, 100))"""
+    )
+    assert not [s for s in small if not s.startswith("<style")], small
+
+
+@EVERY
+def test_every_control_can_be_reached_and_named(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name]())
+    still(page)
+    wanted = page.locator(
+        ".gm-widget :is(button:enabled, select, input:enabled, [tabindex])"
+    ).count()
+    reached = set()
+    for _ in range(wanted + 2):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(
+            """() => { const e = document.activeElement, k = e.querySelector('.gm-knob') ?? e;
+              const s = getComputedStyle(k);
+              return e.closest('.gm-widget') && [e.getAttribute('aria-label') || e.textContent
+                || e.labels?.[0]?.textContent, s.outlineStyle + s.strokeWidth]; }"""
+        )
+        if focus:
+            assert focus[0].strip() and focus[1] != "none1px", focus
+            reached.add(
+                page.evaluate(
+                    "() => [...document.querySelectorAll('*')].indexOf(document.activeElement)"
+                )
+            )
+    assert len(reached) == wanted > 0
+
+
+@EVERY
+def test_a_link_restores_the_view(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name]())
+    knob = page.locator(".gm-widget [role=slider], .gm-widget input[type=range]").last
+    knob.focus()
+    for key in ("ArrowRight", "ArrowUp", "ArrowRight"):
+        page.keyboard.press(key)
+    page.wait_for_function("location.hash.length > 1", timeout=3_000)
+    link, seen = page.evaluate("location.hash"), state(page, name)
+    assert re.fullmatch(r"#[a-z0-9-]+=[-+.,0-9e]+", link)
+    other = open_static(EXAMPLES[name](), hash=link[1:])
+    still(other)
+    restored = state(other, name)
+    encode = "name => gmmedu.views[name].kind.encode(gmmedu.views[name].store.state)"
+    assert other.evaluate(encode, name) == pytest.approx(page.evaluate(encode, name), rel=1e-5)
+    assert restored.keys() == seen.keys()
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("location.hash === ''", timeout=3_000)
+
+
+HOSTILE = [
+    "{}=",
+    "{}=1",
+    "{}=1,2,3,4,5,6,7,8,9,10,11,12,13",
+    "{}=NaN,NaN,NaN,NaN,NaN,NaN",
+    "{}=1e999,0,1,0,1,0",
+    "{}=-1,-1,-1,-1,-1,-1,-1",
+    "{}=<img src=x onerror=alert(1)>",
+    "{}=alert(1)",
+    "__proto__=1,2,3",
+    "constructor=1,2",
+    "{}=1,2&{}=javascript:alert(1)",
+    "%00%ff{}=%3Cscript%3E",
+    "{}=" + "1," * 3000 + "1",
+    "a-section-of-the-page",
+]
+
+
+@EVERY
+def test_a_broken_or_hostile_link_is_ignored(open_static: OpenStatic, name: str) -> None:
+    plain = open_static(EXAMPLES[name]())
+    still(plain)
+    first = state(plain, name)
+    for text in HOSTILE:
+        plain.evaluate("hash => { location.hash = hash }", text.replace("{}", name))
+        still(plain)
+        assert state(plain, name) == first, text
+    page = open_static(EXAMPLES[name](), hash=HOSTILE[6].replace("{}", name))
+    still(page)
+    assert state(page, name) == first
+    assert page.locator(".gm-widget img").count() == 0
+
+
+@EVERY
+def test_without_javascript_a_picture_stands_there(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name](), java_script_enabled=False)
+    picture = page.locator("img.gm-still")
+    expect(picture).to_be_visible()
+    assert len((picture.get_attribute("alt") or "").split()) > 5
+    box = picture.bounding_box()
+    assert box and box["width"] > 200 and box["height"] > 100
+
+
+@EVERY
+def test_on_paper_the_drawing_stays_and_the_controls_go(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name]())
+    still(page)
+    page.emulate_media(media="print")
+    expect(page.locator(".gm-plane").first).to_be_visible()
+    expect(page.locator(".gm-controls")).to_be_hidden()
+
+
+def test_several_on_one_page_keep_their_own_state(open_static: OpenStatic) -> None:
+    makers = list(EXAMPLES.values())
+    page = open_static(*(make() for make in makers), GaussianExplorer(mean=(1, 1)))
+    still(page)
+    names = page.evaluate("() => Object.keys(gmmedu.views)")
+    assert names == [*EXAMPLES, "gaussian-2"]
+    before = {name: state(page, name) for name in names}
+    page.locator("#gaussian-2").get_by_role("slider", name="mean", exact=True).focus()
+    page.keyboard.press("ArrowRight")
+    still(page)
+    after = {name: state(page, name) for name in names}
+    assert after["gaussian-2"]["mean"] != before["gaussian-2"]["mean"]
+    assert {n: after[n] for n in EXAMPLES} == {n: before[n] for n in EXAMPLES}
+    page.wait_for_function("location.hash.startsWith('#gaussian-2=')", timeout=3_000)
+
+
+@EVERY
+def test_it_stands_in_a_page_of_ones_own_and_on_paper(name: str) -> None:
+    interactive = EXAMPLES[name]()
+    text = interactive.to_html()
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+    bundle = interactive._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert "application/vnd.jupyter.widget-view+json" in data and "text/html" in data
+    assert interactive.to_figure().axes
+
+
+def test_the_front_end_is_small_and_has_the_colors_of_the_figures() -> None:
+    assert len(MODULE.encode()) < 60_000
+    assert all(color in MODULE for color in PALETTE)
+    assert not re.search(r"\b(fetch|eval|innerHTML|Function|import)\b\s*\(", MODULE)
+    assert "Math.random" not in MODULE
