@@ -24,6 +24,8 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gmmedu.svg import compact
+
 if TYPE_CHECKING:
     from gmmedu.fitting import FitResult, Snapshot
     from gmmedu.mixture import GaussianMixture
@@ -96,7 +98,8 @@ def use_style() -> None:
         from IPython.core.getipython import get_ipython
     except ImportError:
         return
-    if get_ipython() is None:
+    ip = get_ipython()
+    if ip is None:
         return
     from matplotlib_inline.backend_inline import set_matplotlib_formats
     from matplotlib_inline.config import InlineBackend
@@ -111,6 +114,9 @@ def use_style() -> None:
     inline.print_figure_kwargs = options
     inline.figure_formats = {"svg"}
     set_matplotlib_formats("svg", **options)
+    formatter = ip.display_formatter.formatters["image/svg+xml"]
+    write = formatter.lookup_by_type(Figure)
+    formatter.for_type(Figure, lambda figure: compact(write(figure)))
 
 
 def component_color(component: int) -> str:

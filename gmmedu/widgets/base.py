@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from gmmedu import plot
+from gmmedu.svg import compact
 
 _SOURCES = sorted((Path(__file__).parent / "js").glob("*.js"))
 #: The front end, one module: closed forms, drawing, the interactives, the hosts.
@@ -125,7 +126,8 @@ class Interactive(anywidget.AnyWidget):
                 transparent=True,
                 metadata={"Date": None},
             )
-        code = base64.b64encode(stream.getvalue()).decode()
+        picture = compact(stream.getvalue().decode())
+        code = base64.b64encode(picture.encode()).decode()
         return f"data:image/svg+xml;base64,{code}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
