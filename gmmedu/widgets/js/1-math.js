@@ -2,6 +2,13 @@
 // Cholesky factor [[p, 0], [q, r]]; a mixture is {weights, means, covariances} as in Python.
 
 const LOG_2PI = Math.log(2 * Math.PI);
+/** Numbers from 0 to 1 that look random and follow from the seed (mulberry32). */
+const randomFrom = (seed) => () => {
+  seed = (seed + 0x6d2b79f5) | 0;
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+};
 /** Squared Mahalanobis radius of the ellipse that holds this mass of a Gaussian in the plane. */
 const radius2 = (mass) => -2 * Math.log1p(-mass);
 const logSumExp = (a) => {
@@ -39,17 +46,16 @@ function logDensity(x, mean, factor) {
   return -LOG_2PI - Math.log(factor[0]) - Math.log(factor[2]) - (u * u + v * v) / 2;
 }
 
-/** Responsibilities (N arrays of K) and the mean negative log likelihood, in nats. */
+/** Responsibilities (N arrays of K), log densities of the points, and the mean NLL, in nats. */
 function eStep(points, { weights, means, covariances }) {
-  const factors = covariances.map(factorOf), logs = weights.map(Math.log);
-  let nll = 0;
+  const factors = covariances.map(factorOf), shares = weights.map(Math.log), logs = [];
   const r = points.map((x) => {
-    const a = logs.map((w, k) => w + logDensity(x, means[k], factors[k]));
+    const a = shares.map((w, k) => w + logDensity(x, means[k], factors[k]));
     const all = logSumExp(a);
-    nll -= all / points.length;
+    logs.push(all);
     return a.map((v) => Math.exp(v - all));
   });
-  return { r, nll };
+  return { r, logs, nll: -logs.reduce((s, v) => s + v / points.length, 0) };
 }
 /** One iteration of EM; no standard deviation ends below the floor; a component without points stays. */
 function emStep(points, mixture, floor = 0) {

@@ -58,7 +58,7 @@ class Interface {
     return button;
   }
   choice({ label, name, options }) {
-    const select = html("select", { onchange: () => { this.set({ [name]: select.value }); this.touched(true); } }, ...options.map(([value, text]) => html("option", { value }, text)));
+    const select = html("select", { onchange: () => { this.set({ [name]: options[select.selectedIndex][0] }); this.touched(true); } }, ...options.map(([value, text]) => html("option", { value }, text)));
     this.controls.append(html("label", {}, label, select));
     this.refresh.push(() => { select.value = this.get(name); });
   }
