@@ -48,7 +48,9 @@ def test_the_same_shapes_in_the_same_places(drawing: str) -> None:
         for name in ("d", "x", "y", "transform", "id", "clip-path"):
             texts = old.get(name, ""), new.get(name, "")
             one, other = (re.findall(NUMBERS, text) for text in texts)
-            assert np.allclose(np.float64(one), np.float64(other), rtol=0, atol=0.051), name
+            assert np.allclose(np.array(one, float), np.array(other, float), rtol=0, atol=0.051), (
+                name
+            )
             bare = [re.sub(NUMBERS + r"|\s", "", text) for text in texts]
             assert bare[0] == bare[1], name
 

@@ -45,7 +45,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name in ("_CONFIG", "_DATA", "_RUNTIME", "LAB_SETTINGS", "LAB_WORKSPACES")
     }
     command = [
-        Path(sys.executable).with_name("jupyter-lab"),
+        str(Path(sys.executable).with_name("jupyter-lab")),
         *("--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="),
         *("--ServerApp.allow_root=True", f"--ServerApp.root_dir={folder}"),
         "--LabApp.news_url=None",
