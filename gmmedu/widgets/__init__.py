@@ -2,5 +2,16 @@
 
 from gmmedu.widgets.base import Interactive
 from gmmedu.widgets.gaussian import GaussianExplorer
+from gmmedu.widgets.landscape import LandscapeExplorer
+from gmmedu.widgets.mixture import MixtureExplorer
+from gmmedu.widgets.scrubber import FitScrubber
+from gmmedu.widgets.singularity import SingularityExplorer
 
-__all__ = ["GaussianExplorer", "Interactive"]
+__all__ = [
+    "FitScrubber",
+    "GaussianExplorer",
+    "Interactive",
+    "LandscapeExplorer",
+    "MixtureExplorer",
+    "SingularityExplorer",
+]

@@ -1,1 +1,1 @@
-const kinds = { gaussian };
+const kinds = { gaussian, landscape, mixture, scrubber, singularity };
