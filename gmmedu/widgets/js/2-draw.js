@@ -18,7 +18,7 @@ function html(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value !== null && value !== false) node.setAttribute(key, value === true ? "" : value);
+    else if (value !== null && value !== false) node.setAttribute(key, value === true && !key.startsWith("aria-") ? "" : value);
   }
   node.append(...children);
   return node;
@@ -185,7 +185,7 @@ const STYLE = `
 .gm-stage{display:grid;gap:.4em}
 .gm-plane{display:block;width:100%;height:auto;overflow:hidden;user-select:none;-webkit-user-select:none}
 .gm-axis{stroke:currentColor;opacity:.55}.gm-text{fill:currentColor;font:12px system-ui,sans-serif}
-.gm-handle{cursor:grab;outline:none;touch-action:none}.gm-handle:active{cursor:grabbing}
+.gm-handle{display:block;cursor:grab;outline:none;touch-action:none}.gm-handle:active{cursor:grabbing}
 .gm-knob{stroke:#fff;stroke-width:2}
 .gm-none{opacity:0}.gm-handle:focus-visible .gm-none{opacity:.5}
 .gm-handle:focus-visible .gm-knob{stroke:currentColor;stroke-width:3.5}
