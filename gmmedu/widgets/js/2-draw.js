@@ -60,7 +60,7 @@ class Axis {
   ticks(count) {
     const [low, high] = [this._u(this.low), this._u(this.high)].sort((a, b) => a - b);
     if (!this.log) return ticks(low, high, count);
-    return ticks(low, high, Math.min(count, Math.max(1, Math.floor(high - low)))).filter(Number.isInteger).map((u) => 10 ** u);
+    return ticks(low, high, Math.max(1, Math.min(count / 1.5, Math.floor(high - low)))).filter(Number.isInteger).map((u) => 10 ** u);
   }
 }
 
@@ -90,12 +90,18 @@ class Plane {
     const text = (at, content, anchor, extra = {}) => nodes.push(svg("text", { x: at[0], y: at[1], "text-anchor": anchor, class: "gm-text", ...extra }, content));
     line(x.start, y.start, x.end, y.start);
     line(x.start, y.start, x.start, y.end);
-    const shown = (axis, v) => (axis.log ? `1e${Math.round(Math.log10(v))}`.replace("-", "\u2212") : format(v, 6));
-    for (const v of x.ticks(Math.max(3, (x.end - x.start) / 110))) { line(x.at(v), y.start, x.at(v), y.start + 4); text([x.at(v), y.start + 17], shown(x, v), "middle"); }
-    for (const v of y.ticks(Math.max(2, (y.start - y.end) / 90))) { line(x.start - 4, y.at(v), x.start, y.at(v)); text([x.start - 7, y.at(v) + 4], shown(y, v), "end"); }
-    text([(x.start + x.end) / 2, y.start + 35], x.name, "middle");
+    // Far from 0 the ticks count from the first of them, and the name of the axis says so.
+    const labels = (axis, count) => {
+      const all = axis.ticks(count), from = !axis.log && Math.abs(all[0]) > 1e4 * Math.abs(all[1] - all[0]) ? all[0] : 0;
+      const shown = (v) => (axis.log ? `1e${Math.round(Math.log10(v))}`.replace("-", "\u2212") : format(v - from, 6));
+      return [all.map((v) => [v, shown(v)]), from ? `${axis.name} ${from > 0 ? "\u2212" : "+"} ${format(Math.abs(from), 12)}` : axis.name];
+    };
+    const [across, xName] = labels(x, Math.max(3, (x.end - x.start) / 110)), [up, yName] = labels(y, Math.max(2, (y.start - y.end) / 90));
+    for (const [v, label] of across) { line(x.at(v), y.start, x.at(v), y.start + 4); text([x.at(v), y.start + 17], label, "middle"); }
+    for (const [v, label] of up) { line(x.start - 4, y.at(v), x.start, y.at(v)); text([x.start - 7, y.at(v) + 4], label, "end"); }
+    text([(x.start + x.end) / 2, y.start + 35], xName, "middle");
     const middle = (y.start + y.end) / 2;
-    text([12, middle], y.name, "middle", { transform: `rotate(-90 12 ${middle})` });
+    text([12, middle], yName, "middle", { transform: `rotate(-90 12 ${middle})` });
     this.frame.replaceChildren(...nodes);
   }
   /** Where an event is, in pixels of the drawing. */
