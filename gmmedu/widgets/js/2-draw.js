@@ -94,7 +94,7 @@ class Plane {
     const labels = (axis, count) => {
       const all = axis.ticks(count), from = !axis.log && Math.abs(all[0]) > 1e4 * Math.abs(all[1] - all[0]) ? all[0] : 0;
       const shown = (v) => (axis.log ? `1e${Math.round(Math.log10(v))}`.replace("-", "\u2212") : format(v - from, 6));
-      return [all.map((v) => [v, shown(v)]), from ? `${axis.name} ${from > 0 ? "\u2212" : "+"} ${format(Math.abs(from), 12)}` : axis.name];
+      return [all.map((v) => [v, shown(v)]), from ? `${axis.name} ${from > 0 ? "\u2212" : "+"} ${Math.abs(from)}` : axis.name];
     };
     const [across, xName] = labels(x, Math.max(3, (x.end - x.start) / 110)), [up, yName] = labels(y, Math.max(2, (y.start - y.end) / 90));
     for (const [v, label] of across) { line(x.at(v), y.start, x.at(v), y.start + 4); text([x.at(v), y.start + 17], label, "middle"); }
@@ -158,7 +158,7 @@ class Plane {
     if (shape !== "none") this.knobs.push(me);
     group.addEventListener("pointerdown", (event) => { // where knobs overlap, the nearest one is meant
       event.preventDefault();
-      const pixels = this.pixels(event), shown = this.knobs.filter((k) => k.group.style.display !== "none" && k.away(pixels) < 22);
+      const pixels = this.pixels(event), shown = this.knobs.filter((k) => k.group.isConnected && k.group.style.display !== "none" && k.away(pixels) < 22);
       shown.reduce((best, k) => (best === me && shape === "none" ? k : k.away(pixels) < best.away(pixels) ? k : best), me).grasp(event, pixels);
     });
     group.addEventListener("pointermove", (event) => {
