@@ -36,19 +36,19 @@ class FitScrubber(Interactive):
     the coordinates. Numbers are kept to six significant digits (of the spread of x, for points and
     means); the last NLL of a fit is exact.
 
-    iteration: from 0 to the last of the longer fit; seconds: from 0 to the last of the slower;
-    against: "iterations" or "seconds", which of the two is the moment. values: of each of ``fits``
-    the iteration, seconds, nll, weights (K,), means (K, 2) and sds (K, 2), along the principal
-    axes and the longer first; and ``difference``, the second NLL less the first. By torch.
+    iteration: from 0 to the last of the longer fit; seconds: since iteration 0, to the last of the
+    slower fit; against: "iterations" or "seconds", which of the two is the moment. values: of each
+    of ``fits`` the iteration, seconds, nll, weights (K,), means (K, 2) and sds (K, 2), along the
+    principal axes, the longer first; and ``difference``, the second NLL less the first. By torch.
 
     Raises ``TypeError`` or ``ValueError`` for fits, points or labels that are none, and
     ``traitlets.TraitError`` for a moment outside the fits.
     """
 
-    fits = traitlets.List().tag(sync=True)
-    points = traitlets.List().tag(sync=True)
+    fits: Any = traitlets.List().tag(sync=True)
+    points: Any = traitlets.List().tag(sync=True)
     lowest = traitlets.Float().tag(sync=True)
-    limits = traitlets.List().tag(sync=True)
+    limits: Any = traitlets.List().tag(sync=True)
     axis_labels = traitlets.List(
         traitlets.Unicode(), minlen=2, maxlen=2
     ).tag(sync=True)
@@ -152,9 +152,7 @@ class FitScrubber(Interactive):
             f"{fit['label']} at iteration {now['iteration']} of {fit['iterations'][-1]} with an "
             f"NLL of {now['nll']:.6g} nats, at the end "
             f"{self.lowest + fit['excess'][-1]:.6g}"
-            for fit, now in zip(
-                self.fits, self.values["fits"], strict=True
-            )
+            for fit, now in zip(self.fits, self.values["fits"], strict=True)
         ]
         self.alt = (
             f"The points and the ellipses of the components: {'; '.join(words)}. "
@@ -244,9 +242,7 @@ def _named(fits: Any, labels: Any) -> dict[str, FitResult]:
             f"fits must be one fit or two, got {len(fits)}; show others in another FitScrubber"
         )
     if labels is None:
-        labels = (
-            ["fit"] if len(fits) == 1 else ["first fit", "second fit"]
-        )
+        labels = ["fit"] if len(fits) == 1 else ["first fit", "second fit"]
     if isinstance(labels, str) or not all(
         isinstance(label, str) and label.strip() for label in labels
     ):
@@ -286,7 +282,8 @@ def _packed(
     # A logarithmic axis needs the digits of the excess, which an NLL cut to six would lack.
     excess = [_short(v - lowest) for v in fit.history.tolist()]
     excess[-1] = float(fit.history[-1]) - lowest
-    seconds = [_short(v) for v in fit.elapsed.tolist()]
+    # What happens once, before the first NLL, is no part of the descent.
+    seconds = [_short(v) for v in (fit.elapsed - fit.elapsed[0]).tolist()]
     at = [s.iteration for s in snapshots]
     along = {
         *_spread(range(len(excess)), _HISTORY * most),
@@ -344,7 +341,10 @@ def _factors(covariances: Tensor) -> list[list[float]]:
 def _triangular(factors: list[list[float]]) -> Tensor:
     """(K, 2, 2) of the triples (p, q, r)."""
     p, q, r = torch.tensor(factors, dtype=torch.float64).unbind(1)
-    rows = [torch.stack([p, torch.zeros_like(p)], 1), torch.stack([q, r], 1)]
+    rows = [
+        torch.stack([p, torch.zeros_like(p)], 1),
+        torch.stack([q, r], 1),
+    ]
     return torch.stack(rows, dim=1)
 
 

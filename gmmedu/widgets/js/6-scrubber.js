@@ -84,7 +84,7 @@ const scrubber = {
     // The lowest has no logarithm: it, and what is within rounding of it, lies on the bottom.
     const all = fits.flatMap((f) => f.history.excess), least = Math.max(1e-10, Math.min(...all.filter((e) => e > 0), 1));
     const low = 10 ** Math.floor(Math.log10(least)), high = 1.3 * Math.max(...all, 10 * low), above = (e) => Math.max(e, low);
-    const plane = ui.plane({ label: "NLL of the fits", x: {}, y: { low, high, log: true, name: "NLL above the lowest (nats)" }, height: (w) => clip(0.4 * w, 220, 280), margin: { left: 68 } });
+    const plane = ui.plane({ label: "NLL of the fits", x: {}, y: { low, high, log: true, name: "NLL above the lowest (nats)" }, height: (w) => clip(0.4 * w, 220, 280), margin: { left: 68, right: 24 } });
     const x = (plane.x = new SinceStart({ low: 0, high: 1 }));
     const aim = () => {
       const times = frames[by()], unit = Math.min(...fits.flatMap((f) => f.history[by()].filter((t) => t > 0).slice(0, 1)), times.at(-1) || 1);
