@@ -1,4 +1,4 @@
-"""The NLL over two means, and two roads down it from any start: EM and descent (chapters 03, 05)."""
+"""The NLL over two means, and the roads of EM and descent down it (chapters 03, 05)."""
 
 from __future__ import annotations
 

@@ -2,13 +2,10 @@
 
 const landscape = (() => {
   /** Keep what was made last, as long as these parts of the state are the same objects. */
-  const kept = (names, make) => {
-    let key = [], last;
-    return (state) => {
-      const now = names.map((name) => state[name]);
-      if (now.some((v, i) => v !== key[i])) [last, key] = [make(state), now];
-      return last;
-    };
+  const latest = (names, make, key = [], last = null) => (state) => {
+    const now = names.map((name) => state[name]);
+    if (now.some((v, i) => v !== key[i])) [last, key] = [make(state), now];
+    return last;
   };
   /** The mean NLL at two means, and its slopes; log responsibilities go onto two lists, if given. */
   function at({ x, weights, sds: [s, t] }, [m, n], logs) {
@@ -24,39 +21,33 @@ const landscape = (() => {
     }
     return { nll, slopes: [g / s / x.length, h / t / x.length] };
   }
-  function emAt(state, means) {
-    const logs = [[], []], { nll } = at(state, means, logs);
+  function em(state, means) {
+    const logs = [[], []], { nll } = at(state, means, logs), { x } = state;
     const to = means.map((mean, k) => { // in shares softmax(log r): also where every r underflows
-      const shares = softmax(logs[k]);
-      return state.x.reduce((sum, v, i) => sum + shares[i] * (v - mean), mean);
+      const top = Math.max(...logs[k]);
+      let count = 0, first = 0;
+      for (let i = 0; i < x.length; i++) { const r = Math.exp(logs[k][i] - top); count += r; first += r * (x[i] - mean); }
+      return mean + first / count;
     });
     return { nll, to };
   }
-  /** Heights on a square grid, and the lowest point: from the lowest of the grid by EM. */
-  const surface = kept(["x", "weights", "sds", "limits"], (state) => {
-    const [low, high] = state.limits, axis = Array.from({ length: 61 }, (_, i) => low + ((high - low) * i) / 60);
-    const heights = axis.map((u) => axis.map((v) => at(state, [u, v]).nll)), all = heights.flat(), top = Math.max(...all);
-    const least = all.indexOf(Math.min(...all));
+  /** Lines of equal height by marching squares, and the lowest point: by EM from the lowest of the grid. */
+  const surface = latest(["x", "weights", "sds", "limits"], (state) => {
+    const [low, high] = state.limits, axis = Array.from({ length: 61 }, (_, i) => low + ((high - low) * i) / 60), lines = [];
+    const heights = axis.map((u) => axis.map((v) => at(state, [u, v]).nll)), all = heights.flat(), least = all.indexOf(Math.min(...all));
     let means = [axis[Math.floor(least / 61)], axis[least % 61]];
-    for (let i = 0; i < 500; i++) means = emAt(state, means).to;
-    const { nll } = at(state, means), span = Math.max(top - nll, 1e-9);
-    const lines = Array.from({ length: 15 }, (_, i) => contour(axis, heights, nll + span * 1.5 ** (-i - 0.5))).flat();
+    for (let i = 0; i < 500; i++) means = em(state, means).to;
+    const { nll } = at(state, means), span = Math.max(...all, nll + 1e-9) - nll;
+    for (let level = 0.8 * span; level > 0.0025 * span; level /= 1.5) for (let i = 0; i < 60; i++) for (let j = 0; j < 60; j++) {
+      const around = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1], [i, j]], up = around.map(([p, q]) => heights[p][q] - nll - level);
+      const cuts = [0, 1, 2, 3].filter((k) => up[k] > 0 !== up[k + 1] > 0);
+      cuts.forEach((k, i) => {
+        const [p, q] = around[k], [r, s] = around[k + 1], u = up[k] / (up[k] - up[k + 1]);
+        lines.push([axis[p] + u * (axis[r] - axis[p]), axis[q] + u * (axis[s] - axis[q])], ...(i % 2 ? [null] : []));
+      });
+    }
     return { means, nll, span, lines };
   });
-  /** Segments of the line of equal height, by marching squares. */
-  function contour(axis, heights, level) {
-    const found = [];
-    for (let i = 0; i < 60; i++) for (let j = 0; j < 60; j++) {
-      const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1], [i, j]];
-      for (let k = 0, cuts = 0; k < 4; k++) {
-        const [[p, q], [r, s]] = corners.slice(k), a = heights[p][q] - level, b = heights[r][s] - level, u = a / (a - b);
-        if (a > 0 === b > 0) continue;
-        found.push([axis[p] + u * (axis[r] - axis[p]), axis[q] + u * (axis[s] - axis[q])]);
-        if (++cuts % 2 === 0) found.push(null);
-      }
-    }
-    return found;
-  }
   /** Steps inside the plane, the NLL at each, and where the road crosses the edge, if it does. */
   function walk({ start, num_steps, limits: [low, high] }, step) {
     for (const road = [start], nll = []; ;) {
@@ -68,21 +59,21 @@ const landscape = (() => {
       return { road, nll, exit: way.every(Number.isFinite) ? here.map((v, d) => clip(v + share * way[d], low, high)) : here };
     }
   }
-  const roads = kept(["x", "weights", "sds", "limits", "start", "rate", "momentum", "num_steps"], (state) => {
+  const roads = latest(["x", "weights", "sds", "limits", "start", "rate", "momentum", "num_steps"], (state) => {
     let sum = [0, 0];
     const descend = (means) => {
       const { nll, slopes } = at(state, means);
       sum = sum.map((b, d) => state.momentum * b + slopes[d]);
       return { nll, to: means.map((v, d) => v - state.rate * sum[d]) };
     };
-    return { em: walk(state, (means) => emAt(state, means)), descent: walk(state, descend) };
+    return { em: walk(state, (means) => em(state, means)), descent: walk(state, descend) };
   });
   const pair = (p, digits) => p.map((v) => format(v, digits)).join(", ");
-  const ending = ({ road, exit }) => (exit ? `leaves the plane at step ${road.length}` : `ends at ${pair(road.at(-1), 4)}`);
+  const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `ends at ${pair(road.at(-1), 4)}`);
 
   function build(ui) {
-    const state = new Proxy({}, { get: (_, name) => ui.get(name) }), [low, high] = state.limits, within = (p) => p.every((v) => v >= low && v <= high);
-    const axis = (k) => ({ low, high, name: `mean ${k}${state.unit && ` (${state.unit})`}` }), top = 10 ** Math.ceil(Math.log10(surface(state).span));
+    const state = new Proxy({}, { get: (_, name) => ui.get(name) }), [low, high] = state.limits, top = 10 ** Math.ceil(Math.log10(surface(state).span));
+    const axis = (k) => ({ low, high, name: `mean ${k}${state.unit && ` (${state.unit})`}` }), within = (p) => p.every((v) => v >= low && v <= high);
     const plane = ui.plane({ label: state.label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w) => w - 12, margin: { right: 14 } });
     const below = ui.plane({
       label: "NLL after each step", x: { low: 0, high: 0, name: "step" }, y: { low: top / 1e8, high: top, log: true, name: "NLL above the lowest (nats)" },
@@ -93,74 +84,64 @@ const landscape = (() => {
     const path = (where, attributes) => where.add("path", { fill: "none", "stroke-width": 2, ...attributes });
     const contours = path(plane, { stroke: GREY, "stroke-width": 1 }), cross = path(plane, { stroke: "currentColor" });
     // The roads differ in color, dashes and the shape of their dots: caps of segments of no length.
-    const lines = ["em", "descent"].map((name, k) => [name, ...[plane, below].flatMap((where) => [
+    const drawings = [0, 1].map((k) => [plane, below].map((where) => [
       path(where, { stroke: PALETTE[k], "stroke-dasharray": k ? "5 3" : "none" }),
       path(where, { stroke: PALETTE[k], "stroke-width": 6 - k, "stroke-linecap": k ? "square" : "round" }),
-    ])]);
-    let begun = -Infinity, drawn = [];
-    const play = () => { if (!calm()) begun = performance.now(); ui.draw(); };
-    const move = (start) => { begun = -Infinity; ui.set({ start }); };
+    ]));
+    let begun = -Infinity, drawn = null;
+    const step = (high - low) / 120, walked = () => { begun = performance.now(); };
     const place = plane.handle({
-      label: "start, the two means", at: () => state.start, move, step: [(high - low) / 120, (high - low) / 120],
+      label: "start, the two means", at: () => state.start, move: (start) => ui.set({ start }), step: [step, step],
       text: () => `${pair(state.start, 3)}; NLL ${format(roads(state).em.nll[0])}`,
     });
-    // A press takes the start there: by mouse at once, by touch when it was a tap and no scrolling.
-    const [knob] = plane.knobs;
-    plane.svg.style.cursor = "crosshair";
-    for (const kind of ["pointerdown", "click"]) plane.svg.addEventListener(kind, (event) => {
-      const p = plane.at(event), mouse = event.pointerType === "mouse";
-      if (mouse !== (kind === "pointerdown") || event.button || knob.group.contains(event.target) || !within(p)) return;
-      event.preventDefault();
-      move(p);
-      if (mouse) knob.grasp(event, plane.pixels(event));
-      else ui.touched(true);
-      play();
+    plane.svg.addEventListener("click", (event) => { // a tap too, which is no scrolling
+      const start = plane.at(event), { group } = plane.knobs[0];
+      if (group.contains(event.target) || !within(start)) return;
+      group.focus({ preventScroll: true });
+      walked();
+      ui.set({ start });
+      ui.touched(true);
     });
     const size = state.sds[0] * state.sds[1], min = Math.log10(size / 50), max = Math.log10(size * 20);
-    ui.slider({ label: "learning rate \u03b7", name: "rate", min, max, step: (max - min) / 300, of: Math.log10, from: (v) => Number((10 ** v).toPrecision(3)) });
+    ui.slider({ label: "learning rate \u03b7", name: "rate", min, max, step: 0.01, of: Math.log10, from: (v) => Number((10 ** v).toPrecision(3)) });
     ui.slider({ label: "momentum \u03b2", name: "momentum", min: 0, max: 0.95, step: 0.05 });
     ui.slider({ label: "steps", name: "num_steps", min: 1, max: 100, step: 1 });
-    if (!calm()) ui.button("Walk", play);
+    if (!calm()) ui.button("Walk", walked);
     ui.legend([[PALETTE[0], "EM: solid, round dots"], [PALETTE[1], "descent: dashed, square dots"], [GREY, "equal NLL; + the lowest"]]);
     ui.readout([
-      ["start", () => pair(state.start, 4)],
-      ["its NLL (nats)", (v) => format(v.em.nll[0])],
-      ["slopes there", (v) => pair(v.gradient, 3)],
+      ["start", () => pair(state.start, 4)], ["its NLL (nats)", (v) => format(v.em.nll[0])], ["slopes there", (v) => pair(v.gradient, 3)],
       ...["em", "descent"].flatMap((name, k) => [
-        [k ? "descent" : "EM", (v) => ending(v[name]).replace(" the plane", "")],
-        ["NLL there", (v) => format(v[name].nll.at(-1), 6)],
+        [k ? "descent" : "EM", (v) => ending(v[name], "")], ["NLL there", (v) => format(v[name].nll.at(-1), 6)],
         ["above the lowest", (v) => format(Math.max(v[name].nll.at(-1) - v.lowest, 0), 2)],
       ]),
     ]);
     ui.refresh.push(() => {
-      const { means, nll: lowest, lines: equal } = surface(state), steps = state.num_steps, shown = (performance.now() - begun) / 40;
-      if (below.x.high !== steps) { below.x.high = steps; below.drawAxes(); }
-      if (drawn[0] !== equal || drawn[1] !== plane.box.width) {
-        drawn = [equal, plane.box.width];
-        put(contours, { d: plane.path(equal) });
+      const { means, nll: lowest, lines } = surface(state), both = roads(state), shown = calm() ? Infinity : (performance.now() - begun) / 40;
+      if (below.x.high !== state.num_steps) { below.x.high = state.num_steps; below.drawAxes(); }
+      if (drawn?.lines !== lines || drawn.width !== plane.box.width) {
+        drawn = { lines, width: plane.box.width };
+        put(contours, { d: plane.path(lines) });
         put(cross, { d: within(means) ? `${plane.path([means])}m-6 0h12m-6-6v12` : "" });
       }
-      for (const [name, ...four] of lines) {
-        const { road, nll, exit } = roads(state)[name], part = road.slice(0, shown + 1);
-        const excess = part.map((_, t) => [t, Math.max(nll[t] - lowest, below.y.low)]), whole = exit && shown >= road.length ? [...part, exit] : part;
-        [[plane, whole, part], [below, excess, excess]].forEach(([where, line, dots], i) => {
-          put(four[2 * i], { d: where.path(line) });
-          put(four[2 * i + 1], { d: dots.map((p) => `${where.path([p])}h.01`).join("") });
+      [both.em, both.descent].forEach(({ road, nll, exit }, k) => {
+        const part = road.slice(0, shown + 1), excess = part.map((_, t) => [t, Math.max(nll[t] - lowest, below.y.low)]);
+        [[plane, exit && shown >= road.length ? [...part, exit] : part, part], [below, excess, excess]].forEach(([where, line, dots], i) => {
+          put(drawings[k][i][0], { d: where.path(line) });
+          put(drawings[k][i][1], { d: dots.map((p) => `${where.path([p])}h.01`).join("") });
         });
-      }
+      });
       place();
-      if (shown < steps) ui.draw();
+      if (shown < state.num_steps) ui.draw();
     });
   }
   return {
+    build, actions: {},
     values: (state) => ({ ...roads(state), gradient: at(state, state.start).slopes, lowest: surface(state).nll }),
-    actions: {},
     encode: ({ start, rate, momentum, num_steps }) => [...start, rate, momentum, num_steps],
     decode([m, n, rate, momentum, num_steps, ...rest], { limits: [low, high] }) {
       const steps = Number.isInteger(num_steps) && num_steps >= 1 && num_steps <= 100, inside = Math.min(m, n) >= low && Math.max(m, n) <= high;
       return steps && inside && !rest.length && rate > 0 && momentum >= 0 && momentum < 1 ? { start: [m, n], rate, momentum, num_steps } : null;
     },
     say: (ui) => `EM ${ending(ui.get("values").em)}; descent ${ending(ui.get("values").descent)}`,
-    build,
   };
 })();

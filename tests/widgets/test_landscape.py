@@ -1,0 +1,391 @@
+"""The landscape of two means: its roads held to torch, and starts, sliders and link by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import traitlets
+from playwright.sync_api import Page, expect
+from widgets.conftest import OpenStatic
+
+import gmmedu
+from gmmedu.widgets import LandscapeExplorer
+
+FLOAT64 = torch.float64
+TRAITS = (
+    "x", "weights", "sds", "limits", "start", "rate", "momentum", "num_steps"
+)  # fmt: skip
+
+
+def two_kinds(seed: int, n: int = 60, center: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, generator=generator, dtype=FLOAT64)
+    return center + torch.where(torch.arange(n) % 3 == 0, 4 + z, -3 + 1.5 * z)
+
+
+def around(center: float, start: tuple[float, float] = (5.0, -1.0), **options: Any) -> Any:
+    return {
+        "sds": (1.2, 1.7),
+        "limits": (center - 9, center + 9),
+        "start": (center + start[0], center + start[1]),
+        "rate": 1.5,
+        **options,
+    }
+
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "the waits": (None, {}),
+    "momentum": (None, {"rate": 15.0, "momentum": 0.7, "num_steps": 80}),
+    "the other valley": (None, {"start": (60.0, 50.0), "num_steps": 100}),
+    "equal means": (None, {"start": (70.0, 70.0), "weights": (0.5, 0.5), "num_steps": 12}),
+    "leaves": (None, {"rate": 400.0}),
+    "from a corner": (None, {"start": (40.0, 100.0)}),
+    "beyond every number": (None, {"rate": 1e300, "momentum": 0.5}),
+    "a hair of weight": (None, {"weights": (1e-12, 1 - 1e-12), "num_steps": 10}),
+    "no width": (None, {"sds": (1e-4, 1e-4), "rate": 1e-9, "num_steps": 5}),
+    "all responsibility elsewhere": (
+        torch.linspace(-1, 1, 20, dtype=FLOAT64),
+        {"sds": (0.01, 0.01), "limits": (-5.0, 5.0), "start": (0.2, 4.9), "rate": 1e-5},
+    ),
+    "one point": (
+        [3.0],
+        {"sds": (1.0, 2.0), "limits": (0.0, 10.0), "start": (9.0, 1.0), "rate": 1.0},
+    ),
+    "random": (two_kinds(0), around(0.0)),
+    "random, other start": (two_kinds(1), around(0.0, (-6.0, 8.0), momentum=0.5, rate=0.4)),
+    "far from zero": (two_kinds(2, center=1e6), around(1e6)),
+    "an outlier": (
+        torch.cat([two_kinds(3), torch.tensor([1e6], dtype=FLOAT64)]),
+        around(0.0, rate=1e-9),
+    ),
+}
+
+
+def explorer(name: str) -> LandscapeExplorer:
+    x, options = CASES[name]
+    return LandscapeExplorer(x, **options)
+
+
+def close(found: Any, expected: Any, *, scale: float = 0.0) -> None:
+    """Equal to 1e-9 of the numbers, or of the plane."""
+    assert type(found) is type(expected) or isinstance(expected, float), (found, expected)
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            close(found[key], expected[key], scale=scale)
+    elif expected is None:
+        assert found is None
+    else:
+        torch.testing.assert_close(
+            torch.tensor(found, dtype=FLOAT64),
+            torch.tensor(expected, dtype=FLOAT64),
+            rtol=1e-9,
+            atol=1e-9 * max(scale, 1.0),
+        )
+
+
+def ask(page: Page, own: LandscapeExplorer) -> Any:
+    return page.evaluate(
+        "s => JSON.parse(JSON.stringify(gmmedu.views.landscape.kind.values(s)))",
+        {name: getattr(own, name) for name in TRAITS},
+    )
+
+
+def test_values_of_the_page_are_those_of_torch(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    for name in CASES:
+        own = explorer(name)
+        low, high = own.limits
+        try:
+            close(ask(page, own), own.values, scale=high - low)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
+
+
+@pytest.mark.parametrize("rate", [110.0, 150.0, 190.0])
+def test_each_step_is_that_of_torch_where_rounding_grows(
+    open_static: OpenStatic, rate: float
+) -> None:
+    """At a bold rate a road may be chaotic, and only single steps can agree."""
+    own = LandscapeExplorer(rate=rate, num_steps=100, start=(60.0, 75.0))
+    road = torch.tensor(ask(open_static(own), own)["descent"]["road"], dtype=FLOAT64)
+    for here, following in zip(road, road[1:], strict=False):
+        step = here - rate * own.gradient(here)
+        torch.testing.assert_close(following, step, rtol=1e-9, atol=1e-9)
+
+
+def test_the_landscape_is_that_of_the_package() -> None:
+    own = LandscapeExplorer()
+    x = gmmedu.load_old_faithful(dtype=FLOAT64)[:, 1:]
+    assert own.x == x.flatten().tolist()
+    means = torch.tensor(own.start, dtype=FLOAT64)
+    model = gmmedu.GmmFull(2, 1, dtype=FLOAT64).set_parameters(
+        torch.tensor(own.weights, dtype=FLOAT64),
+        means[:, None],
+        torch.full((2, 1, 1), 36.0, dtype=FLOAT64),
+    )
+    nll = model(x)
+    (slopes,) = torch.autograd.grad(nll, model.means)
+    assert own.values["em"]["nll"][0] == pytest.approx(nll.item(), rel=1e-12)
+    assert own.values["gradient"] == pytest.approx(slopes.flatten().tolist(), rel=1e-9)
+    r = model.responsibilities(x).detach()
+    moved = (r * x).sum(0) / r.sum(0)
+    assert own.values["em"]["road"][1] == pytest.approx(moved.tolist(), rel=1e-12)
+
+
+def test_descent_is_that_of_torch_and_em_never_rises() -> None:
+    own = LandscapeExplorer(rate=15.0, momentum=0.7, num_steps=80)
+    mu = torch.tensor(own.start, dtype=FLOAT64, requires_grad=True)
+    optimizer = torch.optim.SGD([mu], 15.0, momentum=0.7)
+    for means in own.values["descent"]["road"]:
+        assert means == pytest.approx(mu.tolist(), rel=1e-9)
+        mu.grad = own.gradient(mu)
+        optimizer.step()
+    falls = torch.tensor(own.values["em"]["nll"], dtype=FLOAT64).diff()
+    assert bool((falls <= 1e-14).all())
+    assert own.values["em"]["road"][-1] == pytest.approx([54.608, 80.0735], abs=1e-3)
+    assert own.values["lowest"] == pytest.approx(own.values["em"]["nll"][-1], abs=1e-9)
+
+
+def test_a_road_ends_where_it_leaves_the_plane() -> None:
+    own = LandscapeExplorer(rate=400.0)
+    descent = own.values["descent"]
+    assert len(descent["road"]) == len(descent["nll"]) == 1
+    first, second = descent["exit"]
+    assert first == 40 and 40 <= second <= 100
+    slope = own.values["gradient"]
+    assert (90 - second) / (88 - first) == pytest.approx(slope[1] / slope[0])
+    assert "gradient descent leaves the plane at step 1" in own.alt
+    own.rate = 1e308
+    assert all(40 <= v <= 100 for v in own.values["descent"]["exit"])
+
+
+def test_traits_are_observed_set_and_reset() -> None:
+    own = LandscapeExplorer(two_kinds(0)[:, None], **around(0.0))
+    heard: list[Any] = []
+    own.observe(lambda change: heard.append(change["new"]), "values")
+    own.set(start=[1, 2], num_steps=7)
+    assert len(own.values["em"]["road"]) == 8 and heard
+    first = own.values["lowest"]
+    own.weights = [0.5, 0.5]
+    assert own.values["lowest"] != first
+    own.x = [0.0, 1.0]
+    assert own.values["lowest"] != first
+    own.reset()
+    assert own.start == [5.0, -1.0] and own.num_steps == 40 and own.x == [0.0, 1.0]
+    assert LandscapeExplorer().unit == "min" and own.unit == ""
+
+
+@pytest.mark.parametrize(
+    ("traits", "words"),
+    [
+        ({"start": [39, 50]}, "start must lie within limits"),
+        ({"start": [math.nan, 50]}, "start must lie within limits"),
+        ({"start": [1, 2, 3]}, "start"),
+        ({"start": "ab"}, "start"),
+        ({"limits": [100, 40]}, "limits must be finite, the lower one first"),
+        ({"limits": [-math.inf, 100]}, "limits must be finite"),
+        ({"limits": [89, 100]}, "start must lie within limits"),
+        ({"rate": 0}, "rate must be positive"),
+        ({"rate": math.inf}, "rate must be positive and finite"),
+        ({"rate": "fast"}, "rate"),
+        ({"num_steps": 0}, "num_steps must be from 1 to 100, got 0"),
+        ({"num_steps": 101}, "num_steps must be"),
+        ({"momentum": 1}, r"momentum must lie in \[0, 1\)"),
+        ({"weights": [0.5, 0.6]}, "weights must be positive and sum to 1"),
+        ({"weights": [0, 1]}, "weights must be positive"),
+        ({"sds": [0, 1]}, "sds must be positive"),
+        ({"sds": [6, math.nan]}, "sds must be positive"),
+        ({"sds": [1e-9, 6]}, "within 1e8 standard deviations"),
+        ({"x": [math.nan]}, "x and limits must be finite"),
+        ({"x": [1e300]}, "x and limits must be finite"),
+        ({"x": []}, "x must have at least one point"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_changes(traits: dict[str, Any], words: str) -> None:
+    own = LandscapeExplorer()
+    before = {name: getattr(own, name) for name in (*TRAITS, "values", "alt")}
+    with pytest.raises(traitlets.TraitError, match=words):
+        own.set(**traits)
+    with pytest.raises(traitlets.TraitError, match=words):
+        LandscapeExplorer(**traits)
+    assert before == {name: getattr(own, name) for name in before}
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(3, 2), r"x must have shape \(N,\) or \(N, 1\), got \(3, 2\)"),
+        (1.0, "x must have shape"),
+        ("waits", "x must hold numbers"),
+        ([[1, 2], [3]], "x must hold numbers"),
+    ],
+)
+def test_data_of_another_shape_are_refused(x: Any, words: str) -> None:
+    with pytest.raises(traitlets.TraitError, match=words):
+        LandscapeExplorer(x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_view_can_be_printed_and_mounted(open_static: OpenStatic, name: str) -> None:
+    own = explorer(name)
+    figure = own.to_figure()
+    assert len(figure.axes) == 2 and len(own.alt.split()) > 20
+    page = open_static(own)
+    still(page)
+    drawn = page.locator(".gm-plane path").evaluate_all("all => all.map(p => p.getAttribute('d'))")
+    assert len(drawn) == 10
+    assert not any("NaN" in d or "Infinity" in d for d in drawn)
+
+
+def still(page: Page) -> None:
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+
+
+def state(page: Page, trait: str) -> Any:
+    still(page)
+    return page.evaluate(f"gmmedu.views.landscape.store.state.{trait}")
+
+
+def pixel(page: Page, first: float, second: float) -> tuple[float, float]:
+    """Where on the page a pair of means of the plane from 40 to 100 lies."""
+    box = page.locator(".gm-plane").first.bounding_box()
+    assert box
+    left, right, top, bottom = 48, 14, 8, 42
+    across = box["width"] - left - right
+    return (
+        box["x"] + left + across * (first - 40) / 60,
+        box["y"] + top + (box["height"] - top - bottom) * (100 - second) / 60,
+    )
+
+
+def test_a_press_anywhere_sets_the_start_to_be_dragged(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    page.mouse.click(*pixel(page, 60, 50))
+    assert state(page, "start") == pytest.approx([60, 50], abs=0.2)
+    page.keyboard.press("ArrowRight")
+    assert state(page, "start") == pytest.approx([60.5, 50], abs=0.2)
+    page.mouse.move(*pixel(page, 60.5, 50))
+    page.mouse.down()
+    page.mouse.move(*pixel(page, 50, 70), steps=4)
+    assert state(page, "start") == pytest.approx([50, 70], abs=0.3)
+    page.mouse.move(*pixel(page, 130, 20), steps=4)  # as far as the plane goes
+    page.mouse.up()
+    assert state(page, "start") == [100, 40]
+    x, y = pixel(page, 40, 70)
+    page.mouse.click(x - 20, y)  # beside the plane
+    assert state(page, "start") == [100, 40]
+    expect(page.locator(".gm-said")).to_contain_text("EM ends at 80.45, 55.3", timeout=3_000)
+
+
+def test_keys_sliders_and_reset(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    knob = page.get_by_role("slider", name="start, the two means")
+    knob.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    assert state(page, "start") == pytest.approx([87.5, 85])
+    assert "87.5, 85; NLL" in (knob.get_attribute("aria-valuetext") or "")
+    for label, trait, low, high in (
+        ("learning rate", "rate", 0.72, 720),
+        ("momentum", "momentum", 0, 0.95),
+        ("steps", "num_steps", 1, 100),
+    ):
+        slider = page.get_by_role("slider", name=label)
+        slider.focus()
+        before = state(page, trait)
+        page.keyboard.press("ArrowRight")
+        assert state(page, trait) > before
+        page.keyboard.press("Home")
+        assert state(page, trait) == pytest.approx(low, rel=0.02)
+        page.keyboard.press("End")
+        assert state(page, trait) == pytest.approx(high, rel=0.02)
+    expect(page.get_by_text("leaves at step 1")).to_be_visible()
+    expect(page.locator(".gm-said")).to_contain_text("leaves the plane at step", timeout=3_000)
+    page.get_by_role("button", name="Reset").click()
+    assert [state(page, t) for t in ("start", "rate", "momentum", "num_steps")] == [
+        [88, 90],
+        30,
+        0,
+        40,
+    ]
+
+
+def test_a_tap_sets_the_start_and_a_finger_drags(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer(), has_touch=True, viewport={"width": 390, "height": 844})
+    page.touchscreen.tap(*pixel(page, 60, 50))
+    assert state(page, "start") == pytest.approx([60, 50], abs=0.3)
+    session = page.context.new_cdp_session(page)
+    places = [pixel(page, 60 + i, 50 + 5 * i) for i in range(4)]
+    for i, (x, y) in enumerate(places):
+        kind = "touchMove" if i else "touchStart"
+        points = [{"x": x, "y": y}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert state(page, "start") == pytest.approx([63, 65], abs=0.4)
+
+
+def dots(page: Page) -> int:
+    """Dots that EM's road shows in the plane."""
+    d = page.locator(".gm-plane").first.locator("path").nth(3).get_attribute("d")
+    return (d or "").count("M")
+
+
+def test_a_road_is_walked_step_by_step_unless_motion_is_unwanted(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    still(page)
+    assert dots(page) == 41
+    page.get_by_role("button", name="Walk").click()
+    still(page)
+    assert dots(page) < 20
+    page.wait_for_timeout(2_000)
+    assert dots(page) == 41
+    calm = open_static(LandscapeExplorer(), reduced_motion="reduce")
+    assert calm.get_by_role("button", name="Walk").count() == 0
+    calm.mouse.click(*pixel(calm, 60, 50))
+    still(calm)
+    assert dots(calm) == 41
+
+
+@pytest.mark.parametrize(
+    ("hash", "start"),
+    [
+        ("60,50,45,0.5,20", [60, 50]),
+        ("60,50,45,0.5", [88, 90]),
+        ("60,50,45,0.5,20,1", [88, 90]),
+        ("60,150,45,0.5,20", [88, 90]),
+        ("60,50,0,0.5,20", [88, 90]),
+        ("60,50,-3,0.5,20", [88, 90]),
+        ("60,50,45,1,20", [88, 90]),
+        ("60,50,45,0.5,20.5", [88, 90]),
+        ("60,50,45,0.5,1e9", [88, 90]),
+        ("60,50,1e308,0.5,20", [60, 50]),
+    ],
+)
+def test_a_link_restores_what_can_be(
+    open_static: OpenStatic, hash: str, start: list[float]
+) -> None:
+    page = open_static(LandscapeExplorer(), hash=f"landscape={hash}")
+    assert state(page, "start") == start
+    assert state(page, "values.em.road.length") == (21 if start == [60, 50] else 41)
+
+
+def test_dragging_keeps_up_with_the_screen(open_static: OpenStatic) -> None:
+    own = LandscapeExplorer(two_kinds(0, 500, 70.0), num_steps=80)
+    page = open_static(own)
+    still(page)
+    spent = page.evaluate(
+        """() => {
+          const { store } = gmmedu.views.landscape;
+          return Math.min(...Array.from({ length: 40 }, (_, i) => {
+            const begin = performance.now();
+            store.set("start", [50 + i, 90 - i]);
+            store.save_changes();
+            return performance.now() - begin;
+          }));
+        }"""
+    )
+    assert spent < 12, spent  # the best: other work on the machine is none of ours
