@@ -125,14 +125,17 @@ class SingularityExplorer(Interactive):
         )
         often = values[counts == counts.max()]
         common = float(often[len(often) // 2])
+        # No sigma of the needle costs more than to have none.
+        without = float(base(points).detach()) - math.log(1 - _WEIGHT)
         ends = [
             float(self._evaluate(log_sigma, "none", common)[0].detach())
             for log_sigma in torch.tensor(
                 self.limits, dtype=torch.float64
             ).log()
         ]
-        fall = ends[1] - ends[0]
-        heights = [ends[0] - 0.1 * fall, ends[1] + 0.5 * fall]
+        low, high = min(ends), max(*ends, without)
+        room = high - low
+        heights = [low - 0.1 * room, high + 0.35 * room]
         self.set_trait("heights", heights)
         if scatter is None:
             scatter = Prior().pseudo(num_components + 1, 1).scatter

@@ -83,7 +83,7 @@ const singularity = (() => {
       ["mean NLL f (nats)", (v) => format(v.nll, 5)],
       ["objective (nats)", (v) => format(v.objective, 5)],
       ["its slope in log \u03c3", (v) => few(v.slope)],
-      ["j / N at the mean", ({ j }) => `${j} / ${x.length} = ${few(j / x.length)}`],
+      ["j / N", ({ j }) => `${j} / ${x.length} = ${few(j / x.length)}`],
       ["nearest point, off by", (v) => few(v.distance)],
       ["density at the mean", (v) => few(v.peak)],
     ]);
@@ -97,7 +97,11 @@ const singularity = (() => {
       drawn = key;
       const trace = (change) => { // what has climbed far out of the plane does not come back
         const points = [];
-        for (const sigma of widths) if (points.push([sigma, values({ __proto__: now, ...change, sigma }).objective]) && points.at(-1)[1] > 2 * top - bottom) break;
+        for (const sigma of widths) {
+          const f = values({ __proto__: now, ...change, sigma }).objective, before = points.at(-1)?.[1];
+          points.push([sigma, f]);
+          if (f > before && f > 2 * top - bottom) break;
+        }
         return { d: below.path(points) };
       };
       put(bare, trace({ cure: "none" }));
