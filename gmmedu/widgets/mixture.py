@@ -18,11 +18,13 @@ from gmmedu.mixture import GmmFull
 from gmmedu.units import Units
 from gmmedu.widgets.base import Interactive
 
-#: Components at most, steps of a run, and the change of the NLL that ends it: those of the page too.
+#: Components at most, steps of a run, and the change of the NLL that ends it: as on the page.
 _MOST, _STEPS, _TOLERANCE = 6, 300, 1e-8
 #: A mixture that the state may hold, in units of the data: its means are no further out, and the
 #: diagonals of its factors lie between these.
 _NARROW, _FAR = 1e-4, 1e4
+#: A weight that is nothing, and has a logarithm from which a component goes on.
+_LEAST = 1e-200
 _FIXED = (
     "points",
     "center",
@@ -171,8 +173,10 @@ class MixtureExplorer(Interactive):
         room = torch.where(room > 0, room, units.scale)
         limits = torch.stack([low - room, high + room], dim=1)
         start = _model(count)
-        data_covariance = initialize(start, points, "points").covariances[0]
         generator = torch.Generator().manual_seed(_check_seed(seed))
+        initialize(start, points, "points", generator=generator)
+        data_covariance = start.covariances[0]
+        generator.manual_seed(seed)
         initialize(start, points, "kmeans++", generator=generator)
         chosen = {
             "weights": start.weights,
@@ -215,9 +219,9 @@ class MixtureExplorer(Interactive):
             )
         self._check_count("weights", weights)
         # Those of the page sum to 1 but for rounding, and must not be sent back to it changed.
-        if abs(total - 1) < 1e-9:
-            return weights
-        return [w / total for w in weights]
+        if abs(total - 1) > 1e-9:
+            weights = [w / total for w in weights]
+        return [max(w, _LEAST) for w in weights]
 
     @traitlets.validate("means")
     def _near(self, proposal: Any) -> Any:
@@ -272,11 +276,15 @@ class MixtureExplorer(Interactive):
         return _check_seed(proposal["value"])
 
     def _check_count(self, name: str, values: list[Any]) -> None:
-        if not len(values) == len(self.weights) <= len(self.points):
+        sizes = {
+            key: len(values if key == name else getattr(self, key))
+            for key in ("weights", "means", "covariances")
+        }
+        if len(set(sizes.values())) > 1 or len(values) > len(self.points):
+            found = ", ".join(f"{n} {key}" for key, n in sizes.items())
             raise traitlets.TraitError(
-                f"{name} has {len(values)} components, and there are {len(self.weights)} weights "
-                f"and {len(self.points)} points; set weights, means and covariances at once, by "
-                "set(...)"
+                f"{name} would make {found}, with {len(self.points)} points: to change the number "
+                "of components set all three at once, by set(...), and to no more than points"
             )
 
     def model(self) -> GmmFull:
@@ -437,7 +445,9 @@ class MixtureExplorer(Interactive):
 
 
 def _model(num_components: int) -> GmmFull:
-    return GmmFull(num_components, 2, dtype=torch.float64)
+    zero = torch.zeros(num_components, 2, dtype=torch.float64)
+    # Given means, so that torch's own random numbers are not used up.
+    return GmmFull(num_components, 2, init_means=zero, dtype=torch.float64)
 
 
 def _tensor(values: list[Any]) -> Tensor:
@@ -446,9 +456,11 @@ def _tensor(values: list[Any]) -> Tensor:
 
 def _rounded(points: Tensor) -> Tensor:
     """The points to a millionth of their spread: nothing to be seen, and half the page."""
-    scale = (
-        Units.of(points, per_dimension=True).scale if len(points) else []
-    )
+    if not len(points):
+        raise traitlets.TraitError(
+            "x must have at least one point, got none"
+        )
+    scale = Units.of(points, per_dimension=True).scale.tolist()
     digits = [6 - math.floor(math.log10(s)) for s in scale]
     return _tensor(
         [

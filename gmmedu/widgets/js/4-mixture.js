@@ -13,11 +13,12 @@ const mixtureFits = ({ means, covariances }) => means.flat().every((v) => Math.a
   const f = factorOf(c);
   return f && Math.min(f[0], f[2]) >= 1e-4 && f.every((v) => Math.abs(v) <= 1e4);
 });
+const someWeight = (weights) => weights.map((w) => Math.max(w, 1e-200)); // nothing, and yet with a logarithm
 /** What changes by a step (points, mixture) -> mixture. The history goes on while only steps are taken. */
 function mixtureStep(state, step) {
   const { center, scale, history } = state, { nll } = mixtureSeen(state), next = step(inUnits(state), toUnits(state, center, scale));
   if (!mixtureFits(next)) return { note: "The step left the range of numbers and was not taken: lower the rate." };
-  const changes = fromUnits(next, center, scale), goesOn = Math.abs(history.at(-1) - nll) < 1e-7 * (1 + Math.abs(nll)) && history.length < 1000;
+  const changes = fromUnits({ ...next, weights: someWeight(next.weights) }, center, scale), goesOn = Math.abs(history.at(-1) - nll) < 1e-7 * (1 + Math.abs(nll)) && history.length < 1000;
   return { ...changes, note: "", history: [...(goesOn ? history : [nll]), mixtureSeen({ ...state, ...changes }).nll] };
 }
 const mixtureAtRest = (history) => Math.abs(history.at(-2) - history.at(-1)) < 1e-8;
@@ -67,7 +68,7 @@ const mixture = {
     if (!whole(count, 1, Math.min(6, points.length) + 1) || !whole(selected, 0, count) || !whole(seed, 0, 2 ** 31) || rest.length !== 6 * count) return null;
     const rows = Array.from({ length: count }, (_, k) => rest.slice(6 * k, 6 * k + 6)), total = rows.reduce((s, row) => s + row[0], 0);
     if (!(rate > 0 && rate <= 100 && Math.abs(total - 1) < 1e-3) || rows.some((row) => !(row[0] >= 0 && row[3] > 0 && row[5] > 0))) return null;
-    const read = { weights: rows.map(([w]) => w / total), means: rows.map((row) => row.slice(1, 3)), covariances: rows.map((row) => productOf(row.slice(3))) };
+    const read = { weights: someWeight(rows.map(([w]) => w / total)), means: rows.map((row) => row.slice(1, 3)), covariances: rows.map((row) => productOf(row.slice(3))) };
     return mixtureFits(read) ? { ...fromUnits(read, center, scale), selected, rate, seed, note: "" } : null;
   },
   say(ui) {
@@ -169,11 +170,13 @@ const mixture = {
         if (color !== colors[i]) put(dot, { fill: (colors[i] = color) });
       });
       for (const k of each) {
-        for (const node of [knobs[k][1], ui.list.children[k + 1], ...rings[k]]) show(node, k < count);
+        const [place, group] = knobs[k];
+        if (group.isConnected !== k < count) group.isConnected ? group.remove() : plane.front.append(group);
+        for (const node of [ui.list.children[k + 1], ...rings[k]]) show(node, k < count);
         options[k].hidden = options[k].disabled = k >= count;
         if (k >= count) continue;
         rings[k].forEach((ring, i) => put(ring, { d: plane.ellipse(means[k], covariances[k], radius2(i ? 0.95 : 0.5)), "stroke-width": k === selected ? 3.5 : 1.5 }));
-        knobs[k][0]();
+        place();
       }
       for (const [place, group] of tips) { place(); put(group.children[1], { fill: colorOf(selected) }); }
       weight.disabled = remove.disabled = count === 1;
