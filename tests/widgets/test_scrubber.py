@@ -377,11 +377,9 @@ def test_drag_and_keys_move_the_marker(open_static: OpenStatic) -> None:
     for _ in range(9):
         page.keyboard.press("Shift+ArrowRight")
     assert state(page)["iteration"] == 120
-    page.get_by_role("slider", name="Iteration").focus()
-    page.keyboard.press("Home")
+    for _ in range(9):
+        page.keyboard.press("Shift+ArrowLeft")
     assert state(page)["iteration"] == 0
-    page.keyboard.press("ArrowRight")
-    assert state(page)["iteration"] == 1
 
 
 def test_the_marker_cannot_be_dragged_off_the_ends(open_static: OpenStatic) -> None:
@@ -423,8 +421,8 @@ def test_against_seconds_keeps_the_moment(open_static: OpenStatic) -> None:
     adam = scrubber.fits[1]
     assert now["seconds"] == adam["seconds"][1]  # its snapshots are 7 iterations apart
     assert now["values"]["fits"][1]["iteration"] == 7
-    expect(page.get_by_role("slider", name="Seconds")).to_be_visible()
-    expect(page.get_by_role("slider", name="Iteration")).to_be_hidden()
+    words = page.get_by_role("slider", name="moment", exact=True).get_attribute("aria-valuetext")
+    assert words == f"seconds {now['seconds']:.4g}"
     scrubber.set(against="seconds", seconds=now["seconds"])
     assert now["values"]["fits"][0]["iteration"] == scrubber.values["fits"][0]["iteration"]
     page.get_by_label("Against").select_option("iterations")

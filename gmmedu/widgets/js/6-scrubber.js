@@ -12,9 +12,8 @@ class SinceStart extends Axis {
   back(px) { return this.unit * Math.expm1(((px - this.start) / (this.end - this.start)) * this._u(this.high)); }
   move(v, d) { return this.frames[clip(indexBefore(this.frames, v) + d, 0, this.frames.length - 1)]; }
   ticks(count) {
-    const found = [0], decades = Math.log10(1 + this.high / this.unit);
-    for (let e = Math.ceil(Math.log10(this.unit)); e < 9; e++) for (const s of count > decades ? [1, 3] : [1]) found.push(Number(`${s}e${e}`));
-    return found.filter((v) => v <= this.high);
+    const first = Math.ceil(Math.log10(this.unit)), digits = count > Math.log10(this.high / this.unit) * (first < 0 ? 2 : 1) ? [1, 3] : [1];
+    return [0, ...Array.from({ length: 20 }, (_, e) => digits.map((s) => Number(`${s}e${first + e}`))).flat().filter((v) => v <= this.high)];
   }
 }
 
@@ -33,9 +32,8 @@ const scrubber = {
   actions: {},
   encode: ({ against, iteration, seconds }) => [Number(against === "seconds"), iteration, seconds],
   decode([by, iteration, seconds, ...rest], { fits }) {
-    const within = (v, times) => v >= 0 && v <= framesOf(fits, times).at(-1);
-    if (rest.length || ![0, 1].includes(by) || !Number.isInteger(iteration) || !within(iteration, "iterations") || !within(seconds, "seconds")) return null;
-    return { against: by ? "seconds" : "iterations", iteration, seconds };
+    const within = (v, times) => v >= 0 && v <= framesOf(fits, times).at(-1), against = ["iterations", "seconds"][by];
+    return !rest.length && against && Number.isInteger(iteration) && within(iteration, "iterations") && within(seconds, "seconds") ? { against, iteration, seconds } : null;
   },
   say: (ui) => ui.get("values").fits.map((f, i) => `${ui.get("fits")[i].label}: iteration ${f.iteration}, NLL ${format(f.nll, 6)}`).join("; "),
   build(ui) {
@@ -57,20 +55,19 @@ const scrubber = {
       const dots = add("path", { stroke: GREY, "stroke-width": 4, "stroke-linecap": "round", "stroke-opacity": 0.6 });
       const marks = f.weights[0].map((_, k) => [0.13, 0, 0].map((opacity) => add("path", { fill: colorOf(k), "fill-opacity": opacity, stroke: colorOf(k), "stroke-width": 2 })));
       const numbers = marks.map((_, k) => add("text", { class: "gm-text", "font-weight": 700 }, k + 1));
-      const lines = marks.map(() => html("li")), details = html("details", { ontoggle: () => ui.draw() }, html("summary", {}, `Components of ${f.label}`), html("ol", {}, ...lines));
-      ui.root.append(details);
-      let box, last;
+      const lines = marks.map(() => html("li"));
+      ui.root.append(html("details", {}, html("summary", {}, `Components of ${f.label}`), html("ol", {}, ...lines)));
+      let box;
       ui.refresh.push(() => {
         const s = shown(f), { x, y } = plane, { weights, means, sds } = ui.get("values").fits[i], list = (a) => a.map((v) => format(v)).join(", ");
         title.textContent = `${f.label}: iteration ${f.iterations[s]}`;
-        if (details.open) lines.forEach((line, k) => { line.textContent = `weight ${format(weights[k])}; mean ${list(means[k])}; standard deviations ${list(sds[k])}`; });
-        if (box === plane.box && last === s) return;
+        lines.forEach((line, k) => { line.textContent = `weight ${format(weights[k])}; mean ${list(means[k])}; standard deviations ${list(sds[k])}`; });
         if (box !== plane.box) {
+          box = plane.box;
           const frame = { x: x.start, y: y.end, width: x.end - x.start, height: y.start - y.end };
           put(inside, { ...frame, viewBox: Object.values(frame).join(" ") });
           put(dots, { d: ui.get("points").map((p) => `${plane.path([p])}h0`).join("") });
         }
-        [box, last] = [plane.box, s];
         marks.forEach(([inner, outer, cross], k) => {
           const mean = f.means[s][k], covariance = productOf(f.factors[s][k]), px = x.at(mean[0]), py = y.at(mean[1]);
           put(inner, { d: plane.ellipse(mean, covariance, radius2(0.5)) });
@@ -82,13 +79,13 @@ const scrubber = {
     });
 
     // The lowest has no logarithm: it, and what is within rounding of it, lies on the bottom.
-    const all = fits.flatMap((f) => f.history.excess), least = Math.max(1e-10, Math.min(...all.filter((e) => e > 0), 1));
-    const low = 10 ** Math.floor(Math.log10(least)), high = 1.3 * Math.max(...all, 10 * low), above = (e) => Math.max(e, low);
+    const all = fits.flatMap((f) => f.history.excess), low = 10 ** Math.floor(Math.log10(Math.max(1e-10, Math.min(...all.filter((e) => e > 0), 1))));
+    const high = 1.3 * Math.max(...all, 10 * low), above = (e) => Math.max(e, low);
     const plane = ui.plane({ label: "NLL of the fits", x: {}, y: { low, high, log: true, name: "NLL above the lowest (nats)" }, height: (w) => clip(0.4 * w, 220, 280), margin: { left: 68, right: 24 } });
     const x = (plane.x = new SinceStart({ low: 0, high: 1 }));
     const aim = () => {
-      const times = frames[by()], unit = Math.min(...fits.flatMap((f) => f.history[by()].filter((t) => t > 0).slice(0, 1)), times.at(-1) || 1);
-      Object.assign(x, { unit, high: times.at(-1) || unit, frames: times, name: traitOf[by()] });
+      const high = end() || 1, unit = Math.min(...fits.map((f) => f.history[by()][1] || high));
+      Object.assign(x, { unit, high, frames: frames[by()], name: traitOf[by()] });
     };
     aim();
     const curves = fits.map((_, i) => plane.add("path", style(i))), now = plane.add("path", { stroke: "currentColor", "stroke-width": 1.5 });
@@ -118,11 +115,6 @@ const scrubber = {
       timer = setTimeout(next, 100);
     });
     for (const [name, d] of [["Step back", -1], ["Step forward", 1]]) ui.button(name, () => { stop(); step(d); });
-    for (const [times, name] of Object.entries(traitOf)) {
-      ui.slider({ label: name[0].toUpperCase() + name.slice(1), name, min: 0, max: frames[times].length - 1, step: 1, of: (t) => indexBefore(frames[times], t), from: (i) => frames[times][i] });
-      const label = ui.controls.lastChild;
-      ui.refresh.push(() => { label.style.display = times === by() ? "" : "none"; });
-    }
     ui.choice({ label: "Against", name: "against", options: Object.keys(traitOf).map((name) => [name, name]) });
     // The same moment in the other unit: that of the fit with more iterations.
     const [longer] = [...fits].sort((a, b) => b.iterations.at(-1) - a.iterations.at(-1));
