@@ -71,13 +71,15 @@ const singularity = (() => {
     const slider = (label, name, from, to) => { // logarithmic: in shares of the way
       const of = (v) => Math.log(v / from) / Math.log(to / from);
       ui.slider({ label, name, min: 0, max: 1, step: 0.004, text: few, of, from: (u) => round(from * (to / from) ** u, Math.min(from, to), Math.max(from, to)) });
-      return ui.controls.lastElementChild;
+      return ui.controls.lastChild;
     };
     slider("\u03c3", "sigma", widest, narrowest);
     ui.button("Onto the nearest point", () => ui.act("snap"));
     ui.button("Half-way between two", () => ui.act("halfway"));
     ui.choice({ label: "cure", name: "cure", options: CURES.map((cure) => [cure, cure]) });
-    const settings = { clamp: slider("floor (sds)", "min_scale", ...MIN_SCALE), prior: slider("scatter", "scatter", ...SCATTER) };
+    const settings = { clamp: slider("floor (sds)", "min_scale", ...MIN_SCALE), prior: slider("scatter", "scatter", ...SCATTER) }, slot = html("span");
+    slot.append(settings.clamp, settings.prior); // shows the setting of the cure that is on
+    ui.controls.append(slot);
     ui.readout([
       ["\u03c3 in effect", (v) => few(v.effective_sigma)],
       ["mean NLL f (nats)", (v) => format(v.nll, 5)],
@@ -90,7 +92,7 @@ const singularity = (() => {
 
     const even = (n, from, to) => Array.from({ length: n + 1 }, (_, i) => from + ((to - from) * i) / n);
     const widths = even(180, 0, 1).map((u) => widest * (narrowest / widest) ** u);
-    let drawn;
+    let drawn, shown;
     function drawCurves() { // only where something but sigma is new
       const key = [now.point, now.cure, now.min_scale, now.scatter, below.box.width].join();
       if (key === drawn) return;
@@ -107,7 +109,7 @@ const singularity = (() => {
       put(bare, trace({ cure: "none" }));
       put(cured, trace());
       put(rug, { d: x.map((v, n) => `M${above.x.at(v).toFixed(1)} ${above.y.start}v${-10 - 2 * Math.min(n - x.indexOf(v), 15)}`).join("") });
-      for (const [name, label] of Object.entries(settings)) label.style.display = name === now.cure ? "" : "none";
+      if (now.cure !== shown) slot.replaceChildren(settings[(shown = now.cure)] ?? "");
     }
     ui.refresh.push(() => {
       drawCurves();
