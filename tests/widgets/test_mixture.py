@@ -33,7 +33,7 @@ def clusters(n: int = 60, seed: int = 0, far: float = 0.0) -> Tensor:
     return far + draw * torch.tensor([1.0, 20.0]) + 4 * (torch.arange(n)[:, None] % 3)
 
 
-def random_mixture(x: Tensor, count: int, seed: int) -> dict[str, Tensor]:
+def random_mixture(x: Tensor, count: int, seed: int) -> dict[str, Any]:
     """Any mixture among the points: no two covariances alike, some close to singular."""
     generator = torch.Generator().manual_seed(seed)
     scale = x.std(0)
@@ -49,7 +49,11 @@ def random_mixture(x: Tensor, count: int, seed: int) -> dict[str, Tensor]:
 
 
 LINE = torch.linspace(0, 1, 30, dtype=FLOAT64)[:, None] * torch.tensor([1.0, 2.0], dtype=FLOAT64)
-ROUND = {"weights": [1.0], "means": [[0.2, -1.0]], "covariances": [[[2.0, 0.0], [0.0, 2.0]]]}
+ROUND: dict[str, Any] = {
+    "weights": [1.0],
+    "means": [[0.2, -1.0]],
+    "covariances": [[[2.0, 0.0], [0.0, 2.0]]],
+}
 PAIR: dict[str, Any] = {
     "weights": [0.5, 0.5],
     "means": [[0.0, 0.0], [1.0, 1.0]],
@@ -387,6 +391,26 @@ def test_the_still_and_its_words() -> None:
     explorer.run()
     assert f"{explorer.values['nll']:.4g}" in explorer.alt
     assert explorer.alt.split()[0] in explorer.to_html()
+
+
+def test_what_the_front_end_sends_is_taken_as_it_is() -> None:
+    explorer = MixtureExplorer()
+    thirds = [0.1 + 0.2, 0.3, 0.4]  # sum to 1 but for rounding
+    sent = {
+        "weights": thirds,
+        "means": [[2.0, 50.0], [4.0, 80.0], [3.0, 70.0]],
+        "covariances": [[[1.0, 0.1 + 0.2], [0.3, 50.0]]] * 3,
+        "selected": 2,
+    }
+    explorer.set_state(sent)
+    assert {name: getattr(explorer, name) for name in sent} == sent
+    assert len(explorer.values["counts"]) == 3
+    before = explorer.values["nll"]
+    explorer._act(explorer, {"do": "em_step"}, [])
+    assert explorer.values["nll"] < before
+    explorer._act(explorer, {"do": "draw"}, [])  # not an action
+    explorer._act(explorer, {"do": "reset"}, [])
+    assert len(explorer.weights) == 2
 
 
 # Gestures

@@ -64,6 +64,7 @@ class Axis {
   }
 }
 
+let planes = 0;
 /** Axes in a drawing that is as wide as its place; `height(width)` says how tall. */
 class Plane {
   constructor(ui, { label, x, y, height, margin = {} }) {
@@ -72,6 +73,9 @@ class Plane {
     this.frame = svg("g", { "aria-hidden": true });
     this.back = svg("g", { "aria-hidden": true });
     this.front = svg("g");
+    this.mask = svg("rect");
+    this.inside = svg("g", { "clip-path": `url(#gm-inside-${++planes})` }); // what must not reach over the axes
+    this.back.append(svg("clipPath", { id: `gm-inside-${planes}` }, this.mask), this.inside);
     this.svg = svg("svg", { role: "group", "aria-label": label, class: "gm-plane" }, this.frame, this.back, this.front);
     ui.stage.append(this.svg);
     ui.planes.push(this);
@@ -82,6 +86,7 @@ class Plane {
     put(this.svg, { viewBox: `0 0 ${width} ${height}`, width, height });
     Object.assign(this.x, { start: m.left, end: width - m.right });
     Object.assign(this.y, { start: height - m.bottom, end: m.top });
+    put(this.mask, { x: m.left, y: m.top, width: width - m.left - m.right, height: height - m.top - m.bottom });
     this.box = { width, height };
   }
   drawAxes() {

@@ -84,7 +84,7 @@ const mixture = {
       height: (w) => clip((w * step[1] * scale[0]) / (step[0] * scale[1]), 0.6 * w, w < 500 ? w : 0.75 * w),
     });
     const dots = points.map(() => plane.add("circle", { r: 3, "fill-opacity": 0.75 }));
-    const rings = each.map((k) => [0.12, 0].map((opacity) => plane.add("path", { stroke: colorOf(k), fill: colorOf(k), "fill-opacity": opacity })));
+    const rings = each.map((k) => [0.12, 0].map((opacity) => plane.add("path", { stroke: colorOf(k), fill: colorOf(k), "fill-opacity": opacity }, plane.inside)));
     let timer = 0, steps, from;
     const halt = () => { clearTimeout(timer); timer = 0; };
     const change = (name, k, value) => { halt(); ui.set({ note: "", [name]: state[name].map((old, j) => (j === k ? value : old)) }); };
@@ -153,8 +153,8 @@ const mixture = {
     button("Random start", "random_start");
     const note = html("p");
     ui.controls.after(note);
-    ui.legend([[GREY, "ellipses at 50 % and 95 %, thick for the selected component; a point has the colors of the components, in the shares of its responsibilities"]]);
-    ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)], ...each.map((k) => [`weight, count of ${k + 1}`, (v) => `${format(v.weights[k], 3)}, ${format(v.counts[k])}`])]);
+    ui.legend([[GREY, "ellipses of 50 % and 95 %, thick for the selected component; points colored by responsibilities"]]);
+    ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)], ...each.map((k) => [((s) => `\u03c0${s}, N${s}`)(String.fromCharCode(0x2081 + k)), (v) => `${v.weights[k]?.toFixed(3)}, ${v.counts[k]?.toFixed(1)}`])]);
     const chart = ui.plane({ label: "mean NLL after each step", x: { low: 0, high: 1, name: "step" }, y: { low: 0, high: 1, name: "mean NLL" }, height: () => 150 });
     const curve = chart.add("path", { fill: "none", stroke: PALETTE[6], "stroke-width": 2 });
     ui.root.append(chart.svg);
@@ -186,7 +186,7 @@ const mixture = {
       show(chart.svg, h.length > 1);
       if (h.length > 1 && (drawn.h !== h || drawn.wide !== chart.box)) {
         const bottom = Math.min(...h), top = Math.max(...h), room = 0.05 * (top - bottom) || 0.1;
-        chart.x.high = h.length - 1;
+        chart.x.high = Math.max(10, h.length - 1);
         Object.assign(chart.y, { low: bottom - room, high: top + room });
         chart.drawAxes();
         put(curve, { d: chart.path(h.map((v, i) => [i, v])) });
