@@ -49,7 +49,7 @@ def bounds(
     places, heights = _numpy(grid), _numpy(curve)
     ax.plot(places, heights, color=plot.GREY, linewidth=5)
     bottom = float(heights.min()) - 0.55
-    ramp = plt.get_cmap("plasma")(np.linspace(0.28, 0.8, len(lower)))
+    ramp = plt.get_cmap("plasma")(np.linspace(0.36, 0.82, len(lower)))
     for hue, step, values in zip(
         ramp, range(len(lower)), _numpy(lower), strict=True
     ):
