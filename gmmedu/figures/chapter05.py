@@ -325,6 +325,8 @@ def _free_spot(
         spots = center + radius * around
         offsets = (spots[:, None] - taken) / np.array([1.2, 0.8])
         room = np.linalg.norm(offsets, axis=2).min(1)
+        inside = (spots >= taken.min(0)) & (spots <= taken.max(0) + 0.5)
+        room = np.where(inside.all(1), room, 0.0)
         if room.max() > 1:
             break
     return np.asarray(spots[room.argmax()])
