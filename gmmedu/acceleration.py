@@ -6,11 +6,27 @@ two of its steps the rate can be read, and with it where they lead.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gmmedu.families import Family
 from gmmedu.mixture import State
+
+
+def squared(
+    here: Tensor, there: Tensor, beyond: Tensor, longest: float = math.inf
+) -> tuple[Tensor, float]:
+    """Where two steps of EM in a row seem to lead (eq-squarem), and the length of that leap.
+
+    here, there, beyond: three iterates, (P,) each. From the first it is 2 a s + a^2 v, where s is
+    the first step, v what the second differs from it, and a = |s| / |v|, at most ``longest``; NaN
+    where EM stands still.
+    """
+    step, change = there - here, beyond - 2 * there + here
+    a = min(float(step.norm() / change.norm()), longest)
+    return here + 2 * a * step + a**2 * change, a
 
 
 class Squarem:
@@ -31,10 +47,8 @@ class Squarem:
     def leap(self, state: State, following: State) -> State | None:
         """Told each step of EM, after every second in a row says where the two seem to lead.
 
-        Log weights, means and theta move to start + 2 a s + a^2 v (eq-squarem), where s is the
-        first step, v what the second differs from it, and a = |s| / |v|, at most ``longest``. None
-        where that is no further than the second step, or out of the covariances that ``floor``
-        allows.
+        Log weights, means and theta leap together (eq-squarem), at most ``longest``. None where
+        that is no further than the second step, or out of the covariances that ``floor`` allows.
         """
         start = self._start if state is self._first else None
         self._start, self._first = state, following
@@ -44,12 +58,10 @@ class Squarem:
         here, there, beyond = map(
             self._coordinates, (start, state, following)
         )
-        step, change = there - here, beyond - 2 * there + here
-        length = float(step.norm() / change.norm())
+        target, length = squared(here, there, beyond, self.longest)
         if not length > 1:  # nor NaN, where EM stands still
             return None
-        self.length = min(length, self.longest)
-        target = here + 2 * self.length * step + self.length**2 * change
+        self.length = length
         sizes = [start.log_weights.numel(), start.means.numel()]
         log_weights, means, theta = target.split(
             [*sizes, len(target) - sum(sizes)]

@@ -671,20 +671,27 @@ def _surely_above(floor: float, whitening: Tensor) -> Tensor:
 def _floored(roots: Tensor, floor: float) -> tuple[Factors, Tensor]:
     """Factors of A A^T with no standard deviation below ``floor``, and which ones (J,) were.
 
-    roots: A, (J, D, D). Raising the small singular values of A is the exact maximizer of EM's
-    surrogate under that bound. What is not finite is left for the NLL to report.
+    roots: A, (J, D, D). What is not finite is left for the NLL to report.
     """
     if not bool(torch.isfinite(roots).all()):
         return Factors(roots, roots), torch.zeros_like(
             roots[:, 0, 0], dtype=torch.bool
         )
-    left, scales, _ = torch.linalg.svd(roots)
-    raised = left * scales.clamp_min(floor).unsqueeze(-2)
-    factor = torch.linalg.qr(raised.mT).R.mT
+    factor, scales = _raised(roots, floor)
     factor = factor * factor.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    return Factors(factor, _inverse_triangular(factor)), scales.amin(
-        -1
-    ) < floor
+    low = scales.amin(-1) < floor
+    return Factors(factor, _inverse_triangular(factor)), low
+
+
+def _raised(roots: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """Triangular roots of A A^T with no standard deviation below ``floor``, and those of A.
+
+    roots: A, (J, D, D). Raising the small singular values of A is the exact maximizer of EM's
+    surrogate under that bound (eq-clamp). The signs on the diagonal are arbitrary.
+    """
+    axes, scales, _ = torch.linalg.svd(roots)
+    raised = axes * scales.clamp_min(floor).unsqueeze(-2)
+    return torch.linalg.qr(raised.mT).R.mT, scales
 
 
 FULL, TIED, DIAGONAL = Full(), Tied(), Diagonal()

@@ -131,7 +131,7 @@ def _winsorized(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     side, a share ``TAIL`` of the points or one of them, are moved to the next ones: (D,), (D,)."""
     if weights is not None:
         x, weights = x[weights > 0], weights[weights > 0]
-    if len(x) > _SAMPLE:  # a fixed one, whatever the order of the points
+    if len(x) > _SAMPLE:  # random rows, the same ones in each call
         generator = torch.Generator().manual_seed(0)
         rows = torch.randint(len(x), (_SAMPLE,), generator=generator)
         x = x[rows.to(x.device)]

@@ -25,7 +25,9 @@ LABEL = r"\beq-[a-z0-9]+(?:-[a-z0-9]+)*"
 def _verified() -> set[str]:
     """Labels in the decorators of the proofs."""
     marked = re.findall(r"@verifies\(([^)]*)\)", "\n".join(p.read_text("utf-8") for p in PROOFS))
-    return {label for arguments in marked for label in re.findall(r"[\"']([^\"']+)[\"']", arguments)}
+    return {
+        label for arguments in marked for label in re.findall(r"[\"']([^\"']+)[\"']", arguments)
+    }
 
 
 def _documented() -> dict[str, set[str]]:

@@ -67,6 +67,7 @@ def _adam(
     rooted: bool = True,
     fresh: bool = True,
     sign: float = -1.0,
+    epsilon: float = 1e-8,
 ) -> Tensor:
     if fresh:
         m = _BETA1 * m + (1 - _BETA1) * gradient
@@ -78,7 +79,7 @@ def _adam(
         )
     if not rooted:
         return phi + sign * rate * m / (v + 1e-8)
-    root = (v + 1e-8).sqrt() if inside else v.sqrt() + 1e-8
+    root = (v + epsilon).sqrt() if inside else v.sqrt() + epsilon
     return phi + sign * rate * m / root
 
 
@@ -146,7 +147,7 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         hint="Sum the rates, move each of the two logits by that much, and take the softmax.",
-        praise="A quarter is out of reach, and the loss curve would not have said so.",
+        praise="At one rate a step a quarter is out of reach, and the loss curve would not say so.",
     ),
     "05-2": Choice(
         right="cd",
@@ -256,6 +257,10 @@ EXERCISES: dict[str, Checker] = {
                 lambda *a: _adam(*a, sign=1.0),
                 "this goes uphill.",
             ),
+            (
+                lambda *a: _adam(*a, epsilon=0.0),
+                "where is epsilon? It decides when a gradient is zero.",
+            ),
         ],
         hint="New averages, then the corrections with the powers t, then the quotient.",
         praise="At t = 1 the step is the rate times a sign, whatever the gradient's size.",
@@ -288,7 +293,7 @@ EXERCISES: dict[str, Checker] = {
         mistakes=[
             (
                 256,
-                "right for draws with replacement; these are without, from 272 points.",
+                "this is for batches drawn with replacement; these are without, from 272 points.",
             ),
             (
                 64,
@@ -303,9 +308,22 @@ EXERCISES: dict[str, Checker] = {
                 272,
                 "all points leave no noise at all, which is more than was asked for.",
             ),
+            (
+                16 * 16 * 271 / 256,
+                "this many draws with replacement would do it; these are without.",
+            ),
+            (
+                135,
+                "one point short: the variance is a little more than it should be.",
+            ),
+            (
+                137,
+                "one point too many: the variance is already below what was asked for.",
+            ),
         ],
         hint="Write the factor of the variance for both sizes and set their ratio.",
-        praise="Points that are in the batch cannot be drawn again: the second half is for free.",
+        praise="No point is drawn twice, so half of the data does what about twice as many draws "
+        "with replacement would.",
     ),
     "05-7": Demands(
         demands=[

@@ -307,7 +307,8 @@ EXERCISES: dict[str, Checker] = {
             (_returns_variances, "the last row is the variances."),
             (
                 _weights_in_the_odds,
-                "a factor that all components share cancels in the softmax: where else must w go?",
+                "no sum over points uses w; in the softmax it would cancel, being the same for all "
+                "components.",
             ),
         ],
         hint="Find the responsibilities as if there were no sample weights; then every sum over "
@@ -350,9 +351,16 @@ EXERCISES: dict[str, Checker] = {
                 math.ceil(math.log(0.01) / math.log(0.9)) + 1,
                 "one too many: one start fewer would do.",
             ),
+            *(
+                (
+                    round(math.log(0.01) / math.log(0.9), digits),
+                    "a number of starts is whole: which way must it be rounded?",
+                )
+                for digits in (1, 2, 3, 4, 12)
+            ),
             (
-                math.log(0.01) / math.log(0.9),
-                "a number of starts is whole: which way must it be rounded?",
+                math.ceil(math.log(0.1) / math.log(0.9)),
+                "so many succeed with probability 0.9; read again what is asked.",
             ),
             (
                 99,
@@ -404,6 +412,6 @@ EXERCISES: dict[str, Checker] = {
         ],
         hint="A second moment is the square of a mean plus a covariance, here both given what was "
         "observed.",
-        praise="What is uncertain still varies, and an M-step that forgets it shrinks.",
+        praise="What is uncertain still varies; covariances that forget it end too small.",
     ),
 }

@@ -93,6 +93,11 @@ def _leap(
     )
 
 
+def _leap_by_entries(u0: Tensor, u1: Tensor, u2: Tensor) -> Tensor:
+    s, v = u1 - u0, u2 - 2 * u1 + u0
+    return u0 + 2 * (s / v) * s + (s / v) ** 2 * v
+
+
 def _leap_cases() -> list[tuple[str, list[Tensor]]]:
     def path(
         end: list[float], away: list[float], rates: list[float]
@@ -105,12 +110,12 @@ def _leap_cases() -> list[tuple[str, list[Tensor]]]:
 
     return [
         (
-            "one rate for all",
-            path([1.0, -2.0, 0.5], [3.0, 1.0, -2.0], [0.9, 0.9, 0.9]),
-        ),
-        (
             "two rates",
             path([0.0, 4.0, 1.0], [1.0, 2.0, 0.5], [0.95, 0.2, 0.2]),
+        ),
+        (
+            "one rate for all",
+            path([1.0, -2.0, 0.5], [3.0, 1.0, -2.0], [0.9, 0.9, 0.9]),
         ),
         ("a single number", path([2.0], [1.0], [0.75])),
     ]
@@ -205,14 +210,22 @@ EXERCISES: dict[str, Checker] = {
                 _rates(power=4),
                 "one square too many.",
             ),
+            (
+                [round(rate, 2) for rate in _rates()],
+                "right as far as it goes; three digits are asked for.",
+            ),
         ],
         hint="Differentiate inside the expectation, then integrate against both halves.",
-        praise="With one number unknown, even close components hide little.",
+        praise="At two standard deviations one unknown number hides about a quarter.",
     ),
     "07-5": Code(
         reference=_leap,
         cases=_leap_cases(),
         mistakes=[
+            (
+                _leap_by_entries,
+                "a is one number, a quotient of two lengths; s / v has one for each parameter.",
+            ),
             (
                 lambda *u: _leap(*u, doubled=False),
                 "squaring gives 2 a s, not a s: expand (I - aB)^2.",
@@ -248,7 +261,7 @@ EXERCISES: dict[str, Checker] = {
     ),
     "07-6": Value(
         expected=_LABELS,
-        tolerance=2e-2,
+        tolerance=6e-2,
         mistakes=[
             (
                 0.9 * 0.99,
@@ -264,11 +277,7 @@ EXERCISES: dict[str, Checker] = {
             ),
             (
                 10.0,
-                "near; the approximation 1 - rate is too coarse. Take the logarithms.",
-            ),
-            (
-                0.109 / 0.01,
-                "near; the approximation 1 - rate is too coarse. Take the logarithms.",
+                "near; but the missing share falls to nine tenths of 0.99, and not of 1.",
             ),
         ],
         hint="Which of the two informations loses a tenth of its terms, and what does the rate do?",
@@ -296,6 +305,10 @@ EXERCISES: dict[str, Checker] = {
             (
                 [_OMEGA - 1, _OMEGA],
                 "first omega, then the rate.",
+            ),
+            (
+                [1.99, 0.99],
+                "here the slow end is at 0.98 and the fast one at 0.99; they should be equal.",
             ),
             (
                 [_OMEGA, 1 - 1 / _OMEGA],

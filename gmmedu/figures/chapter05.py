@@ -143,7 +143,7 @@ def condition(
         xlim=(0, 400),
         ylim=(1e-13, 2e-5),
     )
-    figure.legend(loc="outside upper center", ncols=2, fontsize=10)
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
@@ -228,13 +228,14 @@ def travel(
                 else None,
             )
     ax.axhline(0.1, color=GREY, linestyle=":")
-    ax.text(24, 0.12, "truth", color=GREY)
+    ax.text(2, 0.12, "truth", color=GREY)
     ax.axhline(least, color=_HUES[0], linestyle=":", linewidth=1.3)
-    ax.set_xscale("log")
+    ax.set_xscale("symlog", linthresh=20, linscale=0.5)
+    ax.set_xticks([0, 100, 1_000, 10_000], ["0", "100", "1,000", "10,000"])
     ax.set(
         xlabel="iteration",
         ylabel="weight of the upper component",
-        xlim=(20, float(iteration[-1])),
+        xlim=(0, float(iteration[-1])),
         ylim=(0, 1),
     )
     figure.legend(
@@ -248,92 +249,106 @@ def travel(
 def five(
     clouds: Sequence[Tensor],
     fits: Sequence[GaussianMixture],
-    titles: Sequence[str],
+    sizes: Mapping[str, Sequence[int]],
 ) -> Figure:
-    """Five clusters and the fitted components, with their weights, one panel for each data set."""
+    """Five clusters and the fitted components, with their weights, one panel for each data set.
+
+    sizes: for each data set, named, the points of each cluster, in the order of the data. Beside
+    the clusters of unequal sizes stand their numbers.
+    """
     figure, axes = plt.subplots(
-        len(clouds), 1, figsize=(6.4, 8.6), sharex=True, sharey=True
+        len(clouds), 1, figsize=(6.4, 9.6), sharex=True, sharey=True
     )
-    for ax, x, model, title in zip(axes, clouds, fits, titles, strict=True):
+    for ax, x, model, (name, counts) in zip(
+        axes, clouds, fits, sizes.items(), strict=True
+    ):
         plot.scatter(x, ax, size=6)
         plot.ellipses(model, ax)
-        for k, (weight, mean) in enumerate(
-            zip(_numpy(model.weights), _numpy(model.means), strict=True)
+        taken = np.concatenate([_numpy(x), *map(_outline, _shapes(model))])
+        for k, (weight, shape) in enumerate(
+            zip(_numpy(model.weights), _shapes(model), strict=True)
         ):
-            ax.annotate(
+            spot = _free_spot(shape[0], taken)
+            taken = np.concatenate([taken, spot[None]])
+            ax.text(
+                *spot,
                 f"{weight:.0%}",
-                mean,
-                (0, 34),
-                textcoords="offset points",
                 ha="center",
+                va="center",
                 color=plot.component_color(k),
                 fontweight="bold",
             )
-        ax.set(title=title, ylabel="$x_2$", aspect="equal")
+        if len(set(counts)) > 1:
+            for points in x.split(list(counts)):
+                spot = _free_spot(_numpy(points.mean(0)), taken)
+                taken = np.concatenate([taken, spot[None]])
+                ax.text(
+                    *spot,
+                    str(len(points)),
+                    ha="center",
+                    va="center",
+                    color=GREY,
+                )
+        ax.set(title=f"{name} clusters", ylabel="$x_2$", aspect="equal")
     axes[-1].set_xlabel("$x_1$")
     return figure
 
 
-def noise(
-    sizes: Sequence[int],
-    found: Tensor,
-    without: Tensor,
-    replacing: Tensor,
-) -> Axes:
-    """Variance of the batch gradient against the batch's size: measured, and the two formulas."""
-    _, ax = plt.subplots()
-    ax.plot(
-        sizes,
-        _numpy(replacing),
-        color=_HUES[1],
-        linestyle="--",
-        label="with replacement",
+def _shapes(
+    model: GaussianMixture,
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Mean and covariance of each component."""
+    return list(
+        zip(_numpy(model.means), _numpy(model.covariances), strict=True)
     )
-    ax.plot(
-        sizes,
-        _numpy(without),
-        color=_HUES[0],
-        label="without replacement",
+
+
+def _outline(
+    shape: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Points (60, 2) on the 95 % ellipse."""
+    angle = np.linspace(0, 2 * np.pi, 60)
+    circle = np.stack([np.cos(angle), np.sin(angle)], 1)
+    radius = plot.ellipse_radius(0.95)
+    return np.asarray(
+        shape[0] + radius * circle @ np.linalg.cholesky(shape[1]).T
     )
-    ax.plot(
-        sizes,
-        _numpy(found),
-        "o",
-        color=_HUES[0],
-        markersize=7,
-        label="measured",
-    )
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
-    ax.set_xticks(list(sizes), [str(size) for size in sizes])
-    ax.set(
-        xlabel="points in a batch",
-        ylabel="variance of the gradient (nats$^2$)",
-    )
-    ax.legend(loc="lower left")
-    return ax
+
+
+def _free_spot(
+    center: NDArray[np.float64], taken: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The place for a label nearest to the center that keeps clear of what is taken."""
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    around = np.stack([np.cos(angle), np.sin(angle)], 1)
+    for radius in np.arange(1.0, 9.0, 0.25):
+        spots = center + radius * around
+        offsets = (spots[:, None] - taken) / np.array([1.2, 0.8])
+        room = np.linalg.norm(offsets, axis=2).min(1)
+        inside = (spots >= taken.min(0)) & (spots <= taken.max(0) + 0.5)
+        room = np.where(inside.all(1), room, 0.0)
+        if room.max() > 1:
+            break
+    return np.asarray(spots[room.argmax()])
 
 
 def epochs(
     curves: Mapping[str, Tensor], floors: Mapping[str, float]
 ) -> Figure:
-    """Excess NLL (epochs, runs) of each way, and the floor predicted for it."""
+    """Excess NLL (epochs, runs) of each way, its first run, and the floor predicted for it."""
     figure, ax = plt.subplots(figsize=(6.4, 5.0))
     for hue, style, (name, excess) in zip(
         _HUES, _STYLES, curves.items(), strict=False
     ):
-        for run in range(excess.shape[1]):
-            ax.plot(
-                _numpy(excess[:, run]),
-                color=hue,
-                linestyle=style,
-                linewidth=1.4,
-                label=name if run == 0 else None,
-            )
+        ax.plot(
+            _numpy(excess[:, 0]),
+            color=hue,
+            linestyle=style,
+            linewidth=1.6,
+            label=name,
+        )
         if name in floors:
-            ax.axhline(
-                floors[name], color=hue, linestyle=":", linewidth=1.6
-            )
+            ax.axhline(floors[name], color=hue, linewidth=0.9)
     ax.set_yscale("log")
     ax.set(
         xlabel="passes over the data (epochs)",
@@ -345,15 +360,15 @@ def epochs(
     return figure
 
 
-def second_order(
-    curves: Mapping[str, Tensor], times: Mapping[str, Tensor]
-) -> Figure:
-    """Excess NLL of each optimizer against passes over the data."""
+def second_order(curves: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """For each optimizer the passes over the data, and the excess NLL after each."""
     figure, ax = plt.subplots()
-    for hue, style, name in zip(_HUES, _STYLES, curves, strict=False):
+    for hue, style, (name, (when, excess)) in zip(
+        _HUES, _STYLES, curves.items(), strict=False
+    ):
         ax.plot(
-            _numpy(times[name]),
-            np.maximum(_numpy(curves[name]), 1e-13),
+            _numpy(when),
+            np.maximum(_numpy(excess), 1e-13),
             color=hue,
             linestyle=style,
             label=name,

@@ -47,10 +47,12 @@ def bounds(
     """
     figure, ax = plt.subplots(figsize=(6.4, 4.6))
     places, heights = _numpy(grid), _numpy(curve)
-    ax.plot(places, heights, color=plot.GREY, linewidth=5, alpha=0.5)
+    ax.plot(places, heights, color=plot.GREY, linewidth=5)
     bottom = float(heights.min()) - 0.55
-    for step, values in enumerate(_numpy(lower)):
-        hue = _HUES[step % len(_HUES)]
+    ramp = plt.get_cmap("plasma")(np.linspace(0.36, 0.82, len(lower)))
+    for hue, step, values in zip(
+        ramp, range(len(lower)), _numpy(lower), strict=True
+    ):
         ax.plot(places, values, color=hue, linewidth=1.5)
         start, end = float(path[step]), float(path[step + 1])
         touch, top = float(touches[step]), float(tops[step])
@@ -146,7 +148,7 @@ def starts(excess: Mapping[str, Tensor]) -> Figure:
     ax.set(
         xlabel="starts, from the best to the worst",
         ylabel="excess NLL (nats per point)",
-        xticks=(1, 5, 10, 15, 20),
+        xticks=(1, 10, 20, 30, 40, 50),
     )
     ax.legend(loc="upper left")
     return figure

@@ -60,7 +60,11 @@ def contest(
 ) -> Figure:
     """Excess NLL against passes and seconds: one row for each data set, its median start for EM."""
     figure, axes = plt.subplots(
-        len(runs), 2, figsize=(6.4, 2.1 * len(runs) + 0.5), sharey=True
+        len(runs),
+        2,
+        figsize=(6.4, 2.1 * len(runs) + 0.5),
+        sharex="col",
+        sharey=True,
     )
     for (left, right), (race, methods) in zip(
         axes, runs.items(), strict=True
@@ -85,11 +89,9 @@ def contest(
     return figure
 
 
-def optima(ends: Mapping[str, Tensor]) -> Figure:
+def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
     """Final NLL of EM and of Adam above the best, (2, starts) for each data set."""
-    figure, axes = plt.subplots(
-        len(ends), 1, figsize=(5.0, 4.2 * len(ends))
-    )
+    figure, axes = plt.subplots(1, len(ends), figsize=(6.6, 3.9))
     for ax, (name, values) in zip(axes, ends.items(), strict=True):
         em, adam = _numpy(values)
         top = 1.05 * max(em.max(), adam.max())
@@ -98,19 +100,28 @@ def optima(ends: Mapping[str, Tensor]) -> Figure:
             em,
             adam,
             "o",
-            color=plot.PALETTE[6],
-            alpha=0.4,
-            markersize=6,
+            color=plot.PALETTE[5],
+            alpha=0.6,
+            markersize=5,
             markeredgewidth=0,
+        )
+        count = int(((em < close) & (adam < close)).sum())
+        ax.annotate(
+            f"{count}",
+            (0, 0),
+            xytext=(0.26 * top, 0.09 * top),
+            color=plot.GREY,
+            arrowprops={"arrowstyle": "-", "color": plot.GREY},
         )
         ax.set(
             title=name,
-            xlabel="EM: excess NLL (nats)",
-            ylabel="Adam: excess NLL (nats)",
-            xlim=(-0.03 * top, top),
-            ylim=(-0.03 * top, top),
+            xlabel="EM: excess (nats)",
+            xlim=(-0.05 * top, top),
+            ylim=(-0.05 * top, top),
             aspect="equal",
         )
+        ax.locator_params(nbins=5)
+    axes[0].set_ylabel("Adam: excess (nats)")
     return figure
 
 
@@ -135,8 +146,10 @@ def paths(
         linewidths=0.7,
         alpha=0.7,
     )
-    looks = ((_METHODS["EM"][0], "o-"), (plot.PALETTE[4], "s-"))
-    for (hue, mark), (name, walk) in zip(looks, walks.items(), strict=True):
+    looks = ((_METHODS["EM"][0], "o-", 3), (plot.PALETTE[4], "s-", 2))
+    for (hue, mark, order), (name, walk) in zip(
+        looks, walks.items(), strict=True
+    ):
         steps = _numpy(walk)
         ax.plot(
             steps[:, 0],
@@ -146,6 +159,7 @@ def paths(
             markersize=4.5,
             linewidth=1.2,
             label=name,
+            zorder=order,
         )
     ax.set(
         xlabel="mean of the rare component",

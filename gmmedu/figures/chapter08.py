@@ -34,7 +34,7 @@ def needle(
         markersize=4,
     )
     top.annotate(
-        "then no number left",
+        "then singular",
         (len(history) - 1, history[-1]),
         (-12, 0),
         textcoords="offset points",
@@ -100,50 +100,46 @@ def falls(sds: Tensor, curves: Mapping[int, Tensor]) -> Figure:
 
 
 def watershed(widths: Tensor, growth: Tensor) -> Figure:
-    """By what one EM step multiplies each width (W,), a curve for each point: growth (P, W)."""
+    """By what one EM step multiplies each width (P, W), a curve for each point: growth (P, W)."""
     figure, ax = plt.subplots(figsize=(6.4, 4.8))
     factors = np.clip(_numpy(growth), 1e-9, None)
-    ax.plot(_numpy(widths), factors.T, color=_HUES[0], alpha=0.5)
+    for own, factor in zip(_numpy(widths), factors, strict=True):
+        ax.plot(own, factor, color=_HUES[0], alpha=0.5)
     ax.axhline(1, color=plot.GREY, linestyle=":", linewidth=1.6)
     ax.set_yscale("log")
-    _narrowing(ax, widths)
+    ax.set_xscale("log")
+    ticks = [10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     ax.set(
-        xlabel="standard deviation before the step",
+        xlabel="standard deviation / distance to the neighbor",
         ylabel="after / before",
+        xlim=(10, 0.05),
         ylim=(1e-4, 30),
     )
-    ax.text(2.8, 1.6, "widens", color=plot.GREY)
-    ax.text(2.8, 0.25, "shrinks", color=plot.GREY)
+    ax.text(0.1, 1.5, "widens", color=plot.GREY, ha="center")
+    ax.text(0.5, 0.1, "shrinks", color=plot.GREY, ha="center")
     return figure
 
 
 def live(tracks: Mapping[str, Tensor]) -> Figure:
-    """The smallest standard deviation after each iteration; NaN where a fit fell out of range."""
-    figure, ax = plt.subplots(figsize=(6.4, 4.8))
-    for hue, (name, track) in zip(_HUES, tracks.items(), strict=False):
-        values = _numpy(track)
-        iteration = np.arange(1, len(values) + 1)
-        seen = np.isfinite(values)
-        if not seen.all():
-            last = int(seen.nonzero()[0][-1])
-            values = values.copy()
-            values[last + 1] = 1e-9  # below the figure
-            seen[last + 1] = True
-        ax.plot(
-            iteration[seen],
-            values[seen],
-            color=hue,
-            label=name,
-            linewidth=2.2,
-        )
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set(
-        xlabel="iteration",
-        ylabel="smallest standard deviation",
-        ylim=(3e-5, 3),
+    """The smallest standard deviation and the NLL (T, 2) after each iteration of each fit.
+
+    NaN where a fit fell out of range.
+    """
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(6.4, 7.2), sharex=True
     )
-    ax.legend(loc="lower left")
+    for hue, (name, track) in zip(_HUES, tracks.items(), strict=False):
+        widths, nlls = _numpy(track).T
+        widths = np.where(np.isfinite(widths), widths, 1e-9)  # below
+        top.plot(widths, color=hue, label=name, linewidth=2.2)
+        bottom.plot(nlls, color=hue, linewidth=2.2)
+    top.set_xscale("log")
+    top.set_yscale("log")
+    top.set(ylabel="smallest standard deviation", ylim=(3e-5, 3))
+    top.legend(loc="lower left")
+    bottom.set(xlabel="iteration", ylabel="mean NLL (nats)")
     return figure
 
 
@@ -239,7 +235,7 @@ def cures(
         color=_HUES[2],
     )
     _narrowing(ax, sds)
-    ax.set_xlim(left=100)
+    ax.set_xlim(left=30)
     ax.set(
         xlabel="standard deviation (1000 km/s)",
         ylabel="objective (nats per galaxy)",

@@ -115,6 +115,15 @@ CASES = {
             (lambda p, g, m, v, t, rate: 2 * p - adam_step(p, g, m, v, t, rate), "uphill"),
             (lambda p, g, m, v, t, rate: adam_step(p, g, m, v, t + 1, rate), "t counts from 1"),
             (lambda p, g, m, v, t, rate: p.add_(1), "changes its arguments"),
+            (
+                lambda p, g, m, v, t, rate: (
+                    p
+                    - rate
+                    * ((0.9 * m + 0.1 * g) / (1 - 0.9**t))
+                    / ((0.999 * v + 0.001 * g**2) / (1 - 0.999**t)).sqrt()
+                ),
+                "epsilon",
+            ),
         ],
     ),
     "05-5": Case(
@@ -134,6 +143,9 @@ CASES = {
             (64, "standard deviation"),
             (272, "no noise"),
             (54.4, "a quarter"),
+            (271, "this many draws"),
+            (135, "one point short"),
+            (137, "one point too many"),
         ],
     ),
     "05-7": Case(

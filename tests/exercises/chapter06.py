@@ -69,6 +69,13 @@ def _step_over_n(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tens
     return torch.stack([new[0] * w.sum() / len(x), new[1], new[2]])
 
 
+def _step_without_points_weights(
+    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
+) -> Tensor:
+    new = _step_by_copies(x, torch.ones_like(w), weights, means, sds)
+    return torch.stack([new[0] * len(x) / w.sum(), new[1], new[2]])
+
+
 def _step_with_variances(
     x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
 ) -> Tensor:
@@ -162,6 +169,7 @@ CASES: dict[str, Case] = {
             (_step_unweighted, "not used"),
             (_step_over_n, "sum to 1"),
             (_step_with_variances, "variances"),
+            (_step_without_points_weights, "no sum over points"),
         ],
     ),
     "06-5": Case(
@@ -180,6 +188,9 @@ CASES: dict[str, Case] = {
             (STARTS - 1, "one short"),
             (STARTS + 1, "one too many"),
             (math.log(0.01) / math.log(0.9), "rounded"),
+            (43.7, "rounded"),
+            (43.71, "rounded"),
+            (22, "0.9"),
             (99, "multiply"),
         ],
     ),

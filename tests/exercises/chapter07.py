@@ -91,6 +91,7 @@ CASES = {
             ([_rate(1.0, 1), _rate(2.0, 1)], "square of cosh"),
             ([_rate(1.0, 0), _rate(2.0, 0)], "E[x^2]"),
             ([_rate(1.0, 4), _rate(2.0, 4)], "too many"),
+            ([0.27, 0.02], "three digits"),
             (RATES[0], "shape"),
             (RATES[::-1], "order"),
         ],
@@ -108,6 +109,12 @@ CASES = {
                 "against it",
             ),
             (
+                lambda a, b, c: (
+                    a + (b - a) ** 2 / (c - 2 * b + a) * 2 + (b - a) ** 2 / (c - 2 * b + a)
+                ),
+                "two lengths",
+            ),
+            (
                 lambda a, b, c: a + (b - a) * (b - a).norm() / (c - 2 * b + a).norm(),
                 "single leap",
             ),
@@ -122,11 +129,12 @@ CASES = {
         ],
     ),
     "07-6": Case(
-        right=[LABELS, 11.5, torch.tensor(LABELS)],
+        right=[LABELS, 11.5, torch.tensor(LABELS), 11, 12, 0.109 / 0.01],
         wrong=[
             (0.891, "new rate"),
             (1.11, "logarithm"),
-            (10, "coarse"),
+            (10, "nine tenths"),
+            (9, "two informations"),
             (1 / LABELS, "reverse"),
         ],
     ),
@@ -134,6 +142,7 @@ CASES = {
         right=[OMEGA, torch.tensor(OMEGA), [1.98, 0.98]],
         wrong=[
             ([2.0, 0.98], "fast end"),
+            ([1.99, 0.99], "fast one"),
             ([1.0, 0.99], "EM itself"),
             ([100.0, 0.0], "fastest"),
             (OMEGA[::-1], "first omega"),
