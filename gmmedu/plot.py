@@ -98,7 +98,7 @@ def use_style() -> None:
         from IPython.core.getipython import get_ipython
     except ImportError:
         return
-    ip = get_ipython()
+    ip: Any = get_ipython()
     if ip is None:
         return
     from matplotlib_inline.backend_inline import set_matplotlib_formats

@@ -18,13 +18,15 @@ import anywidget
 import traitlets
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from rjsmin import jsmin
 
 from gmmedu import plot
 from gmmedu.svg import compact
 
 _SOURCES = sorted((Path(__file__).parent / "js").glob("*.js"))
-#: The front end, one module: closed forms, drawing, the interactives, the hosts.
-MODULE = "\n".join(path.read_text("utf-8") for path in _SOURCES)
+#: The front end, one module: closed forms, drawing, the interactives, the hosts; as it is sent,
+#: without comments and indentation.
+MODULE: str = jsmin("\n".join(path.read_text("utf-8") for path in _SOURCES))
 
 
 class Interactive(anywidget.AnyWidget):

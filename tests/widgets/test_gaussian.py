@@ -9,9 +9,9 @@ import pytest
 import torch
 import traitlets
 from playwright.sync_api import Page, expect
-from widgets.conftest import OpenStatic
 
 from gmmedu.widgets import GaussianExplorer
+from widgets.conftest import OpenStatic
 
 FLOAT64 = torch.float64
 COVARIANCES = {

@@ -9,10 +9,10 @@ import pytest
 import torch
 import traitlets
 from playwright.sync_api import Page, expect
-from widgets.conftest import OpenStatic
 
 import gmmedu
 from gmmedu.widgets import LandscapeExplorer
+from widgets.conftest import OpenStatic
 
 FLOAT64 = torch.float64
 TRAITS = (

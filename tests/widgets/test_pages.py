@@ -7,16 +7,42 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+
+import gmmedu
+from gmmedu.plot import PALETTE
+from gmmedu.widgets import (
+    FitScrubber,
+    GaussianExplorer,
+    Interactive,
+    LandscapeExplorer,
+    MixtureExplorer,
+    SingularityExplorer,
+)
+from gmmedu.widgets.base import MODULE
 from widgets.conftest import OpenStatic
 
-from gmmedu.plot import PALETTE
-from gmmedu.widgets import GaussianExplorer, Interactive
-from gmmedu.widgets.base import MODULE
+X = gmmedu.load_old_faithful()
 
+
+def _fit(fitter: Callable[..., gmmedu.FitResult], **options: Any) -> gmmedu.FitResult:
+    model = gmmedu.GmmFull(2, 2, dtype=X.dtype)
+    gmmedu.initialize(model, X, "points", generator=torch.Generator().manual_seed(0))
+    return fitter(model, X, 100, snapshot_every=1, **options)
+
+
+FITS = {
+    "EM": _fit(gmmedu.fit_em, tolerance=0),
+    "Adam": _fit(gmmedu.fit_model, mixture_lr=0.1, component_lr=0.1),
+}
 EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "gaussian": GaussianExplorer,
+    "mixture": MixtureExplorer,
+    "landscape": LandscapeExplorer,
+    "scrubber": lambda: FitScrubber(FITS, X),
+    "singularity": lambda: SingularityExplorer(rounded=True),
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 EVERY = pytest.mark.parametrize("name", EXAMPLES)
