@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
-from widgets.conftest import OpenStatic
 
 from gmmedu.plot import PALETTE
 from gmmedu.widgets import GaussianExplorer, Interactive
-from gmmedu.widgets.base import MODULE
+from gmmedu.widgets.base import _IDLE, _SOURCES, MODULE
+from widgets.conftest import OpenStatic
 
 EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "gaussian": GaussianExplorer,
@@ -185,6 +186,19 @@ def test_it_stands_in_a_page_of_ones_own_and_on_paper(name: str) -> None:
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "application/vnd.jupyter.widget-view+json" in data and "text/html" in data
     assert interactive.to_figure().axes
+
+
+def test_the_module_is_the_sources_less_indentation_and_comments(open_static: OpenStatic) -> None:
+    sources = [path.read_text("utf-8") for path in _SOURCES]
+    literals = [found for text in sources for found in re.findall(r"`[^`]*`", text)]
+    assert literals and all(_IDLE.sub("", literal) == literal for literal in literals)
+    kept = MODULE.splitlines()
+    lines = [line.strip() for line in "\n".join(sources).splitlines()]
+    assert [line for line in lines if line in set(kept)] == kept
+    page = open_static(GaussianExplorer())
+    address = "data:text/javascript;base64," + base64.b64encode(Interactive._esm.encode()).decode()
+    names = "async address => Object.keys((await import(address)).default)"
+    assert page.evaluate(names, address) == ["render", "math"]
 
 
 def test_the_front_end_is_small_and_has_the_colors_of_the_figures() -> None:
