@@ -16,7 +16,7 @@ import gmmedu
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
 from gmmedu.widgets import MixtureExplorer
 from gmmedu.widgets.base import _SOURCES
-from widgets.conftest import OpenStatic
+from widgets.conftest import OpenStatic, reopen
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -430,7 +430,7 @@ def test_a_mean_follows_the_mouse(open_static: OpenStatic, scheme: Any) -> None:
     explorer.means = after["means"]
     close(after, explorer)
     assert page.locator(".gm-plane circle[r='3']").first.get_attribute("fill") != fill
-    expect(page.locator(".gm-values")).to_contain_text(f"{after['values']['nll']:.2f}")
+    expect(page.locator(".gm-values")).to_contain_text(f"{after['values']['nll']:.6g}")
 
 
 def test_points_have_the_colors_of_the_figures(open_static: OpenStatic) -> None:
@@ -640,34 +640,37 @@ def test_what_is_encoded_can_be_decoded(open_static: OpenStatic, name: str) -> N
     assert back["weights"] == pytest.approx(state["weights"], abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "hash",
-    [
-        "mixture=",
-        "mixture=1",
-        "mixture=0,0,0.1,0",
-        "mixture=7,0,0.1,0" + ",0.1,0,0,1,0,1" * 7,
-        "mixture=1e9,0,0.1,0",
-        GOOD.replace("2,0,", "2,2,", 1).join(["mixture=", ""]),
-        "mixture=" + GOOD + ",1",
-        "mixture=" + GOOD.replace("0.1", "0"),
-        "mixture=" + GOOD.replace("0.1", "-1"),
-        "mixture=" + GOOD.replace("0.5", "0.4"),
-        "mixture=" + GOOD.replace("0.5,-1", "1.5,-1").replace("0.5,1", "-0.5,1"),
-        "mixture=" + GOOD.replace("-1,-1", "1e300,1e300"),
-        "mixture=" + GOOD.replace("1,0,1", "1,0,0"),
-        "mixture=" + GOOD.replace("1,0,1", "-1,0,1"),
-        "mixture=" + GOOD.replace("1,0,1", "1,1e4,1e-8"),
-        "mixture=" + GOOD.replace("0.1,0,", "0.1,0.5,"),
-        "mixture=" + GOOD.replace("0.1", "NaN"),
-        "mixture=<img src=x onerror=alert(1)>",
-        "__proto__=1,2,3",
-    ],
-)
-def test_a_broken_link_is_ignored(open_static: OpenStatic, hash: str) -> None:
+BROKEN = [
+    "mixture=",
+    "mixture=1",
+    "mixture=0,0,0.1,0",
+    "mixture=7,0,0.1,0" + ",0.1,0,0,1,0,1" * 7,
+    "mixture=1e9,0,0.1,0",
+    GOOD.replace("2,0,", "2,2,", 1).join(["mixture=", ""]),
+    "mixture=" + GOOD + ",1",
+    "mixture=" + GOOD.replace("0.1", "0"),
+    "mixture=" + GOOD.replace("0.1", "-1"),
+    "mixture=" + GOOD.replace("0.5", "0.4"),
+    "mixture=" + GOOD.replace("0.5,-1", "1.5,-1").replace("0.5,1", "-0.5,1"),
+    "mixture=" + GOOD.replace("-1,-1", "1e300,1e300"),
+    "mixture=" + GOOD.replace("1,0,1", "1,0,0"),
+    "mixture=" + GOOD.replace("1,0,1", "-1,0,1"),
+    "mixture=" + GOOD.replace("1,0,1", "1,1e4,1e-8"),
+    "mixture=" + GOOD.replace("0.1,0,", "0.1,0.5,"),
+    "mixture=" + GOOD.replace("0.1", "NaN"),
+    "mixture=<img src=x onerror=alert(1)>",
+    "__proto__=1,2,3",
+]
+
+
+def test_a_broken_link_is_ignored(open_static: OpenStatic) -> None:
     explorer = MixtureExplorer()
-    state = live(open_static(explorer, hash=hash))
-    assert state["means"] == explorer.means and state["covariances"] == explorer.covariances
+    page = open_static(explorer)
+    for hash in BROKEN:
+        reopen(page, hash)
+        state = live(page)
+        assert state["means"] == explorer.means, hash
+        assert state["covariances"] == explorer.covariances, hash
 
 
 def test_a_good_link_is_taken(open_static: OpenStatic) -> None:
