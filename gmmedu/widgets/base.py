@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ import anywidget
 import traitlets
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from rjsmin import jsmin
 
 from gmmedu import plot
 from gmmedu.svg import compact
 
 _SOURCES = sorted((Path(__file__).parent / "js").glob("*.js"))
-#: The front end, one module: closed forms, drawing, the interactives, the hosts; as it is sent,
-#: without comments and indentation.
-MODULE: str = jsmin("\n".join(path.read_text("utf-8") for path in _SOURCES))
+#: Lines that are only a comment, empty lines, and indentation: of no use to a reader of the page.
+_IDLE = re.compile(r"^(?:\s+|//.*\n|/\*\*[\s\S]*?\*/\n)+", re.M)
+#: The front end, one module: closed forms, drawing, the interactives, the hosts.
+MODULE = _IDLE.sub(
+    "", "\n".join(path.read_text("utf-8") for path in _SOURCES)
+)
 
 
 class Interactive(anywidget.AnyWidget):

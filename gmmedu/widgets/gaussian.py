@@ -92,8 +92,10 @@ class GaussianExplorer(Interactive):
 
     def model(self) -> GmmFull:
         """The Gaussian as a mixture of one component, float64."""
-        return GmmFull(1, 2, dtype=torch.float64).set_parameters(
-            means=torch.tensor([self.mean], dtype=torch.float64),
+        means = torch.tensor([self.mean], dtype=torch.float64)
+        # Given means, so that torch's own random numbers are not used up.
+        model = GmmFull(1, 2, init_means=means, dtype=torch.float64)
+        return model.set_parameters(
             covariances=torch.tensor(
                 [self.covariance], dtype=torch.float64
             ),
@@ -106,7 +108,9 @@ class GaussianExplorer(Interactive):
         point = torch.tensor([self.point], dtype=torch.float64)
         residual = point[0] - model.means[0]
         sds = covariance.diagonal().sqrt()
-        given = model.condition({0: self.slice})
+        # It initializes a mixture at random before it sets it.
+        with torch.random.fork_rng(devices=[]):
+            given = model.condition({0: self.slice})
         return {
             "correlation": float(covariance[0, 1] / sds.prod()),
             "sds": torch.linalg.eigvalsh(covariance)

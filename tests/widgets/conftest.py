@@ -15,6 +15,13 @@ from gmmedu.widgets import Interactive
 OpenStatic = Callable[..., Page]
 
 
+def reopen(page: Page, hash: str) -> None:
+    """Load the same page anew, by a link to it."""
+    address = page.url.split("#")[0]
+    page.goto("about:blank")
+    page.goto(f"{address}#{hash}")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with running_browser() as browser:
@@ -22,8 +29,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_static(browser: Browser, tmp_path: Path) -> Iterator[OpenStatic]:
+def open_static(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[OpenStatic]:
     """Opens a page from the disk that holds interactives and nothing else.
+
+    Only a page without JavaScript gets its stills, which take long to draw: elsewhere the module
+    takes them away before they can be seen.
 
     `hash` is what follows the # of its address; other keywords go to the browser's context. After
     the test no page may have an error on its console, or have asked for anything beyond itself.
@@ -32,7 +44,10 @@ def open_static(browser: Browser, tmp_path: Path) -> Iterator[OpenStatic]:
     path = tmp_path / "page.html"
 
     def open_it(*interactives: Interactive, hash: str = "", **options: Any) -> Page:
-        body = "".join(interactive.to_html() for interactive in interactives)
+        with monkeypatch.context() as patch:
+            if options.get("java_script_enabled", True):
+                patch.setattr(Interactive, "_still", lambda self: "data:,")
+            body = "".join(own.to_html() for own in interactives)
         path.write_text(
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>Interactives</title>'
             '<meta name="viewport" content="width=device-width">'

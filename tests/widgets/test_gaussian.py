@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import traitlets
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from gmmedu.widgets import GaussianExplorer
 from widgets.conftest import OpenStatic
@@ -28,26 +29,31 @@ def ask(page: Page, expression: str, argument: Any = None) -> Any:
     return page.evaluate(f"argument => ({expression})(argument)", argument)
 
 
-@pytest.mark.parametrize("name", COVARIANCES)
-def test_values_of_the_page_are_those_of_torch(open_static: OpenStatic, name: str) -> None:
-    explorer = GaussianExplorer([0.3, -1.2], COVARIANCES[name], point=[1.7, 0.4], slice=-0.8)
-    page = open_static(explorer)
-    shown = ask(
-        page,
-        "() => JSON.parse(JSON.stringify(gmmedu.views.gaussian.store.state.values))",
-    )
-    assert shown.keys() == explorer.values.keys()
-    for key, expected in explorer.values.items():
-        assert shown[key] == pytest.approx(expected, rel=1e-9, abs=1e-9), key
+def test_values_of_the_page_are_those_of_torch(open_static: OpenStatic) -> None:
+    explorers = [
+        GaussianExplorer([0.3, -1.2], covariance, point=[1.7, 0.4], slice=-0.8)
+        for covariance in COVARIANCES.values()
+    ]
+    page = open_static(*explorers)
+    shown = ask(page, "() => Object.values(gmmedu.views).map(view => view.store.state.values)")
+    for own, explorer, name in zip(shown, explorers, COVARIANCES, strict=True):
+        assert own.keys() == explorer.values.keys()
+        for key, expected in explorer.values.items():
+            assert own[key] == pytest.approx(expected, rel=1e-9, abs=1e-9), (name, key)
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page()
+    page.set_content(GaussianExplorer().to_html())
+    yield page
+    page.close()
 
 
 @pytest.mark.parametrize("far", [0.0, 1e6])
 @pytest.mark.parametrize("name", COVARIANCES)
-def test_eigenpairs_and_densities_are_those_of_torch(
-    open_static: OpenStatic, name: str, far: float
-) -> None:
+def test_eigenpairs_and_densities_are_those_of_torch(page: Page, name: str, far: float) -> None:
     covariance = torch.tensor(COVARIANCES[name], dtype=FLOAT64)
-    page = open_static(GaussianExplorer())
     own = ask(page, "c => gmmedu.math.principal(c)", covariance.tolist())
     values, vectors = torch.linalg.eigh(covariance)
     squares = torch.tensor(own["sds"], dtype=FLOAT64).square().flip(0)
@@ -67,6 +73,12 @@ def test_eigenpairs_and_densities_are_those_of_torch(
         [x.tolist(), mean.tolist(), covariance.tolist()],
     )
     torch.testing.assert_close(torch.tensor(found, dtype=FLOAT64), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_random_state_of_torch_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    GaussianExplorer().model()
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_traits_are_observed_set_and_reset() -> None:

@@ -100,6 +100,8 @@ def test_page_and_kernel_follow_each_other(lab: str, browser: Browser) -> None:
     page.goto(f"{lab}lab/tree/try.ipynb")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=WAIT)
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=WAIT)
+    # A notebook without a kernel looks idle too, and forgets what it is asked to run.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=WAIT)
     _run_all(page)
     mean = page.get_by_role("slider", name="mean", exact=True)
     # the last cell set the mean from Python, and the page follows

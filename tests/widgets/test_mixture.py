@@ -16,7 +16,7 @@ import gmmedu
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
 from gmmedu.widgets import MixtureExplorer
 from gmmedu.widgets.base import _SOURCES
-from widgets.conftest import OpenStatic
+from widgets.conftest import OpenStatic, reopen
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -430,7 +430,7 @@ def test_a_mean_follows_the_mouse(open_static: OpenStatic, scheme: Any) -> None:
     explorer.means = after["means"]
     close(after, explorer)
     assert page.locator(".gm-plane circle[r='3']").first.get_attribute("fill") != fill
-    expect(page.locator(".gm-values")).to_contain_text(f"{after['values']['nll']:.2f}")
+    expect(page.locator(".gm-values")).to_contain_text(f"{after['values']['nll']:.6g}")
 
 
 def test_points_have_the_colors_of_the_figures(open_static: OpenStatic) -> None:
@@ -457,23 +457,24 @@ def test_axes_are_pulled_and_keep_their_names(open_static: OpenStatic) -> None:
     assert bool(factor.diagonal().min() > 0)
 
 
-@pytest.mark.parametrize("by", [(5000, 5000), (-5000, -5000), (5000, -5000), (-5000, 5000)])
-def test_nothing_breaks_at_the_edges(open_static: OpenStatic, by: tuple[int, int]) -> None:
+def test_nothing_breaks_at_the_edges(open_static: OpenStatic) -> None:
     page = open_static(MixtureExplorer(num_components=6))
-    for k in (1, 6):
-        drag(page, MEAN.format(k), *by)
-        for axis in (1, 2):
-            drag(page, END.format(axis), *by)
-    state = live(page)
-    left, right, low, high = state["limits"]
-    assert all(left <= m <= right and low <= n <= high for m, n in state["means"])
-    assert math.isfinite(state["values"]["nll"])
-    for handle in page.get_by_role("slider").all():
-        if handle.get_attribute("transform"):
-            x, y = map(float, handle.get_attribute("transform")[10:-1].split())  # type: ignore[index]
-            assert 0 <= x <= 760 and 0 <= y <= 700
-    page.get_by_role("button", name="EM step").click()
-    assert live(page)["values"]["nll"] < state["values"]["nll"]
+    for by in ((5000, 5000), (-5000, -5000), (5000, -5000), (-5000, 5000)):
+        for k in (1, 6):
+            drag(page, MEAN.format(k), *by)
+            for axis in (1, 2):
+                drag(page, END.format(axis), *by)
+        state = live(page)
+        left, right, low, high = state["limits"]
+        assert all(left <= m <= right and low <= n <= high for m, n in state["means"])
+        assert math.isfinite(state["values"]["nll"])
+        for handle in page.get_by_role("slider").all():
+            if handle.get_attribute("transform"):
+                x, y = map(float, handle.get_attribute("transform")[10:-1].split())  # type: ignore[index]
+                assert 0 <= x <= 760 and 0 <= y <= 700
+        page.get_by_role("button", name="EM step").click()
+        assert live(page)["values"]["nll"] < state["values"]["nll"]
+        page.get_by_role("button", name="Reset").click()
 
 
 def test_a_small_component_can_still_be_grasped(open_static: OpenStatic) -> None:
@@ -568,20 +569,20 @@ def test_a_run_goes_step_by_step_stops_and_goes_on(open_static: OpenStatic) -> N
     expect(page.get_by_label("mean NLL after each step")).to_be_visible()
 
 
-@pytest.mark.parametrize("hand", ["drag", "Reset", "Random start", "Gradient step"])
-def test_a_hand_ends_a_run(open_static: OpenStatic, hand: str) -> None:
+def test_a_hand_ends_a_run(open_static: OpenStatic) -> None:
     page = open_static(MixtureExplorer(num_components=4))
-    page.get_by_role("button", name="Run EM").click()
-    page.wait_for_function("() => gmmedu.views.mixture.store.state.history.length > 3")
-    if hand == "drag":
-        drag(page, MEAN.format(1), 30, 30)
-    else:
-        page.get_by_role("button", name=hand).click()
-    page.wait_for_timeout(300)
-    state = live(page)
-    page.wait_for_timeout(300)
-    assert live(page)["means"] == state["means"]
-    expect(page.get_by_role("button", name="Run EM")).to_be_visible()
+    for hand in ("drag", "Reset", "Random start", "Gradient step"):
+        page.get_by_role("button", name="Run EM").click()
+        page.wait_for_function("() => gmmedu.views.mixture.store.state.history.length > 3")
+        if hand == "drag":
+            drag(page, MEAN.format(1), 30, 30)
+        else:
+            page.get_by_role("button", name=hand).click()
+        state = live(page)
+        page.wait_for_timeout(300)
+        assert live(page)["means"] == state["means"], hand
+        expect(page.get_by_role("button", name="Run EM")).to_be_visible()
+        page.get_by_role("button", name="Random start").click()
 
 
 def test_where_motion_is_reduced_a_run_jumps_to_its_end(open_static: OpenStatic) -> None:
@@ -640,34 +641,37 @@ def test_what_is_encoded_can_be_decoded(open_static: OpenStatic, name: str) -> N
     assert back["weights"] == pytest.approx(state["weights"], abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "hash",
-    [
-        "mixture=",
-        "mixture=1",
-        "mixture=0,0,0.1,0",
-        "mixture=7,0,0.1,0" + ",0.1,0,0,1,0,1" * 7,
-        "mixture=1e9,0,0.1,0",
-        GOOD.replace("2,0,", "2,2,", 1).join(["mixture=", ""]),
-        "mixture=" + GOOD + ",1",
-        "mixture=" + GOOD.replace("0.1", "0"),
-        "mixture=" + GOOD.replace("0.1", "-1"),
-        "mixture=" + GOOD.replace("0.5", "0.4"),
-        "mixture=" + GOOD.replace("0.5,-1", "1.5,-1").replace("0.5,1", "-0.5,1"),
-        "mixture=" + GOOD.replace("-1,-1", "1e300,1e300"),
-        "mixture=" + GOOD.replace("1,0,1", "1,0,0"),
-        "mixture=" + GOOD.replace("1,0,1", "-1,0,1"),
-        "mixture=" + GOOD.replace("1,0,1", "1,1e4,1e-8"),
-        "mixture=" + GOOD.replace("0.1,0,", "0.1,0.5,"),
-        "mixture=" + GOOD.replace("0.1", "NaN"),
-        "mixture=<img src=x onerror=alert(1)>",
-        "__proto__=1,2,3",
-    ],
-)
-def test_a_broken_link_is_ignored(open_static: OpenStatic, hash: str) -> None:
+BROKEN = [
+    "mixture=",
+    "mixture=1",
+    "mixture=0,0,0.1,0",
+    "mixture=7,0,0.1,0" + ",0.1,0,0,1,0,1" * 7,
+    "mixture=1e9,0,0.1,0",
+    GOOD.replace("2,0,", "2,2,", 1).join(["mixture=", ""]),
+    "mixture=" + GOOD + ",1",
+    "mixture=" + GOOD.replace("0.1", "0"),
+    "mixture=" + GOOD.replace("0.1", "-1"),
+    "mixture=" + GOOD.replace("0.5", "0.4"),
+    "mixture=" + GOOD.replace("0.5,-1", "1.5,-1").replace("0.5,1", "-0.5,1"),
+    "mixture=" + GOOD.replace("-1,-1", "1e300,1e300"),
+    "mixture=" + GOOD.replace("1,0,1", "1,0,0"),
+    "mixture=" + GOOD.replace("1,0,1", "-1,0,1"),
+    "mixture=" + GOOD.replace("1,0,1", "1,1e4,1e-8"),
+    "mixture=" + GOOD.replace("0.1,0,", "0.1,0.5,"),
+    "mixture=" + GOOD.replace("0.1", "NaN"),
+    "mixture=<img src=x onerror=alert(1)>",
+    "__proto__=1,2,3",
+]
+
+
+def test_a_broken_link_is_ignored(open_static: OpenStatic) -> None:
     explorer = MixtureExplorer()
-    state = live(open_static(explorer, hash=hash))
-    assert state["means"] == explorer.means and state["covariances"] == explorer.covariances
+    page = open_static(explorer)
+    for hash in BROKEN:
+        reopen(page, hash)
+        state = live(page)
+        assert state["means"] == explorer.means, hash
+        assert state["covariances"] == explorer.covariances, hash
 
 
 def test_a_good_link_is_taken(open_static: OpenStatic) -> None:

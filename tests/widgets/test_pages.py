@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from gmmedu.widgets import (
     MixtureExplorer,
     SingularityExplorer,
 )
-from gmmedu.widgets.base import MODULE
+from gmmedu.widgets.base import _IDLE, _SOURCES, MODULE
 from widgets.conftest import OpenStatic
 
 X = gmmedu.load_old_faithful()
@@ -213,6 +214,19 @@ def test_it_stands_in_a_page_of_ones_own_and_on_paper(name: str) -> None:
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "application/vnd.jupyter.widget-view+json" in data and "text/html" in data
     assert interactive.to_figure().axes
+
+
+def test_the_module_is_the_sources_less_indentation_and_comments(open_static: OpenStatic) -> None:
+    sources = [path.read_text("utf-8") for path in _SOURCES]
+    literals = [found for text in sources for found in re.findall(r"`[^`]*`", text)]
+    assert literals and all(_IDLE.sub("", literal) == literal for literal in literals)
+    kept = MODULE.splitlines()
+    lines = [line.strip() for line in "\n".join(sources).splitlines()]
+    assert [line for line in lines if line in set(kept)] == kept
+    page = open_static(GaussianExplorer())
+    address = "data:text/javascript;base64," + base64.b64encode(Interactive._esm.encode()).decode()
+    names = "async address => Object.keys((await import(address)).default)"
+    assert page.evaluate(names, address) == ["render", "math"]
 
 
 def test_the_front_end_is_small_and_has_the_colors_of_the_figures() -> None:

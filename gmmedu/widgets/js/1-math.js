@@ -1,7 +1,18 @@
 // Closed forms, in float64. A covariance is [[a, b], [b, c]]; its factor [p, q, r] is the lower
 // Cholesky factor [[p, 0], [q, r]]; a mixture is {weights, means, covariances} as in Python.
 
-const LOG_2PI = Math.log(2 * Math.PI);
+const { abs, min, max, sqrt, log, log10, exp, floor, round, hypot, cos, sin, PI } = Math;
+const LOG_2PI = log(2 * PI);
+const clip = (v, low, high) => min(max(v, low), high);
+/** To so many significant digits. */
+const rounded = (v, digits) => Number(v.toPrecision(digits));
+/** Whether there are as many numbers as ranges [low, high, whole], and each is in its own. */
+const within = (numbers, ranges) => numbers.length === ranges.length && ranges.every(([low, high, whole], i) => numbers[i] >= low && numbers[i] <= high && !(whole && numbers[i] % 1));
+const sum = (list, f = (v) => v) => list.reduce((total, v, i) => total + f(v, i), 0);
+const times = (n, f) => Array.from({ length: n }, (_, i) => f(i));
+/** The ends of n equal parts of an interval. */
+const even = (n, low, high) => times(n + 1, (i) => low + ((high - low) * i) / n);
+const normal = (x, mean, sd) => exp(-0.5 * ((x - mean) / sd) ** 2 - LOG_2PI / 2) / sd;
 /** Numbers from 0 to 1 that look random and follow from the seed (mulberry32). */
 const randomFrom = (seed) => () => {
   seed = (seed + 0x6d2b79f5) | 0;
@@ -9,31 +20,26 @@ const randomFrom = (seed) => () => {
   t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
   return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
 };
-/** Squared Mahalanobis radius of the ellipse that holds this mass of a Gaussian in the plane. */
-const radius2 = (mass) => -2 * Math.log1p(-mass);
+/** Mahalanobis radius of the ellipse that holds this mass of a Gaussian in the plane. */
+const radiusOf = (mass) => sqrt(-2 * Math.log1p(-mass));
 const logSumExp = (a) => {
-  const top = Math.max(...a);
-  return top === -Infinity ? top : top + Math.log(a.reduce((s, v) => s + Math.exp(v - top), 0));
+  const top = max(...a);
+  return top === -Infinity ? top : top + log(sum(a, (v) => exp(v - top)));
 };
-const softmax = (a) => {
-  const all = logSumExp(a);
-  return a.map((v) => Math.exp(v - all));
-};
+const softmax = (a, all = logSumExp(a)) => a.map((v) => exp(v - all));
 
 /** Standard deviations along the principal axes, the longer first, and the angle of the longer. */
 function principal([[a, b], [, c]]) {
-  const half = Math.hypot((a - c) / 2, b);
-  const long = (a + c) / 2 + half;
-  const short = long > 0 ? (a * c - b * b) / long : 0;
-  return { sds: [Math.sqrt(long), Math.sqrt(Math.max(short, 0))], angle: Math.atan2(2 * b, a - c) / 2 };
+  const long = (a + c) / 2 + hypot((a - c) / 2, b), short = max((a * c - b * b) / long || 0, 0);
+  return { sds: [sqrt(long), sqrt(short)], angle: Math.atan2(2 * b, a - c) / 2 };
 }
 function covarianceOf([s, t], angle) {
-  const u = Math.cos(angle), v = Math.sin(angle), b = (s * s - t * t) * u * v;
+  const u = cos(angle), v = sin(angle), b = (s * s - t * t) * u * v;
   return [[s * s * u * u + t * t * v * v, b], [b, s * s * v * v + t * t * u * u]];
 }
 /** The factor, or null where the matrix is not positive definite. */
 function factorOf([[a, b], [, c]]) {
-  const p = Math.sqrt(a), q = b / p, r = Math.sqrt(c - q * q);
+  const p = sqrt(a), q = b / p, r = sqrt(c - q * q);
   return p > 0 && r > 0 && Number.isFinite(p + q + r) ? [p, q, r] : null;
 }
 const productOf = ([p, q, r]) => [[p * p, p * q], [p * q, q * q + r * r]];
@@ -43,78 +49,79 @@ function whiten([x, y], [m, n], [p, q, r]) {
 }
 function logDensity(x, mean, factor) {
   const [u, v] = whiten(x, mean, factor);
-  return -LOG_2PI - Math.log(factor[0]) - Math.log(factor[2]) - (u * u + v * v) / 2;
+  return -LOG_2PI - log(factor[0]) - log(factor[2]) - (u * u + v * v) / 2;
 }
 
 /** Responsibilities (N arrays of K), log densities of the points, and the mean NLL, in nats. */
 function eStep(points, { weights, means, covariances }) {
-  const factors = covariances.map(factorOf), shares = weights.map(Math.log), logs = [];
+  const factors = covariances.map(factorOf), shares = weights.map(log), logs = [];
   const r = points.map((x) => {
-    const a = shares.map((w, k) => w + logDensity(x, means[k], factors[k]));
-    const all = logSumExp(a);
+    const a = shares.map((w, k) => w + logDensity(x, means[k], factors[k])), all = logSumExp(a);
     logs.push(all);
-    return a.map((v) => Math.exp(v - all));
+    return softmax(a, all);
   });
-  return { r, logs, nll: -logs.reduce((s, v) => s + v / points.length, 0) };
+  return { r, logs, nll: -sum(logs) / points.length };
 }
 /** One iteration of EM; no standard deviation ends below the floor; a component without points stays. */
 function emStep(points, mixture, floor = 0) {
-  const { r } = eStep(points, mixture), n = points.length;
-  const counts = mixture.weights.map((_, k) => r.reduce((s, row) => s + row[k], 0));
-  const average = (k, f) => points.reduce((s, x, i) => s + r[i][k] * f(x), 0) / counts[k];
-  const empty = (k) => !(counts[k] > 1e-290);
-  // Residuals from the old mean: nothing cancels for points far from the origin.
-  const means = mixture.means.map(([p, q], k) => (empty(k) ? [p, q] : [p + average(k, (x) => x[0] - p), q + average(k, (x) => x[1] - q)]));
-  const covariances = means.map(([p, q], k) => {
-    if (empty(k)) return raise(mixture.covariances[k], floor);
-    const b = average(k, (x) => (x[0] - p) * (x[1] - q));
-    return raise([[average(k, (x) => (x[0] - p) ** 2), b], [b, average(k, (x) => (x[1] - q) ** 2)]], floor);
+  const { r } = eStep(points, mixture), weights = [], means = [], covariances = [];
+  mixture.means.forEach((old, k) => {
+    const count = sum(r, (row) => row[k]), empty = !(count > 1e-290);
+    const average = (f) => sum(points, (x, i) => r[i][k] * f(x)) / count;
+    // Residuals from the old mean: nothing cancels for points far from the origin.
+    const mean = empty ? old : old.map((m, d) => m + average((x) => x[d] - m));
+    const spread = (d, e) => average((x) => (x[d] - mean[d]) * (x[e] - mean[e])), b = spread(0, 1);
+    weights.push(count / points.length);
+    means.push(mean);
+    covariances.push(raise(empty ? mixture.covariances[k] : [[spread(0, 0), b], [b, spread(1, 1)]], floor));
   });
-  return { weights: counts.map((c) => c / n), means, covariances };
+  return { weights, means, covariances };
 }
 function raise(covariance, floor) {
   const { sds, angle } = principal(covariance);
-  return sds[1] >= floor ? covariance : covarianceOf(sds.map((s) => Math.max(s, floor)), angle);
+  return sds[1] >= floor ? covariance : covarianceOf(sds.map((s) => max(s, floor)), angle);
 }
 /** Slopes of the mean NLL in the logits, the means and theta = (log p, q, log r) of the factors. */
-function gradient(points, { weights, means, covariances }) {
-  const { r } = eStep(points, { weights, means, covariances }), n = points.length;
-  const factors = covariances.map(factorOf);
-  return means.reduce((all, mean, k) => {
-    const [p, q, s] = factors[k];
-    let count = 0, fu = 0, fv = 0, uu = 0, uv = 0, vv = 0;
-    points.forEach((x, i) => {
-      const w = r[i][k], [u, v] = whiten(x, mean, factors[k]);
-      count += w; fu += w * u; fv += w * v; uu += w * u * u; uv += w * u * v; vv += w * v * v;
-    });
-    const up = ([a, b]) => [a / p - (q * b) / (p * s), b / s]; // W^T
-    const first = up([fu, fv]), left = up([count - uu, -uv]), right = up([-uv, count - vv]);
-    all.logits.push(weights[k] - count / n);
-    all.means.push(first.map((v) => -v / n));
-    all.theta.push([(p * left[0]) / n, left[1] / n, (s * right[1]) / n]);
-    return all;
-  }, { logits: [], means: [], theta: [] });
+function gradient(points, mixture) {
+  const { r } = eStep(points, mixture), n = points.length, logits = [], means = [], theta = [];
+  mixture.means.forEach((mean, k) => {
+    const factor = factorOf(mixture.covariances[k]), [p, q, s] = factor, white = points.map((x) => whiten(x, mean, factor));
+    const total = (f) => sum(white, (z, i) => r[i][k] * f(z)) / n, count = total(() => 1), uv = total(([u, v]) => u * v);
+    // By the transpose of the matrix that whitens.
+    const up = (a, b) => [a / p - (q * b) / (p * s), b / s];
+    const left = up(count - total(([u]) => u * u), -uv), right = up(-uv, count - total(([, v]) => v * v));
+    logits.push(mixture.weights[k] - count);
+    means.push(up(-total(([u]) => u), -total(([, v]) => v)));
+    theta.push([p * left[0], left[1], s * right[1]]);
+  });
+  return { logits, means, theta };
 }
 /** One step of plain gradient descent in logits, means and theta. */
-function gradientStep(points, mixture, rate) {
-  const g = gradient(points, mixture), down = (v, s) => v - rate * s;
+function gradientStep(points, { weights, means, covariances }, rate) {
+  const g = gradient(points, { weights, means, covariances });
   return {
-    weights: softmax(mixture.weights.map((w, k) => down(Math.log(w), g.logits[k]))),
-    means: mixture.means.map((m, k) => m.map((v, d) => down(v, g.means[k][d]))),
-    covariances: mixture.covariances.map((c, k) => {
-      const [p, q, r] = factorOf(c), [a, b, d] = g.theta[k];
-      return productOf([Math.exp(down(Math.log(p), a)), down(q, b), Math.exp(down(Math.log(r), d))]);
+    weights: softmax(weights.map((w, k) => log(w) - rate * g.logits[k])),
+    means: means.map((mean, k) => mean.map((m, d) => m - rate * g.means[k][d])),
+    covariances: covariances.map((c, k) => {
+      const [p, q, r] = factorOf(c), [a, b, d] = g.theta[k].map((slope) => rate * slope);
+      return productOf([p * exp(-a), q - b, r * exp(-d)]);
     }),
   };
 }
-/** A mixture in units of the data, and back: x = center + scale * z. */
-const toUnits = ({ weights, means, covariances }, center, scale) => ({
+// A mixture in units of the data, and back: x = center + scale * z.
+const converter = (mean, area) => ({ weights, means, covariances = [] }, { center, scale }) => ({
   weights,
-  means: means.map((m) => m.map((v, d) => (v - center[d]) / scale[d])),
-  covariances: covariances.map((c) => c.map((row, i) => row.map((v, j) => v / (scale[i] * scale[j])))),
+  means: means.map((m) => m.map((v, d) => mean(v, center[d], scale[d]))),
+  covariances: covariances.map((c) => c.map((row, i) => row.map((v, j) => area(v, scale[i] * scale[j])))),
 });
-const fromUnits = ({ weights, means, covariances }, center, scale) => ({
-  weights,
-  means: means.map((m) => m.map((v, d) => center[d] + scale[d] * v)),
-  covariances: covariances.map((c) => c.map((row, i) => row.map((v, j) => v * scale[i] * scale[j]))),
-});
+const toUnits = converter((x, c, s) => (x - c) / s, (v, a) => v / a), fromUnits = converter((z, c, s) => c + s * z, (v, a) => v * a);
+
+/** f(state), kept as long as these parts of the state are the same objects. */
+function kept(names, f) {
+  let before = [], last;
+  return (state) => {
+    const now = names.map((name) => state[name]);
+    if (now.some((v, i) => v !== before[i])) [last, before] = [f(state), now];
+    return last;
+  };
+}

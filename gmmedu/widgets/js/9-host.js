@@ -1,102 +1,119 @@
 // Two hosts. In Jupyter the model is the widget's, the kernel answers, and `values` are torch's.
 // On a static page a store stands in for the model, and the closed forms answer.
 
-/** What an interactive builds with. */
+/** What an interactive builds with: `now` has the traits of the state, and `values`. */
 class Interface {
   constructor(model, el, kind) {
-    Object.assign(this, { model, kind, planes: [], refresh: [], pending: false });
+    const now = new Proxy({}, { get: (_, name) => model.get(name) });
+    Object.assign(this, { model, kind, now, planes: [], refresh: [] });
     this.stage = html("div", { class: "gm-stage" });
     this.controls = html("div", { class: "gm-controls" });
     this.list = html("dl", { class: "gm-values" });
     this.said = html("div", { class: "gm-said", role: "status" });
-    this.root = html("div", { class: "gm-widget", role: "group", "aria-label": model.get("label") }, html("style", {}, STYLE), this.stage, this.controls, this.list, this.said);
+    this.root = html("div", { class: "gm-widget", role: "group", "aria-label": now.label }, html("style", {}, STYLE), this.stage, this.controls, this.list, this.said);
     el.append(this.root);
   }
-  get(name) { return this.model.get(name); }
   set(changes) {
     for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
     this.stale = true;
     this.draw();
   }
   /** Ask for something to be computed: by the kernel where there is one. */
-  act(name, options = {}) { this.model.send({ do: name, ...options }); }
-  /** After a gesture: pass the state on, and when it is done say what came of it. */
+  act(name) { this.model.send({ do: name }); }
+  /** After a gesture, which ends what plays: pass the state on, and when it is done say what came of it. */
   touched(done) {
-    this.stale = true;
-    this.draw();
+    clearTimeout(this.timer);
+    this.timer = 0;
+    this.set({});
     if (!done) return;
     this.model.save_changes();
     clearTimeout(this.later);
-    this.later = setTimeout(() => { this.said.textContent = this.kind.say(this) ?? ""; }, 600);
+    this.later = setTimeout(() => { this.said.textContent = this.kind.say(this.now); }, 600);
   }
   /** Draw in the next frame, once. */
   draw() {
-    if (this.pending) return;
-    this.pending = true;
-    requestAnimationFrame(() => {
-      if (this.stale) { this.stale = false; this.model.save_changes(); }
-      this.pending = false;
+    this.frame ??= requestAnimationFrame(() => {
+      if (this.stale) this.model.save_changes();
+      this.stale = false;
+      this.frame = null;
       for (const refresh of this.refresh) refresh();
     });
   }
   plane(options) { return new Plane(this, options); }
-  slider({ label, name, min, max, step, of = (v) => v, from = (v) => v, text = format }) {
-    const input = html("input", { type: "range", min, max, step, oninput: () => { this.set({ [name]: from(Number(input.value)) }); }, onchange: () => this.touched(true) });
-    const output = html("output", { "aria-hidden": true });
-    this.controls.append(html("label", {}, label, input, output));
-    this.refresh.push(() => {
-      const value = this.get(name);
-      input.value = of(value);
-      output.textContent = text(value);
-      input.setAttribute("aria-valuetext", text(value));
+  /** For curves of what an NLL has above the lowest. */
+  excess(label, x, low, high) {
+    return this.plane({
+      label, x, y: { low, high, log: true, name: "NLL above the lowest (nats)" }, margin: () => ({ left: 60, right: 24 }),
     });
   }
-  button(label, press, pressed = null) {
-    const button = html("button", { type: "button", onclick: () => { press(); this.touched(true); } }, label);
-    this.controls.append(button);
-    if (pressed) this.refresh.push(() => button.setAttribute("aria-pressed", pressed()));
-    return button;
+  control(label, ...content) { return this.controls.appendChild(html("label", {}, label, ...content)); }
+  /** A trait between low and high, in steps or logarithmic; or what get() and set(value) make of it. */
+  slider({ label, name, low, high, step, log, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
+    const axis = new Axis({ low, high, log, start: log ? 0 : low, end: log ? 1 : high });
+    const input = html("input", {
+      type: "range", min: axis.start, max: axis.end, step: step ?? 0.004,
+      oninput: () => { set(axis.clip(rounded(axis.back(Number(input.value)), 4))); this.touched(false); }, onchange: () => this.touched(true),
+    });
+    const output = html("output", { "aria-hidden": true });
+    this.refresh.push(() => {
+      const text = format(get(), 3);
+      input.value = axis.at(get());
+      output.textContent = text;
+      put(input, { "aria-valuetext": text });
+    });
+    return this.control(label, input, output);
   }
-  choice({ label, name, options }) {
-    const select = html("select", { onchange: () => { this.set({ [name]: options[select.selectedIndex][0] }); this.touched(true); } }, ...options.map(([value, text]) => html("option", { value }, text)));
-    this.controls.append(html("label", {}, label, select));
-    this.refresh.push(() => { select.value = this.get(name); });
+  /** press(playing) is told whether it has stopped what was playing. */
+  button(label, press) {
+    const onclick = () => { const playing = this.timer; this.touched(true); press(playing); };
+    return this.controls.appendChild(html("button", { type: "button", onclick }, label));
   }
-  check({ label, name }) {
-    const input = html("input", { type: "checkbox", onchange: () => { this.set({ [name]: input.checked }); this.touched(true); } });
-    this.controls.append(html("label", {}, input, label));
-    this.refresh.push(() => { input.checked = this.get(name); });
+  action(label, name) { return this.button(label, () => this.act(name)); }
+  /** A button that takes a step each `wait()` ms while step() says that it took one, and stops; without motion it jumps. */
+  play({ label, stop, begin, step, wait, jump }) {
+    const next = () => { this.timer = setTimeout(() => (this.root.isConnected && step() ? next() : this.touched(true)), wait()); };
+    const button = this.button(label, (playing) => {
+      if (playing) return;
+      if (calm()) return jump();
+      begin();
+      next();
+    });
+    this.refresh.push(() => { button.textContent = this.timer ? stop : label; });
+  }
+  choice({ label, name, options, values = options }) {
+    const onchange = () => { this.set({ [name]: values[select.selectedIndex] }); this.touched(true); };
+    const select = html("select", { onchange }, ...options.map((option) => html("option", {}, option)));
+    this.refresh.push(() => { select.selectedIndex = values.indexOf(this.now[name]); });
+    return this.control(label, select);
   }
   legend(entries) {
-    this.stage.append(html("ul", { class: "gm-legend" }, ...entries.map(([color, text]) => {
-      const mark = html("i", { "aria-hidden": true });
-      mark.style.background = color;
-      return html("li", {}, mark, text);
-    })));
+    this.stage.append(html("ul", { class: "gm-legend" }, ...entries.map(([color, text]) => html("li", {}, html("i", { style: `background:${color}` }), text))));
   }
-  /** Names and numbers, from `values`. */
+  /** Names and numbers, from `values`; none where the text is empty. */
   readout(entries) {
-    const cells = entries.map(([name, text]) => {
-      const cell = html("dd");
-      this.list.append(html("div", {}, html("dt", {}, name), cell));
-      return [cell, text];
-    });
-    this.refresh.push(() => { for (const [cell, text] of cells) cell.textContent = text(this.get("values")); });
+    for (const [name, text] of entries) {
+      const cell = html("dd"), row = html("div", {}, html("dt", {}, name), cell);
+      this.list.append(row);
+      this.refresh.push(() => {
+        const shown = text(this.now.values);
+        row.style.display = shown ? "" : "none";
+        cell.textContent = shown;
+      });
+    }
   }
 }
 
 function render({ model, el }) {
-  const kind = kinds[model.get("kind")], ui = new Interface(model, el, kind);
+  const kind = kinds[model.get("kind")], ui = new Interface(model, el, kind), redraw = () => ui.draw();
   kind.build(ui);
-  ui.button("Reset", () => ui.act("reset"));
+  ui.action("Reset", "reset");
   const fit = () => {
-    for (const plane of ui.planes) { plane.fit(); plane.drawAxes(); }
-    ui.draw();
+    for (const plane of ui.planes) plane.fit();
+    redraw();
   };
   const watch = new ResizeObserver(fit);
   watch.observe(ui.stage);
   fit();
-  const redraw = () => ui.draw();
   model.on("change", redraw);
   return () => { watch.disconnect(); model.off("change", redraw); };
 }
@@ -104,70 +121,61 @@ function render({ model, el }) {
 /** Stands in for the model of a widget where there is no kernel. */
 class Store {
   constructor(kind, state) {
-    Object.assign(this, { kind, state, first: structuredClone(state), listeners: [], saved: () => {} });
+    Object.assign(this, { kind, state, first: { ...state }, saved() {} });
     this.answer();
   }
-  answer() { this.state.values = this.kind.values({ ...this.state }); }
+  answer() { this.state.values = this.kind.values(this.state); }
   get(name) { return this.state[name]; }
   set(name, value) { this.state[name] = value; }
+  on(_, listener) { this.changed = listener; }
   save_changes() {
     this.answer();
-    for (const listener of this.listeners) listener();
+    this.changed();
     this.saved();
   }
-  send({ do: name, ...options }) {
-    Object.assign(this.state, name === "reset" ? structuredClone(this.first) : this.kind.actions[name](this.state, options));
+  send({ do: name }) {
+    Object.assign(this.state, name === "reset" ? this.first : this.kind.actions[name](this.state));
     this.save_changes();
   }
-  on(_, listener) { this.listeners.push(listener); }
-  off(_, listener) { this.listeners = this.listeners.filter((l) => l !== listener); }
 }
 
 // The view in the address: #name=1.5,-2,...&other=..., numbers only. What does not parse, or is not
 // a state that the interactive can be in, is ignored.
-function readAddress() {
-  const found = {}, hash = location.hash.slice(1);
-  if (hash.length > 4000 || !hash.includes("=")) return found;
-  for (const part of hash.split("&")) {
-    const [, name, list] = /^([a-z][a-z0-9-]*)=([-+.,0-9e]+)$/i.exec(part) ?? [];
-    const numbers = list?.split(",").map((v) => (v === "" ? NaN : Number(v)));
-    if (numbers?.every(Number.isFinite)) found[name] = numbers;
-  }
-  return found;
-}
-function writeAddress(views) {
+function writeAddress() {
   const parts = [];
   for (const [name, { store, kind }] of Object.entries(views)) {
-    const now = kind.encode(store.state), first = kind.encode(store.first);
-    if (String(now) !== String(first)) parts.push(`${name}=${now.map((v) => Number(v.toPrecision(6))).join(",")}`);
+    const now = kind.encode(store.state);
+    if (String(now) !== String(kind.encode(store.first))) parts.push(`${name}=${now.map((v) => rounded(v, 6))}`);
   }
   const hash = parts.length ? `#${parts.join("&")}` : location.hash.includes("=") ? "" : location.hash;
   if (hash !== location.hash) history.replaceState(history.state, "", location.pathname + location.search + hash);
 }
 
-const views = {};
+const views = Object.create(null);
 let writing = 0;
 function restore() {
-  for (const [name, numbers] of Object.entries(readAddress())) {
-    const view = Object.hasOwn(views, name) ? views[name] : null, state = view?.kind.decode(numbers, view.store.state);
-    if (state) { Object.assign(view.store.state, state); view.store.save_changes(); }
+  for (const part of location.hash.slice(1).split("&")) {
+    const [, name, text] = /^([a-z][a-z0-9-]*)=([-+.0-9e]+(?:,[-+.0-9e]+)*)$/i.exec(part) ?? [], numbers = text?.split(",").map(Number);
+    if (!views[name] || !numbers.every(Number.isFinite)) continue;
+    const { store, kind } = views[name], state = kind.decode(numbers, store.state);
+    if (state) { Object.assign(store.state, state); store.save_changes(); }
   }
 }
 /** Make the interactives of a static page out of <figure class="gm-static" data-gmmedu="name">. */
 function mount() {
   for (const figure of document.querySelectorAll("figure[data-gmmedu]:not([data-live])")) {
-    figure.dataset.live = "";
     const state = JSON.parse(figure.querySelector("script[type='application/json']").textContent), kind = kinds[state.kind];
     const store = new Store(kind, state), base = figure.dataset.gmmedu;
     let name = base;
-    for (let i = 2; Object.hasOwn(views, name); i++) name = `${base}-${i}`;
+    for (let i = 2; views[name]; i++) name = `${base}-${i}`;
+    figure.dataset.live = "";
     figure.id ||= name;
-    views[name] = { store, kind, figure };
+    views[name] = { store, kind };
     render({ model: store, el: figure });
     figure.querySelector(".gm-still")?.remove();
-    store.saved = () => { clearTimeout(writing); writing = setTimeout(() => writeAddress(views), 400); };
+    store.saved = () => { clearTimeout(writing); writing = setTimeout(writeAddress, 400); };
   }
   restore();
 }
 
-const math = { principal, covarianceOf, factorOf, logDensity, eStep, emStep, gradient, gradientStep, toUnits, fromUnits };
+const math = { principal, covarianceOf, factorOf, logDensity };
