@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from unittest.mock import Mock
 
 import page_inspector
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from page_inspector import Inspector, environment_for_a_build, pages_of, running_browser, served
 from playwright.sync_api import Browser
 from verification import equations_of
@@ -142,6 +145,93 @@ def test_every_equation_is_in_the_table_with_its_proof(site: Path) -> None:
     for label in labels:
         row = text.partition(f">{label}<")[2].partition("</tr>")[0]
         assert "::test_" in row and "allowed)" in row, label
+
+
+# Interactives, weight and accessibility of the built pages.
+
+INTERACTIVE = {
+    "00-first-look": "scrubber",
+    "01-multivariate-normal": "gaussian",
+    "02-mixture-likelihood": "mixture",
+    "03-nll-objective": "landscape",
+    "05-gradient-descent": "landscape",
+    "06-expectation-maximization": "scrubber",
+    "07-descent-versus-em": "scrubber",
+    "08-singularities": "singularity",
+}
+
+
+@pytest.mark.parametrize("chapter", INTERACTIVE)
+def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str) -> None:
+    name, address = INTERACTIVE[chapter], f"{inspector.home}book/{chapter}.html"
+    page = inspector.context("dark").new_page()
+    page.goto(address)
+    knob = page.locator(".gm-widget [role=slider]").first
+    knob.focus()
+    before = knob.get_attribute("aria-valuetext")
+    for key in ("ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    page.wait_for_function("location.hash.length > 1")
+    after, link = knob.get_attribute("aria-valuetext"), page.evaluate("location.hash")
+    assert after != before and link.startswith(f"#{name}=")
+    page.close()
+    page = inspector.context("light").new_page()
+    page.goto(address + link)
+    knob = page.locator(".gm-widget [role=slider]").first
+    page.wait_for_function(
+        "t => document.querySelector('.gm-widget [role=slider]')?.getAttribute('aria-valuetext') === t",
+        arg=after,
+    )
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("location.hash === ''")
+    page.emulate_media(media="print")
+    assert page.locator(".gm-plane").first.is_visible()
+    assert not page.locator(".gm-controls").is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize("chapter", INTERACTIVE)
+def test_without_javascript_its_picture_stands_in_the_page(
+    browser: Browser, inspector: Inspector, chapter: str
+) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{inspector.home}book/{chapter}.html")
+    assert page.locator("img.gm-still").is_visible()
+    assert page.locator(".gm-widget").count() == 0
+    context.close()
+
+
+def test_no_page_is_heavy(site: Path) -> None:
+    """As a server sends it, compressed: the page, its pictures, and the front end where it is used."""
+    for name in pages_of(site):
+        path = site / name
+        text = path.read_text(encoding="utf-8")
+        files = {
+            path,
+            *(path.parent / src for src in re.findall(r'src="([^"]*_images/[^"]*)"', text)),
+        }
+        if "_static/gmmedu.js" in text:
+            files.add(site / "_static" / "gmmedu.js")
+        weight = sum(len(gzip.compress(file.read_bytes())) for file in files)
+        assert weight < 500_000, f"{name}: {weight} bytes"
+    assert "data-gmmedu-module" not in (site / "book" / "01-multivariate-normal.html").read_text()
+
+
+@pytest.mark.parametrize("scheme", page_inspector.SCHEMES)
+def test_no_page_keeps_a_reader_out(inspector: Inspector, site: Path, scheme: str) -> None:
+    """axe-core finds nothing serious or critical."""
+    grave = []
+    for name in pages_of(site):
+        page = inspector.context(scheme).new_page()
+        page.goto(inspector.home + name)
+        page.evaluate(page_inspector.WAIT_FOR_MATH)
+        for found in Axe().run(page).response["violations"]:
+            if found["impact"] in ("serious", "critical"):
+                where = found["nodes"][0]["html"][:150]
+                grave.append(f"{name}: {found['id']} ({len(found['nodes'])}): {where}")
+        page.close()
+    assert not grave, "\n".join(grave)
 
 
 # The detectors, each shown a page that has the fault and one that has not.

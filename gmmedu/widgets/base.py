@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 import json
 import re
@@ -47,6 +48,14 @@ class Interactive(anywidget.AnyWidget):
     values = traitlets.Dict().tag(sync=True)
     #: The traits that a reader can change; they are observed, reset and kept in the address.
     state: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Help and the reference show the arguments of the class, not those of all widgets."""
+        super().__init_subclass__(**kwargs)
+        own = inspect.signature(cls.__init__)
+        cls.__signature__ = own.replace(
+            parameters=list(own.parameters.values())[1:]
+        )
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
