@@ -203,7 +203,7 @@ def test_without_javascript_its_picture_stands_in_the_page(
 
 
 def test_no_page_is_heavy(site: Path) -> None:
-    """As a server sends it, compressed: the page, its pictures, and the front end where it is used."""
+    """As a server sends it, compressed: the page, its pictures, and the front end."""
     for name in pages_of(site):
         path = site / name
         text = path.read_text(encoding="utf-8")

@@ -100,6 +100,29 @@ def share_script(
         context["body"] = f'{body}<script src="{address}"></script>'
 
 
+def mend_markup(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: Any,
+) -> None:
+    """What Sphinx writes and a screen reader stumbles over: lists without a term, or an item."""
+    body = context.get("body", "").replace(
+        'role="list" class="citation-list"', 'class="citation-list"'
+    )
+    context["body"] = re.sub(
+        r'<dl>(\s*<dd><em class="sig-param">.*?)</dl>',
+        lambda lines: (
+            '<div class="sig-lines">'
+            + lines[1].replace("<dd>", "<div>").replace("</dd>", "</div>")
+            + "</div>"
+        ),
+        body,
+        flags=re.S,
+    )
+
+
 def write_script(app: Sphinx, failure: Exception | None) -> None:
     if app.builder.format == "html" and not failure:
         path = Path(app.outdir) / "_static" / SCRIPT
@@ -111,6 +134,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", name_cache)
     app.connect("build-finished", forget_warnings)
     app.connect("html-page-context", share_script)
+    app.connect("html-page-context", mend_markup)
     app.connect("build-finished", write_script)
     app.connect("autodoc-process-docstring", mend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
