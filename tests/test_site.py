@@ -15,7 +15,7 @@ import page_inspector
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from page_inspector import Inspector, environment_for_a_build, pages_of, running_browser, served
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from verification import equations_of
 
 ROOT = Path(__file__).resolve().parents[1]
