@@ -1,8 +1,10 @@
-"""What every test shares, notebooks too: threads that fit the workers, and recorded outputs."""
+"""What every test shares, notebooks too: threads that fit the workers, recorded outputs, a browser."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,3 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         cell = getattr(item, "cell", None)
         if cell is not None and cell.outputs and cell.execution_count is None:
             cell.execution_count = 0
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium in each worker: the driver bears no second one in a process."""
+    from page_inspector import running_browser
+
+    with running_browser() as browser:
+        yield browser

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import page_inspector
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from page_inspector import Inspector, environment_for_a_build, pages_of, running_browser, served
+from page_inspector import Inspector, environment_for_a_build, pages_of, served
 from playwright.sync_api import Browser, expect
 from verification import equations_of
 
@@ -36,12 +36,6 @@ def site() -> Path:
     )
     assert build.returncode == 0, f"the strict build failed:\n{build.stdout}\n{build.stderr}"
     return SITE
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_inspector import running_browser
 from playwright.sync_api import Browser, Page
 
 from gmmedu.widgets import Interactive
@@ -20,12 +19,6 @@ def reopen(page: Page, hash: str) -> None:
     address = page.url.split("#")[0]
     page.goto("about:blank")
     page.goto(f"{address}#{hash}")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture
