@@ -1,4 +1,4 @@
-"""What every test shares, notebooks too: threads that fit the workers, recorded outputs, a browser."""
+"""What all tests share, notebooks too: threads for the workers, recorded outputs, a browser."""
 
 from __future__ import annotations
 
