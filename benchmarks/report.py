@@ -172,7 +172,8 @@ def reliability_table(rows: Sequence[Row]) -> str:
     runs = dict.fromkeys((row.fitter, row.mitigation) for row in rows)
     kinds = [*dict.fromkeys(row.data for row in rows), "all"]
     table: list[tuple[str, ...]] = [
-        ("fitter", "mitigation", "data", "fits", "failed", "compared", "worse", "overfitted")
+        ("fitter", "mitigation", "data", "fits", "failed", "compared", "better", "worse")
+        + ("overfitted",)
     ]
     for run in runs:
         for kind in kinds:
@@ -186,6 +187,7 @@ def reliability_table(rows: Sequence[Row]) -> str:
                 sum(row.fits for row in own),
                 failed,
                 sum(row.compared for row in own),
+                sum(row.better for row in own),
                 sum(row.worse for row in own),
                 sum(row.overfitted for row in own),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -12,31 +13,104 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 ROOT = Path(__file__).resolve().parents[2]
-CELLS = (
-    "from gmmedu.widgets import GaussianExplorer\nexplorer = GaussianExplorer()\nexplorer",
-    "print('mean', explorer.mean, 'correlation', explorer.values['correlation'])",
-    "explorer.set(mean=[-1.0, 2.0], covariance=[[1.0, 0.0], [0.0, 1.0]])",
-)
+
+
+class Case(NamedTuple):
+    """make: code of the interactive; handle: what is dragged; own: code of the numbers that say
+    where it is, in the kernel; set: the arguments of ``set``; texts: of the handle, as it is made
+    and as it is set; drag: in pixels; value: code of a number that torch computes from ``own``,
+    and the row of the page's values that shows it."""
+
+    make: str
+    handle: str
+    own: str
+    set: str
+    texts: tuple[str, str]
+    drag: tuple[float, float]
+    value: tuple[str, str]
+
+
+FITS = """import gmmedu
+x = gmmedu.load_old_faithful()
+model = gmmedu.GmmFull(2, 2, dtype=x.dtype)
+gmmedu.initialize(model, x)
+fit = gmmedu.fit_em(model, x, 20, tolerance=0, snapshot_every=1)
+"""
+CASES = {
+    "gaussian": Case(
+        "GaussianExplorer()",
+        "mean",
+        "view.mean",
+        "mean=[-1.0, 2.0], covariance=[[1.0, 0.0], [0.0, 1.0]]",
+        ("0, 0", "\u22121, 2"),
+        (60, 80),
+        ("view.values['mahalanobis']", "Mahalanobis distance"),
+    ),
+    "mixture": Case(
+        "MixtureExplorer()",
+        "mean of component 1",
+        "view.means[0]",
+        "means=[[3.0, 60.0], [4.5, 73.0]]",
+        ("1.867, 50", "3, 60"),
+        (60, 40),
+        ("view.values['nll']", "mean NLL (nats)"),
+    ),
+    "landscape": Case(
+        "LandscapeExplorer()",
+        "start, the two means",
+        "view.start",
+        "start=[60.0, 75.0]",
+        ("88, 90", "60, 75"),
+        (40, 60),
+        ("view.values['em']['nll'][-1]", "NLL there"),
+    ),
+    "scrubber": Case(
+        FITS + "FitScrubber(fit, x)",
+        "moment",
+        "[view.iteration]",
+        "iteration=3",
+        ("iteration 0", "iteration 3"),
+        (150, 0),
+        ("view.values['fits'][0]['nll']", "fit: NLL (nats)"),
+    ),
+    "singularity": Case(
+        "SingularityExplorer(rounded=True)",
+        "sigma",
+        "[view.sigma]",
+        "sigma=0.01",
+        ("1", "0.01"),
+        (60, 0),
+        ("view.values['objective']", "objective (nats)"),
+    ),
+}
 WAIT = 60_000
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JupyterLab whose folder holds one notebook, and nothing of the user's."""
+    """The address of a JupyterLab whose folder holds a notebook for each, nothing of the user's."""
     folder = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS],
-        metadata={
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-        },
-    )
-    nbformat.write(notebook, folder / "try.ipynb")
+    for name, case in CASES.items():
+        *before, last = case.make.splitlines()
+        cells = (
+            "\n".join(["from gmmedu.widgets import *", *before, f"view = {last}", "view"]),
+            f"import json\nprint(json.dumps([*{case.own}, {case.value[0]}]))",
+            f"view.set({case.set})",
+        )
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+            metadata={
+                "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+            },
+        )
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,35 +166,43 @@ def _drag(page: Page, handle: Locator, dx: float, dy: float) -> None:
     page.mouse.up()
 
 
-def test_page_and_kernel_follow_each_other(lab: str, browser: Browser) -> None:
+def _numbers(text: str) -> list[float]:
+    """The numbers of a text of the page, whose minus is a real one."""
+    return [float(v) for v in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text.replace("\u2212", "-"))]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_page_and_kernel_follow_each_other(lab: str, browser: Browser, name: str) -> None:
+    case = CASES[name]
     page = browser.new_page(viewport={"width": 1200, "height": 1400})
     wrong: list[str] = []
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(f"{lab}lab/tree/try.ipynb")
+    page.goto(f"{lab}lab/workspaces/{name}/tree/{name}.ipynb")  # nothing of the others opens
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=WAIT)
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=WAIT)
     # A notebook without a kernel looks idle too, and forgets what it is asked to run.
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=WAIT)
     _run_all(page)
-    mean = page.get_by_role("slider", name="mean", exact=True)
-    # the last cell set the mean from Python, and the page follows
-    expect(mean).to_have_attribute("aria-valuetext", "−1, 2", timeout=WAIT)
-    expect(page.locator(".gm-values")).to_contain_text("standard deviations")
+    handle = page.get_by_role("slider", name=case.handle, exact=True)
+    made, set_text = (re.compile(rf"^{re.escape(text)}(?=[,;]|$)") for text in case.texts)
+    # the last cell set it from Python, and the page follows
+    expect(handle).to_have_attribute("aria-valuetext", set_text, timeout=WAIT)
 
-    _drag(page, mean, 60, 80)
-    shown = mean.get_attribute("aria-valuetext") or ""
-    assert shown != "−1, 2"
-    _run(page, 1)
     output = page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-OutputArea-output")
-    expect(output).not_to_contain_text("mean [0.0, 0.0]", timeout=WAIT)
-    numbers = [float(v) for v in re.findall(r"-?\d+\.\d+(?:e-?\d+)?", output.inner_text())]
-    assert numbers[:2] == pytest.approx(
-        [float(v.replace("−", "-")) for v in shown.split(",")], rel=2e-3
-    )
-    assert numbers[2] == 0  # the correlation of the identity, from the kernel
+    before = output.inner_text()
+    _drag(page, handle, *case.drag)
+    text = handle.get_attribute("aria-valuetext") or ""
+    assert not set_text.search(text)
+    _run(page, 1)
+    expect(output).not_to_have_text(before, timeout=WAIT)
+    *own, value = json.loads(output.inner_text())
+    assert _numbers(text)[: len(own)] == pytest.approx(own, rel=2e-3, abs=2e-3)
+    # what torch made of it in the kernel is what the page shows
+    shown = page.locator(".gm-values").inner_text().partition(case.value[1])[2]
+    assert _numbers(shown)[0] == pytest.approx(value, rel=2e-3, abs=2e-3)
 
     page.get_by_role("button", name="Reset").click()
-    expect(mean).to_have_attribute("aria-valuetext", "0, 0", timeout=WAIT)
+    expect(handle).to_have_attribute("aria-valuetext", made, timeout=WAIT)
     page.close()
     assert not wrong, wrong
