@@ -23,7 +23,7 @@ from gmmedu.singularities import Mitigation
 
 #: What fits: scikit-learn's own stopping rule (1e-3 nats or 100 iterations), the rule of
 #: ``fit_em`` (1e-8 or 200), and a descent with both rates alike, so that a logit can come as far as
-#: the weight of one outlier asks for.
+#: the weight of one outlier asks for; the same stopped where its NLL is as low as the peer's.
 FITTERS: dict[str, tuple[Callable[..., gmmedu.FitResult], dict[str, Any]]] = {
     "em, 1e-3": (gmmedu.fit_em, {"num_iterations": 100, "tolerance": 1e-3}),
     "em, 1e-8": (gmmedu.fit_em, {}),
@@ -32,6 +32,8 @@ FITTERS: dict[str, tuple[Callable[..., gmmedu.FitResult], dict[str, Any]]] = {
         {"num_iterations": 5000, "mixture_lr": 2e-2, "component_lr": 2e-2},
     ),
 }
+AS_FAR = "descent, as far"
+FITTERS[AS_FAR] = FITTERS["descent"]
 MITIGATIONS: dict[str, Mitigation] = {
     "Clamp(0.001)": gmmedu.Clamp(),
     "Clamp(0.01)": gmmedu.Clamp(0.01),
@@ -192,6 +194,9 @@ def _fit(
     peer = _peer(family, model, x)
     cure = MITIGATIONS[mitigation]
     fit_it, options = FITTERS[fitter]
+    goal = math.nan if peer is None else -float(peer.score(x.numpy()))
+    if fitter == AS_FAR:
+        options = options | {"callback": lambda _model, _iteration, nll: nll <= goal}
     try:
         fit = fit_it(model, x, mitigation=cure, generator=generator, **options)
     except Exception as error:
@@ -205,7 +210,7 @@ def _fit(
     if peer is None:
         return failure, None, 0.0
     theirs = -torch.from_numpy(peer.score_samples(held_out.numpy()))
-    return failure, ours - theirs, fit.nll + float(peer.score(x.numpy()))
+    return failure, ours - theirs, fit.nll - goal
 
 
 def _peer(family: str, model: gmmedu.GaussianMixture, x: Tensor) -> Any:
