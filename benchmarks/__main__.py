@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import THREADS, collapse, descent, em, memory, reliability, report, starts
+from benchmarks import THREADS, collapse, descent, em, frames, memory, reliability, report, starts
 from benchmarks.timing import Comparison
 
 RESULTS = Path(__file__).parent / "results"
 EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 # Memory first: a process started from a small one.
-NAMES = ("memory", *EM_NAMES, "descent", "starts", "reliability", "collapse")
+NAMES = ("memory", *EM_NAMES, "descent", "starts", "reliability", "collapse", "frames")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,8 +70,9 @@ def _run(name: str, quick: bool, folder: Path) -> int:
         print(report.reliability_table(rows), flush=True)
         report.write(folder, name, [row.record() for row in rows])
         return 0
-    if name == "collapse":
-        records = [share.record() for share in collapse.run(quick)]
+    if name in ("collapse", "frames"):
+        measured = collapse.run(quick) if name == "collapse" else frames.run(quick)
+        records = [each.record() for each in measured]
         print(report.record_table(records), flush=True)
         report.write(folder, name, records)
         return 0
