@@ -164,3 +164,10 @@ def page_script() -> str:
         + "document.addEventListener('DOMContentLoaded',mount);"
         + "window.addEventListener('hashchange',restore);})();"
     )
+
+
+def down_to(bottom: float, excess: list[float]) -> list[float]:
+    """A curve down to where it meets the bottom of a logarithmic axis, no level of its own."""
+    arrived = (t for t, value in enumerate(excess) if value <= bottom)
+    shown = excess[: next(arrived, len(excess)) + 1]
+    return [max(value, bottom) for value in shown]

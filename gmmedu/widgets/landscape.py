@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gmmedu import plot
 from gmmedu.datasets import load_old_faithful
-from gmmedu.widgets.base import Interactive
+from gmmedu.widgets.base import Interactive, down_to
 
 _GRID = 61  # points along each side of the surface, as in the front end
 _MOST_STEPS = 100
@@ -181,8 +181,15 @@ class LandscapeExplorer(Interactive):
         The shares r_nk / N_k are a softmax over the points, and so exist also where every
         responsibility of a component underflows.
         """
-        shares = self._log_joint(means).log_softmax(-1).softmax(0)
-        x = _tensor(self.x)[:, None]
+        x, weights, sds = map(_tensor, (self.x, self.weights, self.sds))
+        x = x[:, None]
+        z = (x - means) / sds
+        # The log odds by themselves: at equal means and widths the same for all points, to the last
+        # bit, so that a start on the diagonal stays there as long as it should.
+        first, second = (weights / sds).log()
+        odds = first - second - (z[:, 0] - z[:, 1]) * z.sum(1) / 2
+        odds = torch.stack([odds, -odds], dim=1)
+        shares = torch.nn.functional.logsigmoid(odds).softmax(0)
         return means + (shares * (x - means)).sum(0)
 
     def gradient(self, means: Tensor) -> Tensor:
@@ -290,7 +297,7 @@ class LandscapeExplorer(Interactive):
             if road["exit"] is not None:
                 way = np.vstack([means, road["exit"]])
             color = plot.component_color(hue)
-            excess = np.maximum(np.array(road["nll"]) - bottom, floor)
+            excess = down_to(floor, [nll - bottom for nll in road["nll"]])
             name = "EM" if key == "em" else "gradient descent"
             ax.plot(*way.T, style, color=color)
             ax.plot(*means.T, marker, color=color, markersize=3.6)

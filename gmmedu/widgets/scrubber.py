@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmmedu import checks, plot
 from gmmedu.fitting import FitResult
-from gmmedu.widgets.base import Interactive
+from gmmedu.widgets.base import Interactive, down_to
 
 #: Points that a page draws at most.
 _MOST_POINTS = 1_000
@@ -186,9 +186,10 @@ class FitScrubber(Interactive):
                 ylabel=self.axis_labels[1] if place == 0 else "",
             )
             color, line_style, marker = _CURVES[place]
+            excess = down_to(bottom, fit["history"]["excess"])
             curve.plot(
-                fit["history"][self.against],
-                [max(e, bottom) for e in fit["history"]["excess"]],
+                fit["history"][self.against][: len(excess)],
+                excess,
                 color=color,
                 linestyle=line_style,
                 label=fit["label"],
@@ -208,9 +209,8 @@ class FitScrubber(Interactive):
         curve.set_xscale("symlog", linthresh=min(steps, default=1.0))
         curve.set_yscale("log")
         curve.set_xlim(left=0)
-        curve.set_xlabel(
-            "iteration" if self.against == "iterations" else "seconds"
-        )
+        name = "iteration" if self.against == "iterations" else "seconds"
+        curve.set_xlabel(f"{name} (logarithmic)")
         curve.set_ylabel("NLL above the lowest (nats)")
         curve.legend()
 

@@ -162,6 +162,37 @@ def test_an_axis_of_a_circle_can_be_turned(open_static: OpenStatic) -> None:
     assert b > 0.1 and a > c
 
 
+def test_a_tap_reads_the_density_there(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer(), has_touch=True)
+    box = page.locator(".gm-plane").bounding_box()
+    assert box
+    page.touchscreen.tap(box["x"] + 100, box["y"] + box["height"] - 100)
+    first, second = state(page, "point")
+    assert first < -2 and second < -2
+    assert state(page, "values.log_density") < -4
+
+
+def test_the_line_of_the_slice_can_be_held_anywhere(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer(mean=(-2.0, 0.0)))
+    line = page.get_by_role("slider", name="conditional slice, x1").bounding_box()
+    assert line
+    x, y = line["x"] + line["width"] / 2, line["y"] + 40
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y + 30, steps=4)
+    page.mouse.up()
+    assert -1.5 < state(page, "slice") < 0.5
+
+
+def test_an_axis_that_ends_outside_is_held_without_a_jump(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer(mean=(3.0, 3.0), covariance=[[4.0, 1.0], [1.0, 0.3]]))
+    before = state(page, "covariance")
+    drag(page, "end of principal axis 1", 1, 0)
+    after = state(page, "covariance")
+    assert before != after
+    assert after == pytest.approx(torch.tensor(before).numpy(), abs=0.15)
+
+
 def test_touch_drags_too(open_static: OpenStatic) -> None:
     page = open_static(GaussianExplorer(), has_touch=True, viewport={"width": 390, "height": 844})
     box = page.get_by_role("slider", name="mean", exact=True).bounding_box()

@@ -237,7 +237,7 @@ def test_every_view_can_be_printed_and_mounted(open_static: OpenStatic) -> None:
     for figure, name in zip(page.locator("figure").all(), CASES, strict=True):
         paths = figure.locator(".gm-plane path:not(.gm-axis)")
         drawn = paths.evaluate_all("all => all.map(p => p.getAttribute('d'))")
-        assert len(drawn) == 10, name
+        assert len(drawn) == 11, name
         assert not any("NaN" in d or "Infinity" in d for d in drawn), name
 
 
@@ -278,7 +278,42 @@ def test_a_press_anywhere_sets_the_start_to_be_dragged(open_static: OpenStatic) 
     x, y = pixel(page, 40, 70)
     page.mouse.click(x - 20, y)  # beside the plane
     assert state(page, "start") == [100, 40]
-    expect(page.locator(".gm-said")).to_contain_text("EM ends at 80.45, 55.3", timeout=3_000)
+    expect(page.locator(".gm-said")).to_contain_text("EM stands at 80.45, 55.3", timeout=3_000)
+
+
+def test_the_start_meets_the_diagonal(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    page.mouse.click(*pixel(page, 62, 62.1))
+    first, second = state(page, "start")
+    assert first == second == pytest.approx(62, abs=0.2)
+    page.keyboard.press("ArrowUp")
+    first, second = state(page, "start")
+    assert second == pytest.approx(first + 0.5)
+
+
+def test_equal_means_stay_equal_under_em_to_the_last_bit(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer(num_steps=100))
+    for start in (62.0, 75.5, 40.0, 83.3):
+        own = LandscapeExplorer(start=(start, start), num_steps=100)
+        page.evaluate(
+            f"""() => {{ const {{ store }} = gmmedu.views.landscape;
+            store.set("start", [{start}, {start}]); store.save_changes(); }}"""
+        )
+        for road in (own.values["em"]["road"], state(page, "values.em.road")):
+            assert len(road) == 101 and all(first == second for first, second in road)
+            mean = gmmedu.load_old_faithful()[:, 1].mean().item()
+            assert road[-1][0] == pytest.approx(mean, rel=1e-12)
+        descent = own.values["descent"]["road"]
+        assert descent[-1][0] != descent[-1][1]  # equal weights alone would keep it there
+
+
+def test_a_curve_ends_where_it_meets_the_bottom(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    still(page)
+    bottom = page.locator(".gm-plane").nth(1).locator("path:not(.gm-axis)").nth(0)
+    d = bottom.get_attribute("d") or ""
+    heights = [float(pair.split()[1]) for pair in d[1:].split("L")]
+    assert len(heights) < 40 and heights.count(max(heights)) == 1
 
 
 def test_keys_sliders_and_reset(open_static: OpenStatic) -> None:
@@ -330,7 +365,7 @@ def test_a_tap_sets_the_start_and_a_finger_drags(open_static: OpenStatic) -> Non
 
 def dots(page: Page) -> int:
     """Dots that EM's road shows in the plane."""
-    d = page.locator(".gm-plane").first.locator("path:not(.gm-axis)").nth(3).get_attribute("d")
+    d = page.locator(".gm-plane").first.locator("path:not(.gm-axis)").nth(4).get_attribute("d")
     return (d or "").count("M")
 
 

@@ -291,7 +291,7 @@ def test_figure_shows_each_fit_and_the_curves() -> None:
         "EM: iteration 14",
         "Adam: iteration 14",
     ]
-    assert len(axes) == 3 and axes[0].get_xlabel() == "iteration"
+    assert len(axes) == 3 and axes[0].get_xlabel() == "iteration (logarithmic)"
     for word in ("EM at iteration 14 of 40", "Adam at iteration 14 of 120", "logarithmic"):
         assert word in scrubber.alt
 
@@ -391,6 +391,22 @@ def test_drag_and_keys_move_the_marker(open_static: OpenStatic) -> None:
     for _ in range(9):
         page.keyboard.press("Shift+ArrowLeft")
     assert state(page)["iteration"] == 0
+
+
+def test_home_end_and_a_press_in_the_chart_move_the_marker(open_static: OpenStatic) -> None:
+    page = open_static(FitScrubber(fits(), pair()))
+    knob = page.get_by_role("slider", name="moment", exact=True)
+    knob.focus()
+    page.keyboard.press("End")
+    assert state(page)["iteration"] == 120
+    assert page.locator("b").first.inner_text().endswith(", the last")
+    page.keyboard.press("Home")
+    assert state(page)["iteration"] == 0
+    page.mouse.click(marker(page)[0] + 300, marker(page)[1] - 60)
+    pressed = state(page)["iteration"]
+    assert 5 < pressed < 60
+    assert page.evaluate("scrollY") == 0
+    page.wait_for_function("location.hash.length > 1", timeout=3_000)
 
 
 def test_the_marker_cannot_be_dragged_off_the_ends(open_static: OpenStatic) -> None:
@@ -513,7 +529,7 @@ def test_components_can_be_read(open_static: OpenStatic) -> None:
     weight, sds = (scrubber.values["fits"][0][key][1] for key in ("weights", "sds"))
     line = page.locator(".gm-widget li", has_text="standard deviations").nth(1)
     expect(line).to_contain_text(f"weight {weight:.4g}")
-    expect(line).to_contain_text(f"standard deviations {sds[0]:.4g}, {sds[1]:.4g}")
+    expect(line).to_contain_text(f"standard deviations along the axes {sds[0]:.4g}, {sds[1]:.4g}")
 
 
 def test_nothing_undrawn_at_any_moment(open_static: OpenStatic) -> None:

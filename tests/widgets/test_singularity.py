@@ -268,7 +268,7 @@ def test_a_hand_shrinks_moves_and_cures(open_static: OpenStatic) -> None:
     for cure in CURES[1:]:
         page.locator("select").select_option(cure)
         assert state(page, "cure") == cure
-        slider = {"clamp": "floor (sds)", "prior": "scatter"}
+        slider = {"clamp": "floor (sds of the data)", "prior": "scatter (of the data)"}
         for own, label in slider.items():
             assert bool(page.locator("label", has_text=label).count()) == (own == cure)
     expect(page.get_by_role("status")).to_contain_text("objective", timeout=3_000)
@@ -306,6 +306,15 @@ def test_keys_take_it_down_by_tenths_of_a_decade(open_static: OpenStatic) -> Non
     assert state(page, "point") == 19.99
     page.keyboard.press("Shift+ArrowRight")
     assert state(page, "point") == 20.09
+    page.get_by_role("button", name="A step beside").click()
+    assert state(page, "point") == 20.1
+    page.locator("select").select_option("tied")
+    assert "↑" not in (page.locator(".gm-plane").nth(1).text_content() or "")
+    marker.focus()
+    page.keyboard.press("End")
+    assert "↑" in (page.locator(".gm-plane").nth(1).text_content() or "")  # higher than the plane
+    page.keyboard.press("Home")
+    assert state(page, "sigma") == 3
     slider = page.locator("input[type=range]").first
     before = state(page, "sigma")
     slider.focus()

@@ -60,8 +60,14 @@ class Axis {
   }
 }
 
+/** A number without an exponent, which some attributes may not have. */
+const plain = (value) => value.toFixed(12);
+
 /** A path through pixels. */
 const trace = (pixels) => "M" + pixels.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L");
+
+/** A curve [x, y] down to where it meets the bottom of a logarithmic axis, which is no level of its own. */
+const downTo = (low, curve) => curve.slice(0, curve.findIndex(([, y]) => y <= low) + 1 || undefined).map(([x, y]) => [x, max(y, low)]);
 
 let planes = 0;
 /** Axes in a drawing that is as wide as its place; `height(width)` and `margin(width)` lay it out. */
@@ -131,10 +137,11 @@ class Plane {
   /**
    * A knob that pointer, touch and arrow keys move (Shift: ten steps): at() where it is, move([x, y])
    * what to do, text() its value in words; shape "circle", "square", or "none" (seen only in focus);
-   * across: it moves along the x axis only.
+   * across: it moves along the x axis only, and can be held anywhere above.
    */
   handle({ label, at, move, text, color = GREY, shape = "circle", across }) {
     const { ui } = this, knob = shape === "square" ? svg("rect", { x: -6, y: -6, width: 12, height: 12 }) : svg("circle", { r: 6.5 });
+    const line = svg("path", { stroke: "transparent", "stroke-width": 14 });
     // From the pointer to the middle of the knob, while it is dragged.
     let offset;
     const go = ([x, y], done) => { move([x, across ? at()[1] : y]); ui.touched(done); };
@@ -152,13 +159,14 @@ class Plane {
       onpointermove: (event) => { if (offset) go(this.clip(this.units(this.pixels(event).map((v, d) => v + offset[d]))), false); },
       onpointerup: release, onpointercancel: release,
       onkeydown: (event) => {
-        const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
+        // To an end of the x axis: further than any step.
+        const far = 1e9, way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1], Home: [-far, 0], End: [far, 0] }[event.key];
         if (!way || event.ctrlKey || event.metaKey || event.altKey) return;
         event.preventDefault();
         const [x, y] = at(), [right, up] = way.map((d) => d * (event.shiftKey ? 10 : 1));
         go([this.x.move(x, right), this.y.move(y, up)], true);
       },
-    }, svg("circle", { r: 22, fill: "transparent" }), put(knob, { class: `gm-knob gm-${shape}`, fill: color }));
+    }, svg("circle", { r: 22, fill: "transparent" }), ...(across ? [line] : []), put(knob, { class: `gm-knob gm-${shape}`, fill: color }));
     const me = {
       group, away: (pixels) => hypot(...from(pixels)),
       grasp(event, pixels) {
@@ -171,8 +179,9 @@ class Plane {
     this.front.append(group);
     ui.refresh.push(() => put(group, {
       transform: `translate(${trace([this.pixel(at())]).slice(1)})`,
-      "aria-valuenow": rounded(at()[0], 6), "aria-valuetext": text(),
+      "aria-valuemin": plain(min(this.x.low, this.x.high)), "aria-valuemax": plain(max(this.x.low, this.x.high)), "aria-valuenow": plain(at()[0]), "aria-valuetext": text(),
     }));
+    if (across) ui.refresh.push(() => put(line, { d: `M0 0v${this.y.end - this.y.at(at()[1])}` }));
     return group;
   }
   /**
@@ -184,7 +193,7 @@ class Plane {
     const rescaled = (c, f) => c.map((row, i) => row.map((v, j) => f(v, scale[i] * scale[j])));
     // Which axis is which, and by which end it is held, must not change under a hand: kept here, and
     // read anew when anything else has changed it.
-    let key, mean, sds, angle, signs;
+    let key, mean, sds, angle, signs, shares;
     const end = (i, sign = signs[i]) => [cos, sin].map((f, d) => mean[d] + sign * reach * sds[i] * scale[d] * f(angle + (i * PI) / 2));
     const outside = (p) => String(this.clip(p)) !== String(p);
     const read = () => {
@@ -194,11 +203,14 @@ class Plane {
       [mean] = now;
       ({ sds, angle } = principal(rescaled(covariance, (v, a) => v / a)));
       signs = [0, 1].map((i) => (outside(end(i, 1)) && !outside(end(i, -1)) ? -1 : 1));
+      // How far along the axis the plane reaches: an end outside is held there.
+      shares = [0, 1].map((i) => max(0.05, min(1, ...end(i).map((w, d) => (this.clip(end(i))[d] - mean[d]) / (w - mean[d]) || 1))));
     };
+    const held = (i) => { read(); return this.clip(end(i).map((w, d) => mean[d] + shares[i] * (w - mean[d]))); };
     const groups = [0, 1].map((i) => this.handle({
-      label: label(i + 1), shape: "square", text: () => list(end(i), 3), at: () => { read(); return this.clip(end(i)); },
+      label: label(i + 1), shape: "square", text: () => list(end(i), 3), at: () => held(i),
       move(p) {
-        const [u, v] = p.map((w, d) => (signs[i] * (w - mean[d])) / scale[d]), length = hypot(u, v);
+        const [u, v] = p.map((w, d) => (signs[i] * (w - mean[d])) / shares[i] / scale[d]), length = hypot(u, v);
         sds[i] = clip(length / reach, 0.005, 0.5);
         if (length > 0.005) angle = Math.atan2(v, u) - (i * PI) / 2;
         set(rescaled(covarianceOf(sds, angle), (w, a) => w * a));
@@ -226,8 +238,8 @@ const STYLE = `
 .gm-handle:focus-visible circle:first-child{stroke:currentColor;stroke-width:2}
 .gm-controls{display:flex;flex-wrap:wrap;gap:.5em 1em;align-items:center;margin:.5em 0}
 .gm-controls label{display:flex;align-items:center;gap:.5em;flex-wrap:wrap}
-.gm-controls input{width:9em}
-.gm-controls output{min-width:4.5em}
+.gm-controls input{width:8em}
+.gm-controls output{min-width:3.5em}
 .gm-widget :is(button,select){font:inherit;color:inherit;background:transparent;border:1px solid currentColor;border-radius:.35em;padding:.25em .7em;min-height:2.2em;cursor:pointer}
 .gm-widget option{color:#000;background:#fff}
 .gm-widget button:disabled{opacity:.5;cursor:default}

@@ -25,6 +25,7 @@ const gaussian = {
     // Room for the marginals, above and on the right.
     const room = (w) => 0.17 * (w - 62), margin = (w) => ({ top: 8 + room(w), right: 14 + room(w) });
     const plane = ui.plane({ label, x: axis("x\u2081"), y: axis("x\u2082"), height: (w) => w - 12, margin });
+    ui.beside(plane.svg, ui.list);
     const [blue, red] = PALETTE;
     const ellipses = plane.component(blue), cross = plane.curve("currentColor");
     const above = plane.curve(GREY), beside = plane.curve(GREY), given = plane.curve(red), cut = plane.curve(red, 2, { "stroke-dasharray": "6 3" });
@@ -39,24 +40,31 @@ const gaussian = {
     plane.handleAxes({
       get: () => [now.mean, now.covariance, blue], set: (covariance) => ui.set({ covariance }), label: (i) => `end of principal axis ${i}`,
     });
-    plane.svg.addEventListener("pointermove", (event) => {
+    const read = (event) => {
       const point = plane.units(plane.pixels(event));
-      if (!event.buttons && event.pointerType === "mouse" && point.every((v) => abs(v) <= limit)) ui.set({ point });
-    });
+      if (point.every((v) => abs(v) <= limit)) ui.set({ point });
+    };
+    plane.svg.addEventListener("pointermove", (event) => { if (!event.buttons && event.pointerType === "mouse") read(event); });
+    // A finger does not hover.
+    plane.svg.addEventListener("click", (event) => { if (!event.target.closest(".gm-handle")) read(event); });
     ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081"]]);
     ui.readout([
+      ["mean", () => list(now.mean, 3)],
       ["\u03a3\u2081\u2081, \u03a3\u2081\u2082, \u03a3\u2082\u2082", () => { const [row, [, c]] = now.covariance; return list([...row, c], 3); }],
-      ["standard deviations", (v) => list(v.sds, 3)],
+      ["\u03c3\u2081, \u03c3\u2082", () => list([0, 1].map((d) => sqrt(now.covariance[d][d])), 3)],
+      ["sds along the axes", (v) => list(v.sds, 3)],
       ["correlation \u03c1", (v) => format(v.correlation, 3)],
-      ["log density at the cross", (v) => format(v.log_density)],
+      ["cross at", () => list(now.point, 3)],
+      ["log density there", (v) => format(v.log_density)],
       ["Mahalanobis distance", (v) => format(v.mahalanobis)],
-      ["x\u2082 given x\u2081: mean, sd", (v) => list([v.conditional_mean, v.conditional_sd], 3)],
+      ["given x\u2081", () => format(now.slice, 3)],
+      ["x\u2082 then: mean, sd", (v) => list([v.conditional_mean, v.conditional_sd], 3)],
     ]);
     ui.refresh.push(() => {
       const { mean: [m, n], covariance, slice, point, values: { conditional_mean, conditional_sd } } = now, { x, y } = plane;
       const [s, t] = [0, 1].map((d) => sqrt(covariance[d][d])), grid = even(160, -limit, limit);
-      // As tall as there is room for the narrowest of the three.
-      const tall = 0.85 * room(plane.box.width) / normal(0, 0, min(s, t, conditional_sd));
+      // Room for the narrowest of the three, on a scale that changes only by doubling.
+      const tall = 0.85 * room(plane.box.width) / 2 ** Math.ceil(Math.log2(normal(0, 0, min(s, t, conditional_sd))));
       const right = (mean, sd) => ({ d: trace(grid.map((v) => [x.end + tall * normal(v, mean, sd), y.at(v)])) });
       ellipses(now.mean, covariance);
       put(above, { d: trace(grid.map((v) => [x.at(v), y.end - tall * normal(v, m, s)])) });

@@ -56,7 +56,7 @@ const mixture = (() => {
   function build(ui) {
     const { now } = ui, { points, center, label, limits: [left, right, bottom, top], axis_labels: names } = now, each = times(6, (k) => k);
     const plane = ui.plane({ label, x: { low: left, high: right, name: names[0] }, y: { low: bottom, high: top, name: names[1] }, height: (w) => (w < 500 ? 0.9 : 0.7) * w });
-    const dots = points.map(() => plane.add("circle", { r: 3, "fill-opacity": 0.75 }));
+    const dots = points.map(() => plane.add("circle", { r: 3, "fill-opacity": 0.9 }));
     const rings = each.map((k) => plane.component(colorOf(k)));
     const change = (name, k, value) => ui.set({ note: "", [name]: now[name].map((old, j) => (j === k ? value : old)) });
     plane.handleAxes({
@@ -97,8 +97,8 @@ const mixture = (() => {
     const note = html("p");
     ui.controls.after(note);
     ui.legend([[GREY, "50 % and 95 % ellipses, thick where selected; points colored by responsibilities"]]);
-    const named = (k) => "\u03c0#, N#".replaceAll("#", String.fromCharCode(0x2081 + k));
-    ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)], ...each.map((k) => [named(k), (v) => v.weights[k] && `${v.weights[k].toFixed(3)}, ${v.counts[k].toFixed(1)}`])]);
+    const named = (k) => "\u03c0#, \u03a3r#, won".replaceAll("#", String.fromCharCode(0x2081 + k));
+    ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)], ...each.map((k) => [named(k), (v) => v.weights[k] && `${v.weights[k].toFixed(3)}, ${v.counts[k].toFixed(1)}, ${sum(seen(now).r, (row) => row[k] === max(...row))}`])]);
     const chart = ui.plane({ label: "mean NLL after each step", x: { low: 0, name: "step" }, y: { name: "mean NLL" }, height: () => 150 });
     const curve = chart.curve(PALETTE[6]);
     ui.root.append(chart.svg);

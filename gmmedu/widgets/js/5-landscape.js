@@ -6,12 +6,12 @@ const landscape = (() => {
     const c = log(weights[0] / s), d = log(weights[1] / t);
     let nll = LOG_2PI / 2, g = 0, h = 0;
     for (const v of x) {
-      const y = (v - m) / s, z = (v - n) / t, a = c - (y * y) / 2, b = d - (z * z) / 2;
-      const lesser = exp(-abs(a - b)), all = max(a, b) + Math.log1p(lesser);
-      nll -= all / x.length;
-      g -= (y * (a > b ? 1 : lesser)) / (1 + lesser);
-      h -= (z * (a > b ? lesser : 1)) / (1 + lesser);
-      if (logs) { logs[0].push(a - all); logs[1].push(b - all); }
+      // The log odds by themselves: at equal means and widths they are the same for all points, to the last bit.
+      const y = (v - m) / s, z = (v - n) / t, odds = c - d - ((y - z) * (y + z)) / 2, lesser = exp(-abs(odds)), more = Math.log1p(lesser);
+      nll -= ((odds > 0 ? c - (y * y) / 2 : d - (z * z) / 2) + more) / x.length;
+      g -= (y * (odds > 0 ? 1 : lesser)) / (1 + lesser);
+      h -= (z * (odds > 0 ? lesser : 1)) / (1 + lesser);
+      if (logs) { logs[0].push(min(odds, 0) - more); logs[1].push(min(-odds, 0) - more); }
     }
     return { nll, slopes: [g / s / x.length, h / t / x.length] };
   }
@@ -62,16 +62,15 @@ const landscape = (() => {
     };
     return { em: walk(state, (means) => em(state, means)), descent: walk(state, descend) };
   });
-  const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `ends at ${list(road.at(-1))}`);
+  const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `stands at ${list(road.at(-1))}`);
 
   function build(ui) {
     const { now } = ui, { limits: [low, high], unit, label, sds } = now, top = 10 ** Math.ceil(log10(surface(now).span)), step = (high - low) / 120;
     const axis = (name) => ({ low, high, step, name: `mean ${name}${unit && ` (${unit})`}` }), square = [[low, high], [low, high]];
-    const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w) => w - 12 });
+    const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w) => min(w - 12, 480) });
     const below = ui.excess("NLL after each step", { low: 0, name: "step" }, top / 1e8, top);
-    const side = (flex, content) => html("div", { style: `flex:${flex};min-width:0` }, content);
-    ui.stage.append(html("div", { style: "display:flex;flex-wrap:wrap;align-items:end" }, side("3 1 23em", plane.svg), side("2 1 16em", below.svg)));
-    const contours = plane.curve(GREY, 1), cross = plane.curve("currentColor");
+    ui.beside(plane.svg, below.svg, ui.controls);
+    const diagonal = plane.curve(GREY, 2, { "stroke-dasharray": "2 6" }), contours = plane.curve(GREY, 1), cross = plane.curve("currentColor");
     // The roads differ in color, dashes and the shape of their dots: caps of segments of no length.
     const drawings = [0, 1].map((k) => [plane, below].map((where) => [
       where.curve(PALETTE[k], 2, { "stroke-dasharray": k ? "5 3" : "none" }),
@@ -79,8 +78,10 @@ const landscape = (() => {
     ]));
     let begun = -Infinity;
     const walked = () => { begun = performance.now(); };
+    // Onto the diagonal, which no hand would meet; an arrow key leaves it.
+    const snapped = ([m, n]) => [m, abs(m - n) < 0.9 * step ? m : n];
     const knob = plane.handle({
-      label: "start, the two means", at: () => now.start, move: (start) => ui.set({ start }),
+      label: "start, the two means", at: () => now.start, move: (start) => ui.set({ start: snapped(start) }),
       text: () => `${list(now.start, 3)}; NLL ${format(roads(now).em.nll[0])}`,
     });
     // A tap too, which is no scrolling.
@@ -89,7 +90,7 @@ const landscape = (() => {
       if (knob.contains(event.target) || !within(start, square)) return;
       knob.focus({ preventScroll: true });
       walked();
-      ui.set({ start });
+      ui.set({ start: snapped(start) });
       ui.touched(true);
     });
     const size = sds[0] * sds[1];
@@ -97,16 +98,17 @@ const landscape = (() => {
     ui.slider({ label: "momentum \u03b2", name: "momentum", low: 0, high: 0.95, step: 0.05 });
     ui.slider({ label: "steps", name: "num_steps", low: 1, high: 100, step: 1 });
     if (!calm()) ui.button("Walk", walked);
-    ui.legend([[PALETTE[0], "EM: solid, round dots"], [PALETTE[1], "descent: dashed, square dots"], [GREY, "equal NLL; + the lowest"]]);
+    ui.legend([[PALETTE[0], "EM: solid, round dots"], [PALETTE[1], "descent: dashed, square dots"], [GREY, "equal NLL; + the lowest; dotted: equal means"]]);
     ui.readout([
-      ["start", () => list(now.start)], ["its NLL (nats)", (v) => format(v.em.nll[0])], ["slopes there", (v) => list(v.gradient, 3)],
+      ["start", () => list(now.start)], ["its NLL (nats)", (v) => format(v.em.nll[0])], ["its slopes", (v) => list(v.gradient, 3)],
       ...[["em", "EM"], ["descent", "descent"]].flatMap(([key, name]) => [
-        [name, (v) => ending(v[key], "")], ["NLL there", (v) => format(v[key].nll.at(-1), 6)],
-        ["above the lowest", (v) => format(max(v[key].nll.at(-1) - v.lowest, 0), 2)],
+        [name, (v) => ending(v[key], "")], [`${name}: NLL`, (v) => format(v[key].nll.at(-1), 6)],
+        [`${name}: above lowest`, (v) => format(max(v[key].nll.at(-1) - v.lowest, 0), 2)],
       ]),
     ]);
     const drawSurface = kept(["lines", "box"], ({ lines, means }) => {
       put(contours, { d: lines.map((line) => plane.path(line)).join("") });
+      put(diagonal, { d: plane.path([[low, low], [high, high]]) });
       put(cross, { d: within(means, square) ? plane.cross(means) : "" });
     });
     const drawSteps = kept(["num_steps"], ({ num_steps }) => { below.x.high = num_steps; below.drawAxes(); });
@@ -115,7 +117,7 @@ const landscape = (() => {
       drawSteps(now);
       drawSurface({ ...surface(now), box: plane.box });
       [em, descent].forEach(({ road, nll, exit }, k) => {
-        const part = road.slice(0, shown + 1), excess = part.map((_, t) => [t, max(nll[t] - lowest, below.y.low)]);
+        const part = road.slice(0, shown + 1), excess = downTo(below.y.low, part.map((_, t) => [t, nll[t] - lowest]));
         [[plane, exit && shown >= road.length ? [...part, exit] : part, part], [below, excess, excess]].forEach(([where, line, dots], i) => {
           put(drawings[k][i][0], { d: where.path(line) });
           put(drawings[k][i][1], { d: dots.map((p) => `${where.path([p])}h.01`).join("") });

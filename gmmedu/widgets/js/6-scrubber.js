@@ -29,10 +29,10 @@ const scrubber = (() => {
       const plane = ui.plane({ label: `${f.label}: points and components`, x, y, height: (w) => (w > 450 ? 0.62 : 0.8) * w }), { inside } = plane;
       const title = html("b");
       grid.append(html("div", { style: "min-width:0" }, title, plane.svg));
-      const dots = plane.curve(GREY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.6 }, inside);
+      const dots = plane.curve(GREY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.8 }, inside);
       const parts = f.weights[0].map((_, k) => {
         const ellipses = plane.component(colorOf(k)), cross = plane.curve(colorOf(k), 2, {}, inside), line = html("li");
-        const number = inside.appendChild(svg("text", { class: "gm-text", "font-weight": 700 }, k + 1));
+        const number = inside.appendChild(svg("text", { class: "gm-text", "font-weight": 700 }));
         return { ellipses, cross, number, line };
       });
       ui.root.append(html("details", {}, html("summary", {}, `Components of ${f.label}`), html("ol", {}, ...parts.map((part) => part.line))));
@@ -40,10 +40,11 @@ const scrubber = (() => {
       ui.refresh.push(() => {
         const s = shown(f), { weights, means, sds } = now.values.fits[i];
         drawPoints(plane);
-        title.textContent = `${f.label}: iteration ${f.iterations[s]}`;
+        title.textContent = `${f.label}: iteration ${f.iterations[s]}${f.iterations[s + 1] ? "" : ", the last"}`;
         parts.forEach(({ ellipses, cross, number, line }, k) => {
           const mean = f.means[s][k], [px, py] = plane.pixel(mean);
-          line.textContent = `weight ${format(weights[k])}; mean ${list(means[k])}; standard deviations ${list(sds[k])}`;
+          number.textContent = `${k + 1}: ${format(weights[k], 2)}`;
+          line.textContent = `component ${k + 1}: weight ${format(weights[k])}; mean ${list(means[k])}; standard deviations along the axes ${list(sds[k])}`;
           ellipses(mean, productOf(f.factors[s][k]));
           put(cross, { d: plane.cross(mean) });
           put(number, { x: px + 6, y: py - 6 });
@@ -51,28 +52,36 @@ const scrubber = (() => {
       });
     });
 
+    // Within sight of the planes also on a phone.
+    ui.stage.append(ui.controls);
     // The lowest has no logarithm: it, and what is within rounding of it, lies on the bottom.
     const all = fits.flatMap((f) => f.history.excess), low = 10 ** floor(log10(max(1e-10, min(...all.filter((e) => e > 0), 1))));
-    const high = 1.3 * max(...all, 10 * low), above = (e) => max(e, low), plane = ui.excess("NLL of the fits", {}, low, high);
+    const high = 1.3 * max(...all, 10 * low), plane = ui.excess("NLL of the fits", {}, low, high);
     const x = (plane.x = new SinceStart({ low: 0, high: 1, unit: 1 })), curves = fits.map((_, i) => plane.curve(colors[i], 2, { "stroke-dasharray": dashes[i] }));
     const line = plane.curve("currentColor"), here = fits.map((_, i) => plane.add("path", { d: marks[i], fill: colors[i], stroke: "#fff" }));
     const drawCurves = kept(["against", "box"], ({ against }) => {
       const last = end() || 1, unit = min(...fits.map((f) => f.history[against][1] || last));
-      Object.assign(x, { high: last, unit, frames: frames(), name: traitOf[against] });
+      Object.assign(x, { high: last, unit, frames: frames(), name: `${traitOf[against]} (logarithmic)` });
       plane.drawAxes();
-      fits.forEach(({ history: h }, i) => put(curves[i], { d: plane.path(h.excess.map((e, j) => [h[against][j], above(e)])) }));
+      fits.forEach(({ history: h }, i) => put(curves[i], { d: plane.path(downTo(low, h.excess.map((e, j) => [h[against][j], e]))) }));
     });
     ui.refresh.push(() => {
       drawCurves({ against: by(), box: plane.box });
       put(line, { d: plane.path([[moment(), low], [moment(), high]]) });
-      fits.forEach((f, i) => { const s = shown(f); put(here[i], { transform: `translate(${plane.pixel([f[by()][s], above(f.excess[s])])})` }); });
+      fits.forEach((f, i) => { const s = shown(f); put(here[i], { transform: `translate(${plane.pixel([f[by()][s], max(f.excess[s], low)])})` }); });
     });
-    plane.handle({
+    // Onto the nearest frame, so that a link restores it exactly.
+    const near = (t) => { const off = (v) => abs(x.at(v) - x.at(t)); go(x.frames.reduce((a, b) => (off(b) < off(a) ? b : a))); };
+    const knob = plane.handle({
       label: "moment", across: true, shape: "square", at: () => [moment(), low], text: () => `${traitOf[by()]} ${format(moment())}`,
-      // Onto the nearest frame, so that a link restores it exactly.
-      move: ([t]) => { const off = (v) => abs(x.at(v) - x.at(t)); go(x.frames.reduce((a, b) => (off(b) < off(a) ? b : a))); },
+      move: ([t]) => near(t),
     });
-    ui.legend([[GREY, drawn], [PALETTE[0], "50 % and 95 % ellipses"], ...fits.map(({ label }, i) => [colors[i], `${label}: ${["solid, round", "dashed, square"][i]} mark`])]);
+    plane.svg.addEventListener("click", (event) => {
+      if (knob.contains(event.target)) return;
+      near(x.clip(plane.units(plane.pixels(event))[0]));
+      ui.touched(true);
+    });
+    ui.legend([[GREY, drawn], ["currentColor", "50 % and 95 % ellipses: component and weight"], ...fits.map(({ label }, i) => [colors[i], `${label}: ${["solid, round", "dashed, square"][i]} mark`])]);
 
     const step = (d) => go(x.move(moment(), d));
     ui.play({
@@ -90,7 +99,7 @@ const scrubber = (() => {
     });
     ui.readout([
       ...fits.flatMap(({ label }, i) => [[`${label}: NLL (nats)`, (v) => format(v.fits[i].nll, 7)], [`${label}: seconds`, (v) => format(v.fits[i].seconds)]]),
-      ...fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(v.difference)]),
+      ...fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(abs(v.difference) < 1e-12 ? 0 : v.difference)]),
     ]);
   }
 

@@ -49,9 +49,10 @@ const singularity = (() => {
     });
     const rug = above.curve(GREY, 1.2), mixture = above.curve(blue, 4), needle = above.curve(red);
     const below = ui.plane({
-      label: "Objective against sigma", x: { low: widest, high: narrowest, name: "standard deviation \u03c3 of the needle", log: true },
+      label: "Objective against sigma", x: { low: widest, high: narrowest, name: "\u03c3 of the needle, narrower to the right", log: true },
       y: { low: bottom, high: top, name: "objective (nats)" }, margin: () => ({ right: 24 }),
     });
+    const beyond = below.front.appendChild(svg("text", { class: "gm-text", "text-anchor": "middle" }));
     const bare = below.curve(GREY, 2, {}, below.inside), cured = below.curve(blue, 4, {}, below.inside);
     ui.legend([[blue, "thick: mixture; objective with the cure"], [red, "needle"], [GREY, "ticks: data; thin: objective without cure"]]);
 
@@ -67,19 +68,21 @@ const singularity = (() => {
     slider("\u03c3", "sigma", [widest, narrowest]);
     ui.action("Onto the nearest point", "snap");
     ui.action("Half-way between two", "halfway");
+    ui.button("A step beside", () => { ui.set({ point: clip(rounded(now.point + step, 12), left, right) }); ui.touched(true); });
     ui.choice({ label: "cure", name: "cure", options: CURES });
     // Shows the setting of the cure that is on.
-    const settings = { clamp: slider("floor (sds)", "min_scale", MIN_SCALE), prior: slider("scatter", "scatter", SCATTER) };
+    const settings = { clamp: slider("floor (sds of the data)", "min_scale", MIN_SCALE), prior: slider("scatter (of the data)", "scatter", SCATTER) };
     const slot = ui.controls.appendChild(html("span", {}, ...Object.values(settings)));
     const showSetting = kept(["cure"], ({ cure }) => slot.replaceChildren(settings[cure] ?? ""));
     ui.readout([
+      ["mean of the needle", () => format(now.point, 5)],
       ["\u03c3 in effect", (v) => few(v.effective_sigma)],
       ["mean NLL f (nats)", (v) => format(v.nll, 5)],
       ["objective (nats)", (v) => format(v.objective, 5)],
-      ["its slope in log \u03c3", (v) => few(v.slope)],
+      ["its slope in log \u03c3", (v) => few(abs(v.slope) < 1e-12 ? 0 : v.slope)],
       ["j / N", ({ j }) => `${j} / ${x.length} = ${few(j / x.length)}`],
       ["nearest point, off by", (v) => few(v.distance)],
-      ["density at the mean", (v) => few(v.peak)],
+      ["mixture at the needle", (v) => few(v.peak)],
     ]);
 
     const widths = even(180, 0, 1).map((u) => widest * (narrowest / widest) ** u);
@@ -93,6 +96,8 @@ const singularity = (() => {
     ui.refresh.push(() => {
       const { point, means } = now, sds = sdsOf(now);
       showSetting(now);
+      // The knob stays in the plane; how high it should be is said beside it.
+      put(beyond, { x: below.x.at(now.sigma), y: below.y.end + 22 }).textContent = now.values.objective > top ? `\u2191 ${format(now.values.objective)}` : "";
       drawCurves({ __proto__: now, box: below.box });
       // Each component has a grid of its own, as far out as it is seen: an even one steps over a needle.
       const grids = sds.map((s, k) => {

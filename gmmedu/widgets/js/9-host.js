@@ -46,6 +46,11 @@ class Interface {
       label, x, y: { low, high, log: true, name: "NLL above the lowest (nats)" }, margin: () => ({ left: 60, right: 24 }),
     });
   }
+  /** The first on the left, the rest on its right; below where there is no room. */
+  beside(first, ...rest) {
+    const side = (flex, ...nodes) => html("div", { style: `flex:${flex};min-width:0` }, ...nodes);
+    this.stage.append(html("div", { style: "display:flex;flex-wrap:wrap;gap:.4em 1em" }, side("3 1 21em", first), side("2 1 14em", ...rest)));
+  }
   control(label, ...content) { return this.controls.appendChild(html("label", {}, label, ...content)); }
   /** A trait between low and high, in steps or logarithmic; or what get() and set(value) make of it. */
   slider({ label, name, low, high, step, log, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
