@@ -127,6 +127,7 @@ class Interactive(anywidget.AnyWidget):
         return (
             f'<figure class="gm-static" data-gmmedu="{html.escape(self.name)}">'
             f'<img class="gm-still" src="{self._still()}" alt="{html.escape(self.alt)}">'
+            "<noscript><p>Where JavaScript is on, this picture can be taken in hand.</p></noscript>"
             f'<script type="application/json">{text}</script></figure>'
             f"<script data-gmmedu-module>{page_script()}</script>"
         )

@@ -171,6 +171,59 @@ def test_a_broken_or_hostile_link_is_ignored(open_static: OpenStatic, name: str)
 
 
 @EVERY
+def test_the_place_in_the_page_stays_in_the_address(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name](), hash="a-section")
+    page.locator(".gm-widget [role=slider]").last.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.hash.length > 12", timeout=3_000)
+    link = page.evaluate("location.hash")
+    assert link.startswith(f"#a-section&{name}=")
+    page.evaluate(
+        """() => { const tall = document.createElement("div");
+        tall.style.height = "3000px"; document.body.prepend(tall); }"""
+    )
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function("location.hash === '#a-section'", timeout=3_000)
+    page.evaluate("link => { scrollTo(0, 0); location.hash = link; }", link)
+    still(page)
+    assert page.evaluate("scrollY") > 1_000  # a link to a view shows it
+
+
+@EVERY
+def test_only_the_first_button_and_finger_drag(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name]())
+    knob = page.locator(".gm-handle .gm-knob").last
+    before = state(page, name)
+    box = knob.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down(button="right")
+    page.mouse.move(x + 30, y - 10, steps=3)
+    page.mouse.up(button="right")
+    still(page)
+    # What follows the pointer, and what it focuses.
+    ignored = {"gaussian": {"point"}, "mixture": {"selected"}}.get(name, set())
+    after = state(page, name)
+    moved = {key for key in before if before[key] != after[key]} - {"values"}
+    assert moved <= ignored
+
+
+@EVERY
+def test_values_can_be_read_at_twice_the_size(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name](), viewport={"width": 390, "height": 844})
+    page.add_style_tag(content="html { font-size: 200% } figure { margin: 0 }")
+    still(page)
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll('.gm-values dd')].filter(e => {
+          const box = e.closest('.gm-values').getBoundingClientRect();
+          return e.getBoundingClientRect().right > Math.min(box.right, innerWidth) + 1;
+        }).map(e => e.textContent)"""
+    )
+    assert not cut, cut
+
+
+@EVERY
 def test_without_javascript_a_picture_stands_there(open_static: OpenStatic, name: str) -> None:
     page = open_static(EXAMPLES[name](), java_script_enabled=False)
     picture = page.locator("img.gm-still")

@@ -363,9 +363,9 @@ def test_play_runs_to_the_end_in_about_ten_seconds(open_static: OpenStatic) -> N
 
 def test_reduced_motion_jumps_to_the_end(open_static: OpenStatic) -> None:
     page = open_static(FitScrubber(fits(), pair()), reduced_motion="reduce")
-    press(page, "Play")
+    press(page, "To the end")
     assert state(page)["iteration"] == 120
-    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    expect(page.get_by_role("button", name="To the end")).to_be_visible()
 
 
 def test_drag_and_keys_move_the_marker(open_static: OpenStatic) -> None:

@@ -150,21 +150,28 @@ class Plane {
     const group = svg("g", {
       class: "gm-handle", tabindex: 0, role: "slider", "aria-label": label,
       onpointerdown: (event) => {
+        if (event.button || !event.isPrimary) return;
         event.preventDefault();
         // Where knobs overlap, the nearest one is meant.
         const pixels = this.pixels(event), near = this.knobs.filter((k) => k.group.isConnected && k.away(pixels) < 22);
         const [nearest = me] = near.sort((a, b) => a.away(pixels) - b.away(pixels));
         nearest.grasp(event, pixels);
       },
-      onpointermove: (event) => { if (offset) go(this.clip(this.units(this.pixels(event).map((v, d) => v + offset[d]))), false); },
-      onpointerup: release, onpointercancel: release,
+      onpointermove: (event) => {
+        if (!event.buttons) release();
+        if (offset && event.isPrimary) go(this.clip(this.units(this.pixels(event).map((v, d) => v + offset[d]))), false);
+      },
+      onlostpointercapture: (event) => { if (event.isPrimary) release(); },
       onkeydown: (event) => {
-        // To an end of the x axis: further than any step.
-        const far = 1e9, way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1], Home: [-far, 0], End: [far, 0] }[event.key];
+        // Home and End: further than any step.
+        const way = {
+          ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1],
+          PageDown: [0, -10], PageUp: [0, 10], Home: [-1e9, 0], End: [1e9, 0],
+        }[event.key];
         if (!way || event.ctrlKey || event.metaKey || event.altKey) return;
         event.preventDefault();
         const [x, y] = at(), [right, up] = way.map((d) => d * (event.shiftKey ? 10 : 1));
-        go([this.x.move(x, right), this.y.move(y, up)], true);
+        go(across ? [this.x.move(x, right + up), y] : [this.x.move(x, right), this.y.move(y, up)], true);
       },
     }, svg("circle", { r: 22, fill: "transparent" }), ...(across ? [line] : []), put(knob, { class: `gm-knob gm-${shape}`, fill: color }));
     const me = {
@@ -244,11 +251,11 @@ const STYLE = `
 .gm-widget option{color:#000;background:#fff}
 .gm-widget button:disabled{opacity:.5;cursor:default}
 .gm-widget :is(button,select,input):focus-visible{outline:2px solid currentColor;outline-offset:2px}
-.gm-values{display:grid;grid-template-columns:repeat(auto-fill,minmax(13em,1fr));gap:.1em 1.2em;margin:.4em 0;padding:0}
-.gm-values div{display:flex;justify-content:space-between;gap:.6em;border-bottom:1px solid #7975}
-.gm-values dt{font-weight:400}.gm-values dd{margin:0;white-space:nowrap}
+.gm-values{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13em),1fr));gap:.1em 1.2em;margin:.4em 0;padding:0}
+.gm-values div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .6em;border-bottom:1px solid #7975}
+.gm-values dt{font-weight:400}.gm-values dd{margin:0 0 0 auto}
 .gm-legend{display:flex;flex-wrap:wrap;gap:.2em 1em;font-size:.9em;margin:.2em 0;padding:0;list-style:none}
-.gm-legend i{display:inline-block;width:1.1em;height:.22em;margin-right:.35em;vertical-align:middle}
+.gm-legend i{display:inline-block;width:1.1em;height:.22em;margin-right:.35em;vertical-align:middle;forced-color-adjust:none;print-color-adjust:exact}
 .gm-said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @media print{.gm-controls{display:none}.gm-knob{stroke:none}}
 `;

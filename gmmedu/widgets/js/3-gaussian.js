@@ -28,13 +28,13 @@ const gaussian = {
     ui.beside(plane.svg, ui.list);
     const [blue, red] = PALETTE;
     const ellipses = plane.component(blue), cross = plane.curve("currentColor");
-    const above = plane.curve(GREY), beside = plane.curve(GREY), given = plane.curve(red), cut = plane.curve(red, 2, { "stroke-dasharray": "6 3" });
+    const above = plane.curve(GREY), beside = plane.curve(GREY), given = plane.curve(red, 2, { "stroke-dasharray": "6 3" }), cut = plane.curve(red, 2, { "stroke-dasharray": "6 3" });
 
     // The first lies below: it follows the pointer.
-    plane.handle({ label: "point whose density is read", at: () => now.point, move: (point) => ui.set({ point }), text: () => list(now.point, 3), shape: "none" });
+    plane.handle({ label: "point whose density is read", at: () => now.point, move: (point) => ui.set({ point }), text: () => `${list(now.point, 3)}; log density ${format(now.values.log_density)}`, shape: "none" });
     plane.handle({
       label: "conditional slice, x1", across: true, at: () => [now.slice, -limit], move: ([slice]) => ui.set({ slice }),
-      text: () => format(now.slice, 3), color: red, shape: "square",
+      text: () => `${format(now.slice, 3)}; x2 then: mean ${format(now.values.conditional_mean, 3)}, sd ${format(now.values.conditional_sd, 3)}`, color: red, shape: "square",
     });
     plane.handle({ label: "mean", at: () => now.mean, move: (mean) => ui.set({ mean }), text: () => list(now.mean, 3), color: blue });
     plane.handleAxes({
@@ -47,7 +47,7 @@ const gaussian = {
     plane.svg.addEventListener("pointermove", (event) => { if (!event.buttons && event.pointerType === "mouse") read(event); });
     // A finger does not hover.
     plane.svg.addEventListener("click", (event) => { if (!event.target.closest(".gm-handle")) read(event); });
-    ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081"]]);
+    ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081, dashed"]]);
     ui.readout([
       ["mean", () => list(now.mean, 3)],
       ["\u03a3\u2081\u2081, \u03a3\u2081\u2082, \u03a3\u2082\u2082", () => { const [row, [, c]] = now.covariance; return list([...row, c], 3); }],

@@ -58,7 +58,7 @@ const mixture = (() => {
     const plane = ui.plane({ label, x: { low: left, high: right, name: names[0] }, y: { low: bottom, high: top, name: names[1] }, height: (w) => (w < 500 ? 0.9 : 0.7) * w });
     const dots = points.map(() => plane.add("circle", { r: 3, "fill-opacity": 0.9 }));
     const rings = each.map((k) => plane.component(colorOf(k)));
-    const change = (name, k, value) => ui.set({ note: "", [name]: now[name].map((old, j) => (j === k ? value : old)) });
+    const change = (name, k, value) => ui.set({ note: "", selected: k, [name]: now[name].map((old, j) => (j === k ? value : old)) });
     plane.handleAxes({
       get: () => [now.means[now.selected], now.covariances[now.selected], colorOf(now.selected)], set: (c) => change("covariances", now.selected, c),
       label: (i) => `end of axis ${i} of the selected component`,
@@ -67,7 +67,8 @@ const mixture = (() => {
       // Also where there is no such component: its knob is not in the drawing.
       const at = () => now.means[k] ?? center;
       const knob = plane.handle({ label: `mean of component ${k + 1}`, at, move: (p) => change("means", k, p), text: () => list(at()), color: colorOf(k) });
-      knob.addEventListener("focus", () => ui.set({ selected: k }));
+      // A key that only passes by selects nothing.
+      knob.addEventListener("focus", () => knob.matches(":focus-visible") || ui.set({ selected: k }));
       knob.append(svg("text", { x: 8, y: -8, class: "gm-text", style: "font-size:15px;font-weight:700" }, k + 1));
       return knob;
     });
@@ -122,8 +123,10 @@ const mixture = (() => {
         options[k].hidden = options[k].disabled = !on;
         rings[k](means[k], covariances[k], k === selected ? 3.5 : 1.5);
       }
+      const focused = document.activeElement;
       weight.disabled = remove.disabled = count === 1;
       add.disabled = count === most(now);
+      if (focused.disabled) (count === 1 ? add : remove).focus();
       note.textContent = now.note;
       chart.svg.style.display = history.length > 1 ? "" : "none";
       if (history.length > 1) drawCurve({ history, box: chart.box });

@@ -85,7 +85,7 @@ const scrubber = (() => {
 
     const step = (d) => go(x.move(moment(), d));
     ui.play({
-      label: "Play", stop: "Pause", wait: () => min(700, 1e4 / x.frames.length), jump: () => go(end()),
+      label: calm() ? "To the end" : "Play", stop: "Pause", wait: () => min(700, 1e4 / x.frames.length), jump: () => go(end()),
       begin() { if (moment() >= end()) go(0); },
       step() { const more = moment() < end(); if (more) step(1); return more; },
     });

@@ -28,7 +28,7 @@ class Interface {
     if (!done) return;
     this.model.save_changes();
     clearTimeout(this.later);
-    this.later = setTimeout(() => { this.said.textContent = this.kind.say(this.now); }, 600);
+    this.later = setTimeout(() => { if (!this.timer) this.said.textContent = this.kind.say(this.now); }, 600);
   }
   /** Draw in the next frame, once. */
   draw() {
@@ -152,7 +152,9 @@ function writeAddress() {
     const now = kind.encode(store.state);
     if (String(now) !== String(kind.encode(store.first))) parts.push(`${name}=${now.map((v) => rounded(v, 6))}`);
   }
-  const hash = parts.length ? `#${parts.join("&")}` : location.hash.includes("=") ? "" : location.hash;
+  // The place in the page that the address names stays in it.
+  const place = location.hash.slice(1).split("&").filter((part) => part && !part.includes("="));
+  const hash = [...place, ...parts].join("&").replace(/^(?=.)/, "#");
   if (hash !== location.hash) history.replaceState(history.state, "", location.pathname + location.search + hash);
 }
 
@@ -162,8 +164,11 @@ function restore() {
   for (const part of location.hash.slice(1).split("&")) {
     const [, name, text] = /^([a-z][a-z0-9-]*)=([-+.0-9e]+(?:,[-+.0-9e]+)*)$/i.exec(part) ?? [], numbers = text?.split(",").map(Number);
     if (!views[name] || !numbers.every(Number.isFinite)) continue;
-    const { store, kind } = views[name], state = kind.decode(numbers, store.state);
-    if (state) { Object.assign(store.state, state); store.save_changes(); }
+    const { store, kind, figure } = views[name], state = kind.decode(numbers, store.state);
+    if (!state) continue;
+    Object.assign(store.state, state);
+    store.save_changes();
+    figure.scrollIntoView({ block: "nearest" });
   }
 }
 /** Make the interactives of a static page out of <figure class="gm-static" data-gmmedu="name">. */
@@ -175,7 +180,7 @@ function mount() {
     for (let i = 2; views[name]; i++) name = `${base}-${i}`;
     figure.dataset.live = "";
     figure.id ||= name;
-    views[name] = { store, kind };
+    views[name] = { store, kind, figure };
     render({ model: store, el: figure });
     figure.querySelector(".gm-still")?.remove();
     store.saved = () => { clearTimeout(writing); writing = setTimeout(writeAddress, 400); };
