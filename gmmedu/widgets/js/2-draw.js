@@ -244,7 +244,8 @@ const STYLE = `
 .gm-handle:focus-visible .gm-knob{stroke:currentColor;stroke-width:3.5}
 .gm-handle:focus-visible circle:first-child{stroke:currentColor;stroke-width:2}
 .gm-controls{display:flex;flex-wrap:wrap;gap:.5em 1em;align-items:center;margin:.5em 0}
-.gm-controls label{display:flex;align-items:center;gap:.5em;flex-wrap:wrap}
+.gm-controls label{display:flex;align-items:center;gap:0 .5em;flex-wrap:wrap}
+.gm-controls span{display:flex;align-items:center;gap:.5em}
 .gm-controls input{width:8em}
 .gm-controls output{min-width:3.5em}
 .gm-widget :is(button,select){font:inherit;color:inherit;background:transparent;border:1px solid currentColor;border-radius:.35em;padding:.25em .7em;min-height:2.2em;cursor:pointer}

@@ -77,7 +77,7 @@ const mixture = (() => {
     const weight = ui.slider({
       label: "its weight", low: 0.01, high: 0.99, step: 0.01, get: () => now.weights[now.selected],
       set: (value) => ui.set({ note: "", weights: reweigh(now.weights, now.selected, value) }),
-    }).children[0];
+    }).querySelector("input");
     const add = ui.action("Add component", "add_component"), remove = ui.action("Remove component", "remove_component");
     ui.action("EM step", "em_step");
     let from;

@@ -66,7 +66,7 @@ class Interface {
       output.textContent = text;
       put(input, { "aria-valuetext": text });
     });
-    return this.control(label, input, output);
+    return this.control(label, html("span", {}, input, output));
   }
   /** press(playing) is told whether it has stopped what was playing. */
   button(label, press) {
