@@ -163,7 +163,8 @@ def page_script() -> str:
         + MODULE
         + "\nwindow.gmmedu={mount,math,views};mount();"
         + "document.addEventListener('DOMContentLoaded',mount);"
-        + "window.addEventListener('hashchange',restore);})();"
+        + "window.addEventListener('hashchange',restore);"
+        + "window.addEventListener('load',settle);})();"
     )
 
 

@@ -278,7 +278,7 @@ def test_a_press_anywhere_sets_the_start_to_be_dragged(open_static: OpenStatic) 
     x, y = pixel(page, 40, 70)
     page.mouse.click(x - 20, y)  # beside the plane
     assert state(page, "start") == [100, 40]
-    expect(page.locator(".gm-said")).to_contain_text("EM stands at 80.45, 55.3", timeout=3_000)
+    expect(page.locator(".gm-said")).to_contain_text("EM is at 80.45, 55.3", timeout=3_000)
 
 
 def test_the_start_meets_the_diagonal(open_static: OpenStatic) -> None:

@@ -62,7 +62,7 @@ const landscape = (() => {
     };
     return { em: walk(state, (means) => em(state, means)), descent: walk(state, descend) };
   });
-  const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `stands at ${list(road.at(-1))}`);
+  const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `is at ${list(road.at(-1))}`);
 
   function build(ui) {
     const { now } = ui, { limits: [low, high], unit, label, sds } = now, top = 10 ** Math.ceil(log10(surface(now).span)), step = (high - low) / 120;

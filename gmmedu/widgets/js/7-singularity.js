@@ -52,7 +52,7 @@ const singularity = (() => {
       label: "Objective against sigma", x: { low: widest, high: narrowest, name: "\u03c3 of the needle, narrower to the right", log: true },
       y: { low: bottom, high: top, name: "objective (nats)" }, margin: () => ({ right: 24 }),
     });
-    const beyond = below.front.appendChild(svg("text", { class: "gm-text", "text-anchor": "middle" }));
+    const beyond = below.front.appendChild(svg("text", { class: "gm-text" }));
     const bare = below.curve(GREY, 2, {}, below.inside), cured = below.curve(blue, 4, {}, below.inside);
     ui.legend([[blue, "thick: mixture; objective with the cure"], [red, "needle"], [GREY, "ticks: data; thin: objective without cure"]]);
 
@@ -97,7 +97,8 @@ const singularity = (() => {
       const { point, means } = now, sds = sdsOf(now);
       showSetting(now);
       // The knob stays in the plane; how high it should be is said beside it.
-      put(beyond, { x: below.x.at(now.sigma), y: below.y.end + 22 }).textContent = now.values.objective > top ? `\u2191 ${format(now.values.objective)}` : "";
+      const at = below.x.at(now.sigma);
+      put(beyond, { x: at, "text-anchor": at > below.box.width / 2 ? "end" : "start", y: below.y.end + 22 }).textContent = now.values.objective > top ? `\u2191 ${format(now.values.objective)}` : "";
       drawCurves({ __proto__: now, box: below.box });
       // Each component has a grid of its own, as far out as it is seen: an even one steps over a needle.
       const grids = sds.map((s, k) => {

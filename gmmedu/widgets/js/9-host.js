@@ -159,7 +159,10 @@ function writeAddress() {
 }
 
 const views = Object.create(null);
-let writing = 0;
+let writing = 0, shown;
+// What a link is to show; again when all formulas above it have their height, unless the reader has moved on.
+const show = () => shown?.scrollIntoView();
+const settle = () => window.MathJax?.startup?.promise?.then(show);
 function restore() {
   for (const part of location.hash.slice(1).split("&")) {
     const [, name, text] = /^([a-z][a-z0-9-]*)=([-+.0-9e]+(?:,[-+.0-9e]+)*)$/i.exec(part) ?? [], numbers = text?.split(",").map(Number);
@@ -168,7 +171,9 @@ function restore() {
     if (!state) continue;
     Object.assign(store.state, state);
     store.save_changes();
-    figure.scrollIntoView({ block: "nearest" });
+    shown = figure;
+    show();
+    for (const gesture of ["wheel", "touchstart", "pointerdown", "keydown"]) addEventListener(gesture, () => { shown = null; }, { once: true, passive: true });
   }
 }
 /** Make the interactives of a static page out of <figure class="gm-static" data-gmmedu="name">. */
