@@ -21,6 +21,18 @@ def reopen(page: Page, hash: str) -> None:
     page.goto(f"{address}#{hash}")
 
 
+def drag(page: Page, name: str, dx: float, dy: float, view: str = "") -> None:
+    """Drag the handle of this name by so many pixels, in this view where there are several."""
+    within = page.locator(f"#{view}") if view else page
+    box = within.get_by_role("slider", name=name, exact=True).locator(".gm-knob").bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=6)
+    page.mouse.up()
+
+
 @pytest.fixture
 def open_static(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

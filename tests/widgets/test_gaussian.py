@@ -12,7 +12,7 @@ import traitlets
 from playwright.sync_api import Browser, Page, expect
 
 from gmmedu.widgets import GaussianExplorer
-from widgets.conftest import OpenStatic
+from widgets.conftest import OpenStatic, drag
 
 FLOAT64 = torch.float64
 COVARIANCES = {
@@ -113,16 +113,6 @@ def test_what_is_no_gaussian_is_refused_and_nothing_changes(
     with pytest.raises(traitlets.TraitError, match=words):
         explorer.set(point=[0.5, 0.5], **traits)
     assert before == {name: getattr(explorer, name) for name in before}
-
-
-def drag(page: Page, name: str, dx: float, dy: float) -> None:
-    box = page.get_by_role("slider", name=name, exact=True).bounding_box()
-    assert box
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + dx, y + dy, steps=5)
-    page.mouse.up()
 
 
 def state(page: Page, trait: str) -> Any:

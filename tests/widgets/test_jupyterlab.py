@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
+
+from widgets.conftest import drag
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,16 +158,6 @@ def _run(page: Page, cell: int) -> None:
     page.keyboard.press("Control+Enter")
 
 
-def _drag(page: Page, handle: Locator, dx: float, dy: float) -> None:
-    box = handle.bounding_box()
-    assert box
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + dx, y + dy, steps=6)
-    page.mouse.up()
-
-
 def _numbers(text: str) -> list[float]:
     """The numbers of a text of the page, whose minus is a real one."""
     return [float(v) for v in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text.replace("\u2212", "-"))]
@@ -191,7 +183,7 @@ def test_page_and_kernel_follow_each_other(lab: str, browser: Browser, name: str
 
     output = page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-OutputArea-output")
     before = output.inner_text()
-    _drag(page, handle, *case.drag)
+    drag(page, case.handle, *case.drag)
     text = handle.get_attribute("aria-valuetext") or ""
     assert not set_text.search(text)
     _run(page, 1)

@@ -16,7 +16,7 @@ import gmmedu
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
 from gmmedu.widgets import MixtureExplorer
 from gmmedu.widgets.base import _SOURCES
-from widgets.conftest import OpenStatic, reopen
+from widgets.conftest import OpenStatic, drag, reopen
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -129,16 +129,6 @@ def close(found: dict[str, Any], explorer: MixtureExplorer) -> None:
 def live(page: Page) -> Any:
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
     return page.evaluate(STATE)
-
-
-def drag(page: Page, name: str, dx: float, dy: float) -> None:
-    box = page.get_by_role("slider", name=name, exact=True).locator(".gm-knob").bounding_box()
-    assert box
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + dx, y + dy, steps=5)
-    page.mouse.up()
 
 
 # The closed forms of the page

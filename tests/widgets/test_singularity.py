@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from gmmedu import Prior, load_galaxies
 from gmmedu.widgets import SingularityExplorer
-from widgets.conftest import OpenStatic, reopen
+from widgets.conftest import OpenStatic, drag, reopen
 
 FLOAT64 = torch.float64
 CURES = ("none", "clamp", "prior", "tied")
@@ -240,17 +240,6 @@ def test_the_still_and_its_words(cure: str) -> None:
 def state(page: Page, trait: str, view: str = "singularity") -> Any:
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
     return page.evaluate(f"gmmedu.views['{view}'].store.state.{trait}")
-
-
-def drag(page: Page, name: str, dx: float, dy: float, view: str = "singularity") -> None:
-    knob = page.locator(f"#{view}").get_by_role("slider", name=name, exact=True).locator(".gm-knob")
-    box = knob.bounding_box()
-    assert box
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + dx, y + dy, steps=6)
-    page.mouse.up()
 
 
 def test_a_hand_shrinks_moves_and_cures(open_static: OpenStatic) -> None:
