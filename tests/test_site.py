@@ -17,6 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from page_inspector import Inspector, environment_for_a_build, pages_of, served
 from playwright.sync_api import Browser, expect
 from verification import equations_of
+from widgets.conftest import drag
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -183,6 +184,26 @@ def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str, na
     page.emulate_media(media="print")
     assert own.locator(".gm-plane").first.is_visible()
     assert not own.locator(".gm-controls").is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
+def test_an_interactive_is_dragged_and_played_on_a_phone(
+    browser: Browser, inspector: Inspector, chapter: str, name: str
+) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.goto(f"{inspector.home}book/{chapter}.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    own = page.locator(f"[data-gmmedu={name}]")
+    knob = own.get_by_role("slider").nth(1 if name == "gaussian" else 0)
+    knob.scroll_into_view_if_needed()
+    before = knob.get_attribute("aria-valuetext") or ""
+    drag(page, knob.get_attribute("aria-label") or "", 40, -20, view=name)
+    expect(knob).not_to_have_attribute("aria-valuetext", before)
+    for play in own.get_by_role("button", name=re.compile("^(Play|Run EM)$")).all():
+        shown = own.locator(".gm-values").inner_text()
+        play.click()
+        expect(own.locator(".gm-values")).not_to_have_text(shown, use_inner_text=True)
     page.close()
 
 
