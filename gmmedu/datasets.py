@@ -22,7 +22,7 @@ from gmmedu.checks import (
     check_generator,
     check_number,
 )
-from gmmedu.mixture import FAMILIES, GaussianMixture
+from gmmedu.models import MODELS, GaussianMixture
 
 KM_S_PER_UNIT = 1000.0  # the galaxies are given in 1000 km/s
 
@@ -135,7 +135,7 @@ def sample_mixture(
     check_count(num_samples, "num_samples")
     check_count(num_components, "num_components")
     check_count(num_dims, "num_dims")
-    check_choice(family, "family", FAMILIES)
+    check_choice(family, "family", MODELS)
     check_number(radius, "radius", inclusive=True)
     check_number(variance, "variance")
     check_generator(generator)
@@ -170,7 +170,7 @@ def sample_mixture(
         )
 
     # init_means spares the constructor a draw of its own, which would be overwritten.
-    model = FAMILIES[family](
+    model = MODELS[family](
         num_components,
         num_dims,
         init_means=means,
