@@ -6,7 +6,6 @@ Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` st
 
 from importlib.metadata import version
 
-from gmmedu import exercises
 from gmmedu.datasets import (
     load_crabs,
     load_galaxies,
@@ -37,7 +36,6 @@ from gmmedu.singularities import (
     SingularityError,
     find_singular,
 )
-from gmmedu.source import show
 from gmmedu.stopping import Absolute, Aitken, Relative
 
 __version__ = version("gmmedu")
@@ -62,7 +60,6 @@ __all__ = [
     "SingularityError",
     "Snapshot",
     "default_device",
-    "exercises",
     "find_singular",
     "fit_em",
     "fit_lbfgs",
@@ -73,5 +70,4 @@ __all__ = [
     "load_galaxies",
     "load_old_faithful",
     "sample_mixture",
-    "show",
 ]

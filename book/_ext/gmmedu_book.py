@@ -22,7 +22,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from gmmedu.widgets.base import page_script
+from gmmbook.widgets.base import page_script
 
 #: The script of the interactives, as the site names it.
 SCRIPT = "gmmedu.js"
