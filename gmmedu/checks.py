@@ -48,8 +48,10 @@ def check_points(
         hint = ""
         if x.ndim == 1:
             one = num_dims is not None and num_dims > 1 and len(x) == num_dims
-            hint = f"; one point goes in as {name}[None, :]" if one else (
-                f"; one-dimensional data go in as {name}[:, None]"
+            hint = (
+                f"; one point goes in as {name}[None, :]"
+                if one
+                else (f"; one-dimensional data go in as {name}[:, None]")
             )
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(x.shape)}{hint}")
     if num_dims is not None and x.shape[-1] != num_dims:
@@ -177,7 +179,9 @@ def _refuse(x: Tensor, name: str) -> None:
 def _check_observed(x: Tensor, name: str, complete: bool) -> None:
     """Raise where a value is infinite, and unless every row and column of x has a value."""
     if bool(torch.isinf(x).any()):
-        raise ValueError(f"{name} must not hold infinity; NaN marks a value that is missing")
+        raise ValueError(
+            f"{name} must not hold infinity; NaN marks a value that is missing"
+        )
     if not complete:
         return
     for dim, kind in ((-1, "row"), (-2, "column")):
@@ -215,7 +219,9 @@ def check_count(value: Any, name: str, *, minimum: int = 1) -> int:
     except TypeError:
         number = None
     if number is None:
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
+        raise TypeError(
+            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
+        )
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return number
@@ -234,10 +240,18 @@ def check_number(
     except (TypeError, ValueError):
         number = None
     if number is None:
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    if not math.isfinite(number) or number < minimum or (number == minimum and not inclusive):
+        raise TypeError(
+            f"{name} must be a number, got {value!r} ({type(value).__name__})"
+        )
+    if (
+        not math.isfinite(number)
+        or number < minimum
+        or (number == minimum and not inclusive)
+    ):
         bound = "at least" if inclusive else "greater than"
-        raise ValueError(f"{name} must be finite and {bound} {minimum:g}, got {value!r}")
+        raise ValueError(
+            f"{name} must be finite and {bound} {minimum:g}, got {value!r}"
+        )
     return number
 
 
@@ -259,7 +273,11 @@ def check_choice(value: Any, name: str, known: Iterable[str]) -> str:
 
 def check_batch_shape(value: Any) -> tuple[int, ...]:
     """Return ``value`` as a tuple of sizes, a number meaning one dimension."""
-    sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    sizes = (
+        value
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else (value,)
+    )
     return tuple(check_count(size, "batch_shape") for size in sizes)
 
 
@@ -269,8 +287,11 @@ def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
         found = [operator.index(d) for d in dims if not isinstance(d, bool)]
     except TypeError:
         found = []
-    if not found or len(found) < len(dims) or len(set(found)) < len(found) or not all(
-        0 <= d < num_dims for d in found
+    if (
+        not found
+        or len(found) < len(dims)
+        or len(set(found)) < len(found)
+        or not all(0 <= d < num_dims for d in found)
     ):
         raise ValueError(
             f"{name} must name distinct dimensions from 0 to {num_dims - 1}, got {dims}"
@@ -278,16 +299,22 @@ def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
     return found
 
 
-def check_tensor(value: Any, shape: tuple[int, ...], device: torch.device, name: str) -> Tensor:
+def check_tensor(
+    value: Any, shape: tuple[int, ...], device: torch.device, name: str
+) -> Tensor:
     """Return ``value`` if it is a finite floating-point tensor of ``shape`` on ``device``."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATS:
-        raise TypeError(f"{name} must hold floating-point numbers, got dtype {value.dtype}")
+        raise TypeError(
+            f"{name} must hold floating-point numbers, got dtype {value.dtype}"
+        )
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
     if value.device != device:
-        raise ValueError(f"{name} is on {value.device} and the model on {device}; move one of them")
+        raise ValueError(
+            f"{name} is on {value.device} and the model on {device}; move one of them"
+        )
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} must be finite, but holds NaN or infinity")
     return value
@@ -324,7 +351,9 @@ def check_covariances(covariances: Any, shape: tuple[int, ...], like: Tensor) ->
     covariances = given.detach().double()
     largest = covariances.abs().amax((-2, -1), keepdim=True)
     symmetric = ((covariances - covariances.mT).abs() <= 1e-5 * largest).all(-1).all(-1)
-    _refuse_component(~symmetric, "covariances must be symmetric, but component {} is not")
+    _refuse_component(
+        ~symmetric, "covariances must be symmetric, but component {} is not"
+    )
     covariances = (covariances + covariances.mT) / 2
     variances = covariances.diagonal(dim1=-2, dim2=-1)
     failed = torch.linalg.cholesky_ex(covariances).info != 0

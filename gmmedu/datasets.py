@@ -24,7 +24,8 @@ from gmmedu.checks import (
 )
 from gmmedu.models import MODELS, GaussianMixture
 
-KM_S_PER_UNIT = 1000.0  # the galaxies are given in 1000 km/s
+# The galaxies are given in 1000 km/s.
+KM_S_PER_UNIT = 1000.0
 
 
 class SyntheticData(NamedTuple):
@@ -40,9 +41,7 @@ class SyntheticData(NamedTuple):
 
 
 def load_old_faithful(
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """272 eruptions of the Old Faithful geyser: (272, 2), both columns in minutes.
 
@@ -51,15 +50,11 @@ def load_old_faithful(
     geyser's series is studied by Azzalini and Bowman (1990), Applied Statistics 39, 357-365.
     """
     check_dtype(dtype)
-    return torch.tensor(
-        _read("old_faithful.csv"), dtype=dtype, device=device
-    )
+    return torch.tensor(_read("old_faithful.csv"), dtype=dtype, device=device)
 
 
 def load_galaxies(
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """Velocities of 82 galaxies of the Corona Borealis region: (82, 1), in 1000 km/s.
 
@@ -70,16 +65,13 @@ def load_galaxies(
     """
     check_dtype(dtype)
     velocities = (
-        torch.tensor(_read("galaxies.csv"), dtype=torch.float64)
-        / KM_S_PER_UNIT
+        torch.tensor(_read("galaxies.csv"), dtype=torch.float64) / KM_S_PER_UNIT
     )
     return velocities.to(device=device, dtype=dtype)
 
 
 def load_crabs(
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """Breadth of the forehead over length of the body of 1000 crabs from Naples: (1000, 1).
 
@@ -99,9 +91,7 @@ def load_crabs(
 
 def _read(name: str) -> list[list[float]]:
     """The rows of a file in ``gmmedu/data``, without its header."""
-    with (resources.files("gmmedu") / "data" / name).open(
-        encoding="utf-8"
-    ) as file:
+    with (resources.files("gmmedu") / "data" / name).open(encoding="utf-8") as file:
         _, *rows = csv.reader(file)
     return [[float(value) for value in row] for row in rows]
 
@@ -142,9 +132,7 @@ def sample_mixture(
     equal_share = 1.0 / num_components
     if min_weight is None:
         min_weight = 0.5 * equal_share
-    elif (
-        check_number(min_weight, "min_weight", inclusive=True) > equal_share
-    ):
+    elif check_number(min_weight, "min_weight", inclusive=True) > equal_share:
         raise ValueError(
             f"min_weight must be at most 1 / num_components = {equal_share:g}, "
             f"so that {num_components} weights can sum to one; got {min_weight:g}"
@@ -157,25 +145,16 @@ def sample_mixture(
     shares = torch.empty(num_components, dtype=torch.float64).exponential_(
         generator=generator
     )
-    weights = (
-        min_weight
-        + (1 - num_components * min_weight) * shares / shares.sum()
-    )
+    weights = min_weight + (1 - num_components * min_weight) * shares / shares.sum()
     if family == "constant":
         identity = torch.eye(num_dims, dtype=torch.float64)
         covariances = variance * identity.expand(num_components, -1, -1)
     else:
-        covariances = _random_covariances(
-            family, *shape, generator=generator
-        )
+        covariances = _random_covariances(family, *shape, generator=generator)
 
     # init_means spares the constructor a draw of its own, which would be overwritten.
     model = MODELS[family](
-        num_components,
-        num_dims,
-        init_means=means,
-        device=device,
-        dtype=dtype,
+        num_components, num_dims, init_means=means, device=device, dtype=dtype
     )
     model.set_parameters(weights=weights, covariances=covariances)
     x, labels = model.sample_with_labels(num_samples, generator=generator)
@@ -190,9 +169,7 @@ def _random_covariances(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Covariances of the family with standard deviations in [0.5, 1.5]: (K, D, D), float64."""
-    distinct = (
-        1 if family in ("tied", "shared_isotropic") else num_components
-    )
+    distinct = 1 if family in ("tied", "shared_isotropic") else num_components
     axes = 1 if family in ("isotropic", "shared_isotropic") else num_dims
     deviations = 0.5 + torch.rand(
         distinct, axes, dtype=torch.float64, generator=generator
@@ -200,16 +177,11 @@ def _random_covariances(
     factor = torch.diag_embed(deviations.expand(distinct, num_dims))
     if family in ("full", "tied"):
         gaussian = torch.randn(
-            distinct,
-            num_dims,
-            num_dims,
-            dtype=torch.float64,
-            generator=generator,
+            distinct, num_dims, num_dims, dtype=torch.float64, generator=generator
         )
         rotation = torch.linalg.qr(gaussian).Q
         factor = rotation @ factor
     covariances = factor @ factor.mT
-    covariances = 0.5 * (
-        covariances + covariances.mT
-    )  # symmetric to the last bit
+    # Symmetric to the last bit.
+    covariances = 0.5 * (covariances + covariances.mT)
     return covariances.expand(num_components, num_dims, num_dims)

@@ -130,7 +130,11 @@ class Adam:
     """torch's Adam on the numbers of all members at once; rates fall along half a cosine."""
 
     def __init__(
-        self, problem: Problem, num_iterations: int, mixture_lr: float, component_lr: float
+        self,
+        problem: Problem,
+        num_iterations: int,
+        mixture_lr: float,
+        component_lr: float,
     ) -> None:
         self.problem, self.num_iterations = problem, num_iterations
         self.rates = (mixture_lr, component_lr, component_lr)
@@ -138,7 +142,8 @@ class Adam:
 
     def _optimize(self, numbers: list[Tensor]) -> None:
         groups = [
-            {"params": [n], "lr": rate} for n, rate in zip(numbers, self.rates, strict=True)
+            {"params": [n], "lr": rate}
+            for n, rate in zip(numbers, self.rates, strict=True)
         ]
         self.numbers, self.optimizer = numbers, torch.optim.Adam(groups, fused=True)
 
@@ -146,7 +151,9 @@ class Adam:
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem = self.problem
-        slopes = gradient(statistics, problem.family, state, problem.prior, problem.held)
+        slopes = gradient(
+            statistics, problem.family, state, problem.prior, problem.held
+        )
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
         groups = self.optimizer.param_groups
         for number, slope, group, rate in zip(
@@ -175,7 +182,8 @@ class Adam:
         self._optimize([number[rows] for number in self.numbers])
         for number, kept in zip(self.numbers, memory, strict=True):
             self.optimizer.state[number] = {
-                name: value if name == "step" else value[rows] for name, value in kept.items()
+                name: value if name == "step" else value[rows]
+                for name, value in kept.items()
             }
 
 
@@ -185,7 +193,10 @@ class LBFGS:
     def __init__(self, problem: Problem, num_iterations: int) -> None:
         self.problem = problem
         self.searches = [
-            Search(problem, take(problem.start, torch.tensor([m], device=problem.total.device)))
+            Search(
+                problem,
+                take(problem.start, torch.tensor([m], device=problem.total.device)),
+            )
             for m in range(problem.num_members)
         ]
 
@@ -204,12 +215,22 @@ class LBFGS:
         return each(_joined, *states), each(_joined, *sums)
 
     def _safe(
-        self, state: State, statistics: Statistics, row: int, index: Tensor, iteration: int
+        self,
+        state: State,
+        statistics: Statistics,
+        row: int,
+        index: Tensor,
+        iteration: int,
     ) -> tuple[State, Statistics]:
         """A step of EM in the place of one that led below the floor, and a new search."""
         problem = self.problem
         following, singular = m_step(
-            statistics, problem.family, state, problem.floor_of(index), problem.prior, problem.held
+            statistics,
+            problem.family,
+            state,
+            problem.floor_of(index),
+            problem.prior,
+            problem.held,
         )
         state, _ = problem.mitigate(state, following, singular, iteration + 1, [row])
         self.searches[row] = Search(problem, state)
@@ -250,7 +271,9 @@ class Search:
             self._seen = [n.clone() for n in self.numbers], state, statistics
         self.optimizer.step(self._loss)
         state, statistics = self._look()
-        _, singular = self.problem.family.clamp(state.scales, self.problem.floor_of(index))
+        _, singular = self.problem.family.clamp(
+            state.scales, self.problem.floor_of(index)
+        )
         if not self.problem.held[2] and bool(singular.any()):
             return None
         return state, statistics
@@ -261,15 +284,23 @@ class Search:
         if seen is None or not all(map(torch.equal, self.numbers, seen[0])):
             numbers = [number.clone() for number in self.numbers]
             state = state_of(numbers, self.problem.family)
-            seen = self._seen = numbers, state, self.problem.e_step_of(state, self._index)
+            seen = self._seen = (
+                numbers,
+                state,
+                self.problem.e_step_of(state, self._index),
+            )
         return seen[1], seen[2]
 
     def _loss(self) -> float:
         problem = self.problem
         state, statistics = self._look()
         objective = float(problem.objective(statistics, state, self._index)[0])
-        slopes = gradient(statistics, problem.family, state, problem.prior, problem.held)
-        finite = math.isfinite(objective) and all(bool(s.isfinite().all()) for s in slopes)
+        slopes = gradient(
+            statistics, problem.family, state, problem.prior, problem.held
+        )
+        finite = math.isfinite(objective) and all(
+            bool(s.isfinite().all()) for s in slopes
+        )
         total = float(problem.total_of(self._index)[0])
         for number, slope in zip(self.numbers, slopes, strict=True):
             # Where a step left the range of numbers, a wall without a slope sends it back.

@@ -28,7 +28,7 @@ from gmmedu.stopping import Stopping, rule
 from gmmedu.values import State, Statistics, each, put, take
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    pass
 
 #: Called with the model, the iteration and the NLL; a true return value stops the fit.
 Callback = Callable[[GaussianMixture, int, Any], Any]
@@ -92,8 +92,9 @@ def with_options(fitter: Fitter) -> Fitter:
         parameters=[*named, *options]
     )
     described = inspect.cleandoc(Options.__doc__ or "").split("\n\n")[1]
-    fitter.__doc__ = f"{inspect.cleandoc(fitter.__doc__ or '')}\n\nOptions:\n" + "\n".join(
-        f"    {line}" for line in described.splitlines()
+    fitter.__doc__ = (
+        f"{inspect.cleandoc(fitter.__doc__ or '')}\n\nOptions:\n"
+        + "\n".join(f"    {line}" for line in described.splitlines())
     )
     return fitter
 
@@ -173,14 +174,19 @@ def fit(
     """
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
-        raise TypeError(f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}")
-    chosen = Options(**{**DEFAULTS, **options})  # type: ignore[typeddict-item]
+        raise TypeError(
+            f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}"
+        )
+    chosen = Options(**{**DEFAULTS, **options})
     num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
     record = Record(num_iterations, rule(tolerance), chosen)
     problem = Problem(
         model,
         x,
-        **{name: chosen[name] for name in ("mitigation", "sample_weight", "missing", "generator")},  # type: ignore[literal-required]
+        mitigation=chosen["mitigation"],
+        sample_weight=chosen["sample_weight"],
+        missing=chosen["missing"],
+        generator=chosen["generator"],
     )
     with torch.inference_mode(False):
         record.begin(problem)
@@ -198,7 +204,9 @@ def fit(
                     algorithm.keep(rows)
                     state, statistics = take(state, rows), take(statistics, rows)
                 with _computing(model):
-                    state, statistics = algorithm.step(state, statistics, record.iteration)
+                    state, statistics = algorithm.step(
+                        state, statistics, record.iteration
+                    )
         finally:
             record.end()
         return record.result()
@@ -225,7 +233,9 @@ class _computing:
 class Record:
     """What a fit has seen, and what it will return."""
 
-    def __init__(self, num_iterations: int, stopping: Stopping, options: Options) -> None:
+    def __init__(
+        self, num_iterations: int, stopping: Stopping, options: Options
+    ) -> None:
         callback = options["callback"]
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
@@ -250,7 +260,10 @@ class Record:
         self._begun = time.perf_counter()
         self._final = problem.start
         self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
-        self._ended, self._stopped = np.zeros(size, dtype=int), np.zeros(size, dtype=bool)
+        self._ended, self._stopped = (
+            np.zeros(size, dtype=int),
+            np.zeros(size, dtype=bool),
+        )
         self._floor = problem.floor
         if self.progress:
             self._bar = _progress_bar(self.num_iterations)
@@ -321,7 +334,9 @@ class Record:
             return False
         self._write(self._whole(state))
         with torch.enable_grad():
-            return bool(self.callback(self.problem.model, self.iteration, self._shown(nll)))
+            return bool(
+                self.callback(self.problem.model, self.iteration, self._shown(nll))
+            )
 
     def _let_go(self, met: Any, stopped: bool, going: Any) -> Tensor:
         """Write down the members that are done; the rows of the others."""
@@ -339,7 +354,10 @@ class Record:
         self._stopped[members] = stopped | failed
         kept = torch.as_tensor(np.flatnonzero(going), device=device)
         self._best = take(self._best, kept)
-        self._best_nll, self._best_objective = self._best_nll[going], self._best_objective[going]
+        self._best_nll, self._best_objective = (
+            self._best_nll[going],
+            self._best_objective[going],
+        )
         self._earlier = [objective[going] for objective in self._earlier]
         return kept
 
@@ -445,7 +463,9 @@ class Record:
         if self.stopping.tolerance == 0 or self.num_iterations == 0 or not late.any():
             return
         several = self.problem.batched
-        which = f"{int(late.sum())} of {len(late)} fits have" if several else "the fit has"
+        which = (
+            f"{int(late.sum())} of {len(late)} fits have" if several else "the fit has"
+        )
         warnings.warn(
             f"{which} not converged after {self.num_iterations} iterations: the NLL still falls "
             f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "
@@ -481,7 +501,11 @@ def _named(low: Tensor, batched: bool) -> str:
         return f"{int(low.any(-1).sum())} of {len(low)} fits end with a component"
     found = low[0].nonzero().flatten().tolist()
     if low.shape[1] == 1 and found:
-        return "the fit ends with its shared covariance" if len(low[0]) == 1 else "component 0 ends"
+        return (
+            "the fit ends with its shared covariance"
+            if len(low[0]) == 1
+            else "component 0 ends"
+        )
     listed = ", ".join(map(str, found))
     return f"component {listed} ends" if len(found) == 1 else f"components {listed} end"
 

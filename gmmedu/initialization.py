@@ -53,7 +53,13 @@ def initialize(
     k, d = model.num_components, model.num_dims
     batch_shape, device = model.batch_shape, model.means.device
     x = checks.check_points(
-        x, d, batch_shape=batch_shape, device=device, minimum=k, missing=missing, complete=True
+        x,
+        d,
+        batch_shape=batch_shape,
+        device=device,
+        minimum=k,
+        missing=missing,
+        complete=True,
     ).detach()
     x = x.to(torch.promote_types(x.dtype, model.means.dtype))
     sets = x.reshape(-1, *x.shape[-2:])
@@ -66,7 +72,9 @@ def initialize(
     if method in ("box", "points"):
         rows = range(size)
         draw = _in_box if method == "box" else _distinct
-        means = torch.stack([draw(z[m if len(z) > 1 else 0], k, generator) for m in rows])
+        means = torch.stack(
+            [draw(z[m if len(z) > 1 else 0], k, generator) for m in rows]
+        )
     else:
         means = _spread(z, size, k, generator)
         if method == "kmeans":
@@ -74,7 +82,9 @@ def initialize(
             weights, covariances = _clusters(z, labels, means)
     ridge = max(1e-6, 10 * d * torch.finfo(x.dtype).eps)
     largest = covariances.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1)
-    covariances = covariances + torch.diag_embed(ridge * largest.unsqueeze(-1).expand(size, k, d))
+    covariances = covariances + torch.diag_embed(
+        ridge * largest.unsqueeze(-1).expand(size, k, d)
+    )
     unit = units.scale.unsqueeze(1)
     own = unit.unsqueeze(-1) * covariances * unit.unsqueeze(-2)
     shape = (*batch_shape, k)
@@ -87,14 +97,18 @@ def initialize(
     )
 
 
-def _in_box(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
+def _in_box(
+    z: Tensor, num_components: int, generator: torch.Generator | None
+) -> Tensor:
     """Random places in the box that holds z (N, D): (K, D)."""
     low, high = z.amin(0), z.amax(0)
     uniform = checks.uniform(num_components, z.shape[1], generator=generator)
     return low + (high - low) * uniform.to(z)
 
 
-def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
+def _distinct(
+    z: Tensor, num_components: int, generator: torch.Generator | None
+) -> Tensor:
     """Random points of z (N, D), no two alike while there are K that differ: (K, D).
 
     Components that start alike stay alike, whichever way they are fitted.
@@ -108,7 +122,9 @@ def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None)
         looked_at = min(2 * looked_at, len(z))
     first = torch.full((len(kinds),), looked_at, device=z.device)
     first.scatter_reduce_(0, kind, torch.arange(looked_at, device=z.device), "amin")
-    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(0, first, False)
+    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(
+        0, first, False
+    )
     chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[:num_components]
     return z[order[chosen]]
 
@@ -122,9 +138,14 @@ def _spread(
     z (1 or M, N, D) -> (M, K, D). As many candidates as scikit-learn draws, 2 + log K.
     """
     num_points, tries = z.shape[1], 2 + int(math.log(num_components))
-    uniform = checks.uniform(size, 1 + (num_components - 1) * tries, generator=generator)
+    uniform = checks.uniform(
+        size, 1 + (num_components - 1) * tries, generator=generator
+    )
     uniform = uniform.to(z.device)
-    first, draws = uniform[:, :1], uniform[:, 1:].reshape(size, num_components - 1, tries)
+    first, draws = (
+        uniform[:, :1],
+        uniform[:, 1:].reshape(size, num_components - 1, tries),
+    )
     norms = z.square().sum(-1)
     chosen = [_points_at(z, (first * num_points).long())]
     nearest = _squared_distances(z, norms, chosen[0])[:, 0]
@@ -160,7 +181,9 @@ def _squared_distances(z: Tensor, norms: Tensor, centers: Tensor) -> Tensor:
     return distances.where(distances > rounding, 0.0)
 
 
-def _lloyd(z: Tensor, means: Tensor, num_iterations: int = 300) -> tuple[Tensor, Tensor]:
+def _lloyd(
+    z: Tensor, means: Tensor, num_iterations: int = 300
+) -> tuple[Tensor, Tensor]:
     """k-means: assign each point to the nearest centroid, move centroids to the mean of theirs,
     until nothing changes. z (1 or M, N, D), means (M, K, D). Returns centroids, which stay put
     when empty, and labels (M, N)."""
@@ -192,12 +215,13 @@ def _nearest(z: Tensor, means: Tensor) -> Tensor:
 
 def _sums(z: Tensor, labels: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
     """Number (M, K) and sum (M, K, D) of the points with each label."""
-    counts, sums = 0, 0
-    width = max(1, _BLOCK_NUMBERS // (len(labels) * num_components))
+    counts = z.new_zeros(len(labels), num_components)
+    sums = z.new_zeros(len(labels), num_components, z.shape[-1])
+    width = max(1, _BLOCK_NUMBERS // counts.numel())
     for block, mine in zip(z.split(width, 1), labels.split(width, 1), strict=True):
         members = _members(mine, num_components, z.dtype)
         counts, sums = counts + members.sum(-1), sums + members @ block
-    return counts, sums  # type: ignore[return-value]
+    return counts, sums
 
 
 def _members(labels: Tensor, num_components: int, dtype: torch.dtype) -> Tensor:
@@ -211,7 +235,8 @@ def _clusters(z: Tensor, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]
     drawn toward the average within all of them, by as much as D + 1 points of that average
     would."""
     num_dims = z.shape[-1]
-    counts, scatter = 0, 0
+    counts = z.new_zeros(means.shape[:-1])
+    scatter = z.new_zeros(*means.shape, num_dims)
     width = max(1, _BLOCK_NUMBERS // means.numel())
     for block, mine in zip(z.split(width, 1), labels.split(width, 1), strict=True):
         members = _members(mine, means.shape[1], z.dtype)

@@ -30,7 +30,9 @@ def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     operator, num_dims = family.operator, x.shape[-1]
     with torch.autocast(x.device.type, enabled=False):
         residuals = gaussian.residuals(x, state.means)
-        whitened = gaussian.within_range(operator.whiten(state.scales.whitening, residuals))
+        whitened = gaussian.within_range(
+            operator.whiten(state.scales.whitening, residuals)
+        )
         log_det = operator.log_det(state.scales.factor, num_dims)
         return state.log_weights.unsqueeze(-1) + gaussian.log_density(whitened, log_det)
 
@@ -38,13 +40,17 @@ def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
 def log_density(family: Family, state: State, x: Tensor) -> Tensor:
     """log p(x_n) for x (..., N, D): (..., N) (eq-gmm-log-density); in blocks of points."""
     blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
-    return torch.cat([log_joint(family, state, block).logsumexp(-2) for block in blocks], -1)
+    return torch.cat(
+        [log_joint(family, state, block).logsumexp(-2) for block in blocks], -1
+    )
 
 
 def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
     """r_nk = p(component k | x_n) for x (..., N, D): (..., N, K) (eq-responsibilities)."""
     blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
-    return torch.cat([log_joint(family, state, block).softmax(-2).mT for block in blocks], -2)
+    return torch.cat(
+        [log_joint(family, state, block).softmax(-2).mT for block in blocks], -2
+    )
 
 
 def covariances(family: Family, state: State) -> Tensor:
@@ -76,7 +82,9 @@ def condition(
     """
     scales, remaining, regression = family.operator.split(state.scales, known, rest)
     seen = State(state.log_weights, state.means[..., known], scales)
-    log_weights = log_joint(family, seen, values.unsqueeze(-2)).squeeze(-1).log_softmax(-1)
+    log_weights = (
+        log_joint(family, seen, values.unsqueeze(-2)).squeeze(-1).log_softmax(-1)
+    )
     means = state.means[..., rest]
     if regression is not None:
         offset = values.unsqueeze(-2) - seen.means
@@ -94,7 +102,9 @@ def moments(family: Family, state: State) -> tuple[Tensor, Tensor]:
     return mean, within + (weights * offset).mT @ offset
 
 
-def draw(family: Family, state: State, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+def draw(
+    family: Family, state: State, uniform: Tensor, normal: Tensor
+) -> tuple[Tensor, Tensor]:
     """Points (..., Q, D) and the components (..., Q) that made them (eq-generative).
 
     uniform: (..., Q), picks the component by its weight; normal: (..., Q, D), the point from it.
@@ -121,9 +131,13 @@ def rosenblatt(family: Family, state: State, x: Tensor) -> Tensor:
     """
     residuals = gaussian.residuals(x, state.means)
     whitened = family.operator.whiten(state.scales.whitening, residuals)
-    deviations = triangular_factor(family, state).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    deviations = (
+        triangular_factor(family, state).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    )
     explained = (-0.5 * whitened.square() - deviations.log()).cumsum(-2)
-    before = torch.cat([torch.zeros_like(explained[..., :1, :]), explained[..., :-1, :]], -2)
+    before = torch.cat(
+        [torch.zeros_like(explained[..., :1, :]), explained[..., :-1, :]], -2
+    )
     shares = (state.log_weights[..., None, None] + before).softmax(-3)
     return (shares * torch.special.ndtr(whitened)).sum(-3).mT
 
@@ -152,9 +166,14 @@ class MixtureDistribution(distributions.Distribution):
         batch_shape, event_shape = state.means.shape[:-2], state.means.shape[-1:]
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
         if self._validate_args:
-            for name, part in (("log_weights", state.log_weights), ("means", state.means)):
+            for name, part in (
+                ("log_weights", state.log_weights),
+                ("means", state.means),
+            ):
                 if not bool(torch.isfinite(part).all()):
-                    raise ValueError(f"{name} must be finite, but holds NaN or infinity")
+                    raise ValueError(
+                        f"{name} must be finite, but holds NaN or infinity"
+                    )
 
     @classmethod
     def of(
@@ -209,16 +228,25 @@ class MixtureDistribution(distributions.Distribution):
 
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(component | value) for value (*sample, *batch, D): (*sample, *batch, K)."""
-        return responsibilities(self.family, self.state, value.unsqueeze(-2)).squeeze(-2)
+        return responsibilities(self.family, self.state, value.unsqueeze(-2)).squeeze(
+            -2
+        )
 
-    def sample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, sample_shape: Any = (), generator: torch.Generator | None = None
+    ) -> Tensor:
         """Points (*sample, *batch, D), without a gradient; drawn on the CPU and moved."""
         shape = self._extended_shape(torch.Size(sample_shape))
         batch = self.batch_shape
         count = torch.Size(sample_shape).numel()
         uniform = checks.uniform(count, *batch, generator=generator)
         normal = torch.randn(
-            count, *batch, *self.event_shape, generator=generator, dtype=torch.float64, device="cpu"
+            count,
+            *batch,
+            *self.event_shape,
+            generator=generator,
+            dtype=torch.float64,
+            device="cpu",
         )
         with torch.no_grad():
             points, _ = draw(
@@ -229,7 +257,9 @@ class MixtureDistribution(distributions.Distribution):
             )
         return points.movedim(-2, 0).reshape(shape)
 
-    def rsample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
+    def rsample(
+        self, sample_shape: Any = (), generator: torch.Generator | None = None
+    ) -> Tensor:
         """Points (*sample, *batch, D) with a gradient in the parameters."""
         points = self.sample(sample_shape, generator)
         x = points.unsqueeze(-2).requires_grad_()
@@ -279,7 +309,10 @@ def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
         )
     kind = type(distribution).__name__
     if isinstance(distribution, distributions.MixtureSameFamily):
-        parts, weights = distribution.component_distribution, distribution.mixture_distribution.probs
+        parts, weights = (
+            distribution.component_distribution,
+            distribution.mixture_distribution.probs,
+        )
         if isinstance(parts, distributions.MultivariateNormal):
             return weights, parts.mean, parts.covariance_matrix
         inner = getattr(parts, "base_dist", parts)
@@ -293,8 +326,6 @@ def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
         "distribution must be a MixtureDistribution, or torch's MixtureSameFamily of "
         f"MultivariateNormal or Normal components, got {kind}"
     )
-
-
 
 
 def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:

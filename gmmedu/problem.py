@@ -41,7 +41,9 @@ class Stream:
     (B,). Each pass reads it once; no more than a batch is held.
     """
 
-    def __init__(self, batches: Iterable[Any], model: GaussianMixture, missing: bool) -> None:
+    def __init__(
+        self, batches: Iterable[Any], model: GaussianMixture, missing: bool
+    ) -> None:
         if isinstance(batches, Iterator):
             raise TypeError(
                 f"x must be a tensor, or batches that can be read again and again, got a "
@@ -59,7 +61,9 @@ class Stream:
                     f"(B,), got {len(pair)} things at once"
                 )
             x = pair[0].to(self.like.device) if isinstance(pair[0], Tensor) else pair[0]
-            checks.check_points(x, self.num_dims, minimum=0, missing=self.missing, name="a batch")
+            checks.check_points(
+                x, self.num_dims, minimum=0, missing=self.missing, name="a batch"
+            )
             weights = None
             if len(pair) == 2:
                 weights = pair[1].to(self.like.device)
@@ -100,11 +104,15 @@ class StreamedPoints:
         wanted, drawn, below = uniform.to(self.total.device) * self.total, [], 0.0
         order = wanted.argsort()
         for piece in self.pieces():
-            share = torch.ones_like(piece.columns[0, 0]) if piece.weights is None else (
-                piece.weights[0]
+            share = (
+                torch.ones_like(piece.columns[0, 0])
+                if piece.weights is None
+                else (piece.weights[0])
             )
             cumulative = below + share.cumsum(0, dtype=torch.float64)
-            mine = wanted[order][(wanted[order] >= below) & (wanted[order] < cumulative[-1])]
+            mine = wanted[order][
+                (wanted[order] >= below) & (wanted[order] < cumulative[-1])
+            ]
             index = torch.searchsorted(cumulative, mine, right=True)
             drawn.append(piece.columns[0, :-1, index].mT)
             below = float(cumulative[-1])
@@ -133,7 +141,9 @@ class Problem:
         checks.check_generator(generator)
         self.model, self.family, self.mitigation = model, model.family, mitigation
         self.num_members = max(1, int(np.prod(model.batch_shape)))
-        self.held = [not n.requires_grad for n in (model.logits, model.means, model.raw_scale)]
+        self.held = [
+            not n.requires_grad for n in (model.logits, model.means, model.raw_scale)
+        ]
         self.workspace = Workspace()
         weight_unit = self._lay_out(x, sample_weight, missing)
         self.total = self.points.total
@@ -153,7 +163,9 @@ class Problem:
             seeds = torch.randint(
                 2**62, (self.num_members,), generator=generator, device="cpu"
             ).tolist()
-            self._generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
+            self._generators = [
+                torch.Generator(device="cpu").manual_seed(s) for s in seeds
+            ]
 
     # At the door
 
@@ -163,8 +175,12 @@ class Problem:
         """Set units, points and the offset of their NLL; returns by what weights are multiplied."""
         model, dtype = self.model, self.model.means.dtype
         per_dimension = self.family.per_dimension
-        if not isinstance(x, Tensor) and isinstance(x, Iterable) and not hasattr(x, "to_numpy") \
-                and not isinstance(x, np.ndarray | str):
+        if (
+            not isinstance(x, Tensor)
+            and isinstance(x, Iterable)
+            and not hasattr(x, "to_numpy")
+            and not isinstance(x, np.ndarray | str)
+        ):
             if sample_weight is not None:
                 raise ValueError(
                     "sample_weight must be None where x is a stream; let it give pairs of points "
@@ -172,9 +188,9 @@ class Problem:
                 )
             stream = Stream(x, model, missing)
             found = moments(stream)
-            if found.count < model.num_components:
+            if found.num_points < model.num_components:
                 raise ValueError(
-                    f"x has {found.count} points and at least {model.num_components} are needed "
+                    f"x has {found.num_points} points and at least {model.num_components} are needed "
                     "(one for each component)"
                 )
             self.units = Units.of([found], per_dimension)
@@ -194,9 +210,13 @@ class Problem:
         )
         x, weights, unit = self._weighted(x, sample_weight)
         x = x.detach().to(torch.promote_types(x.dtype, dtype))
-        sets = range(max(len(x) if x.ndim == 3 else 1, 1 if weights is None else len(weights)))
+        sets = range(
+            max(len(x) if x.ndim == 3 else 1, 1 if weights is None else len(weights))
+        )
         found_sets = [
-            moments([(x[m] if x.ndim == 3 else x, None if weights is None else weights[m])])
+            moments(
+                [(x[m] if x.ndim == 3 else x, None if weights is None else weights[m])]
+            )
             for m in sets
         ]
         self.units = Units.of(found_sets, per_dimension)
@@ -220,7 +240,7 @@ class Problem:
             x = x.reshape(-1, *x.shape[-2:])
         if sample_weight is None:
             return x, None, 1.0
-        shape = (x.shape[-2],)
+        shape: tuple[int, ...] = (x.shape[-2],)
         if size and getattr(sample_weight, "ndim", 1) > 1:
             shape = (*batch_shape, x.shape[-2])
         device = self.model.means.device
@@ -242,13 +262,17 @@ class Problem:
     def _set_floor(self, weight_unit: float) -> None:
         dtype, mitigation = self.model.means.dtype, self.mitigation
         least = resolution(dtype) if mitigation is None else mitigation.floor(dtype)
-        floors = (least * self.units.clump.double()).clamp_min(10 * torch.finfo(dtype).eps)
+        floors = (least * self.units.clump.double()).clamp_min(
+            10 * torch.finfo(dtype).eps
+        )
         same = bool((floors == floors[0]).all())
         self.floor: Floor = float(floors[0]) if same else floors.to(dtype).unsqueeze(-1)
         shape = (self.model.num_components, self.model.num_dims)
         prior = None if mitigation is None else mitigation.prior(*shape)
         if prior is not None:
-            prior = ConjugatePrior(prior.points * weight_unit, prior.scatter * weight_unit)
+            prior = ConjugatePrior(
+                prior.points * weight_unit, prior.scatter * weight_unit
+            )
         self.prior = prior
 
     # During the fit
@@ -282,7 +306,9 @@ class Problem:
         nll = self.nll(statistics, rows)
         if self.prior is None:
             return nll
-        log_prior = self.family.log_prior(state.scales, state.means.shape[-1], self.prior)
+        log_prior = self.family.log_prior(
+            state.scales, state.means.shape[-1], self.prior
+        )
         return nll - (log_prior.double() / self._of(self.total, rows)).cpu().numpy()
 
     def floor_of(self, rows: Tensor) -> Floor:
@@ -310,9 +336,14 @@ class Problem:
         rows = list(range(len(self.members))) if rows is None else rows
         known = {m for m in self._clamped if m[0] not in self.members[rows]}
         moved = False
-        chosen = singular.any(1).nonzero().flatten().tolist() if bool(singular.any()) else []
+        chosen = (
+            singular.any(1).nonzero().flatten().tolist() if bool(singular.any()) else []
+        )
         for place in chosen:
-            member, index = int(self.members[rows[place]]), torch.tensor([place], device=singular.device)
+            member, index = (
+                int(self.members[rows[place]]),
+                torch.tensor([place], device=singular.device),
+            )
             found = singular[place].nonzero().flatten().tolist()
             which = found if singular.shape[1] == self.model.num_components else [None]
             if self.mitigation is None:
@@ -324,7 +355,9 @@ class Problem:
                 one, action = self.mitigation.mitigate(
                     one,
                     singular[place],
-                    self.points.take(index) if len(self.units.center) > 1 else self.points,
+                    self.points.take(index)
+                    if len(self.units.center) > 1
+                    else self.points,
                     self.family,
                     self._generators[member],
                     int(self._resets[member]),
@@ -342,8 +375,14 @@ class Problem:
         return state, moved
 
     def _fail(self, member: int, component: int | None, iteration: int) -> None:
-        subject = "the shared covariance" if component is None else f"component {component}"
-        least = float(self.floor) if isinstance(self.floor, float) else float(self.floor.min())
+        subject = (
+            "the shared covariance" if component is None else f"component {component}"
+        )
+        least = (
+            float(self.floor)
+            if isinstance(self.floor, float)
+            else float(self.floor.min())
+        )
         self.failures[member] = SingularityError(
             f"{subject} became singular at iteration {iteration}: its standard deviation in "
             f"some direction fell below {least:.1e} times that of the data. The model "
@@ -357,7 +396,9 @@ class Problem:
     def fail_range(self, state: State, row: int, iteration: int) -> None:
         """Note that a member has left the range of its numbers."""
         member = int(self.members[row])
-        numbers = torch.cat([state.log_weights[row].unsqueeze(-1), state.means[row]], -1)
+        numbers = torch.cat(
+            [state.log_weights[row].unsqueeze(-1), state.means[row]], -1
+        )
         bad = (~torch.isfinite(numbers)).any(-1).nonzero().flatten().tolist()
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
         self.failures[member] = SingularityError(

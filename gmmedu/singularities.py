@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Family
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.units import Units, moments
-from gmmedu.values import Points, State, each
+from gmmedu.values import State, each
 
 
 class SingularityError(RuntimeError):
@@ -30,7 +31,11 @@ class SingularityError(RuntimeError):
     """
 
     def __init__(
-        self, message: str, component: int | None, iteration: int, member: int | None = None
+        self,
+        message: str,
+        component: int | None,
+        iteration: int,
+        member: int | None = None,
     ) -> None:
         super().__init__(message)
         self.component = component
@@ -48,6 +53,12 @@ def resolution(dtype: torch.dtype) -> float:
     return math.sqrt(10 * torch.finfo(dtype).eps)
 
 
+class Drawable(Protocol):
+    """What a mitigation asks of points."""
+
+    def draw(self, uniform: Tensor) -> Tensor: ...
+
+
 class Mitigation:
     """What a fitter asks of a mitigation; this one does the least that keeps numbers finite."""
 
@@ -63,7 +74,7 @@ class Mitigation:
         self,
         state: State,
         singular: Tensor,
-        points: Points,
+        points: Drawable,
         family: Family,
         generator: torch.Generator | None,
         previous: int,
@@ -111,7 +122,7 @@ class Reset(Clamp):
         self,
         state: State,
         singular: Tensor,
-        points: Points,
+        points: Drawable,
         family: Family,
         generator: torch.Generator | None,
         previous: int,
@@ -156,7 +167,9 @@ class Prior(Mitigation):
 
     def prior(self, num_components: int, num_dims: int) -> ConjugatePrior:
         degrees = num_dims + 2 if self.degrees is None else self.degrees
-        scatter = num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
+        scatter = (
+            num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
+        )
         return ConjugatePrior(points=degrees + num_dims + 1, scatter=scatter)
 
 
@@ -174,7 +187,9 @@ def find_singular(
     """
     check_mixture(model)
     if model.batch_shape:
-        raise TypeError("find_singular looks at one mixture; write find_singular(model[i], x)")
+        raise TypeError(
+            "find_singular looks at one mixture; write find_singular(model[i], x)"
+        )
     checks.check_points(x, model.num_dims, device=model.means.device, missing=missing)
     checks.check_number(min_scale, "min_scale")
     x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))

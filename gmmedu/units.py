@@ -34,7 +34,7 @@ class Moments(NamedTuple):
     the weight of what was observed, mean and variance, (D,); a sample of at most ``SAMPLE`` of
     the points (S, D), and its weights (S,) or None."""
 
-    count: int
+    num_points: int
     total: Tensor
     observed: Tensor
     mean: Tensor
@@ -46,32 +46,38 @@ class Moments(NamedTuple):
 def moments(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Moments:
     """Moments of points (N, D) and weights (N,) or None that come in batches, read once or, where
     there are more than ``SAMPLE`` points, twice. NaN is a missing value."""
-    total = observed = mean = scatter = None
+    sums: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
     kept: list[tuple[Tensor, Tensor | None]] = []
     count = 0
     for x, weights in batches:
         x, weights = _weighty(x, weights)
         part = _moments_of(x, weights)
-        if total is None:
-            total, observed, mean, scatter = part
-        else:
-            both = observed + part[1]
-            share = part[1] / both.clamp_min(torch.finfo(both.dtype).tiny)
-            gap = part[2] - mean
-            scatter = scatter + part[3] + gap.square() * observed * share
-            mean = mean + gap * share
-            total, observed = total + part[0], both
+        sums = part if sums is None else _merged(sums, part)
         count += len(x)
         if count <= SAMPLE:
             kept.append((x, weights))
-    if total is None or observed is None or mean is None or scatter is None:
+    if sums is None:
         raise ValueError("x holds no points")
     if count > SAMPLE:
         kept = _sampled(batches, count)
+    total, observed, mean, scatter = sums
     variance = scatter / observed.clamp_min(torch.finfo(observed.dtype).tiny)
     sample = torch.cat([x for x, _ in kept])
-    weights = None if kept[0][1] is None else torch.cat([w for _, w in kept])
+    sample_weights = [weights for _, weights in kept if weights is not None]
+    weights = torch.cat(sample_weights) if sample_weights else None
     return Moments(count, total, observed, mean, variance, sample, weights)
+
+
+def _merged(
+    one: tuple[Tensor, Tensor, Tensor, Tensor],
+    other: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Total, weight observed, mean and scatter of two sets of points together."""
+    observed = one[1] + other[1]
+    share = other[1] / observed.clamp_min(torch.finfo(observed.dtype).tiny)
+    gap = other[2] - one[2]
+    scatter = one[3] + other[3] + gap.square() * one[1] * share
+    return one[0] + other[0], observed, one[2] + gap * share, scatter
 
 
 def _weighty(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -81,7 +87,9 @@ def _weighty(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return x[weights > 0], weights[weights > 0]
 
 
-def _moments_of(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _moments_of(
+    x: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Total, and for each dimension the weight observed, mean and scatter about it."""
     missing = x.isnan()
     if weights is None and not bool(missing.any()):
@@ -103,7 +111,9 @@ def _sampled(
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Random rows, the same ones in each call, however the points are divided into batches."""
     generator = torch.Generator(device="cpu").manual_seed(0)
-    rows = torch.randint(count, (SAMPLE,), generator=generator, device="cpu").sort().values
+    rows = (
+        torch.randint(count, (SAMPLE,), generator=generator, device="cpu").sort().values
+    )
     kept, start = [], 0
     for x, weights in batches:
         x, weights = _weighty(x, weights)
@@ -185,7 +195,9 @@ def _of_set(moments: Moments, per_dimension: bool) -> tuple[Tensor, Tensor, Tens
         scale = torch.where(varies, scale, typical)
     else:
         scale = typical.expand_as(scale)
-    size = (clumps / scale).where(varies & (clumps > 0) & (clumps * CLUMPED < scale), 1.0)
+    size = (clumps / scale).where(
+        varies & (clumps > 0) & (clumps * CLUMPED < scale), 1.0
+    )
     return center, scale, size.amin()
 
 

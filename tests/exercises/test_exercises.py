@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exercises.cases import Case
-from gmmedu.exercises import check, identifiers
+from gmmbook.exercises import check, identifiers
 
 CASES: dict[str, Case] = {}
 for module in sorted(path.stem for path in Path(__file__).parent.glob("chapter*.py")):

@@ -14,9 +14,9 @@ from playwright.sync_api import Page, expect
 from torch import Tensor
 
 import gmmedu
+from gmmbook.widgets import FitScrubber
+from gmmbook.widgets.base import Interactive
 from gmmedu.fitting import FitResult, Snapshot
-from gmmedu.widgets import FitScrubber
-from gmmedu.widgets.base import Interactive
 from widgets.conftest import OpenStatic, reopen
 
 FLOAT64 = torch.float64

@@ -12,8 +12,8 @@ import traitlets
 from playwright.sync_api import Page, expect
 from torch.distributions import Normal
 
+from gmmbook.widgets import SingularityExplorer
 from gmmedu import Prior, load_galaxies
-from gmmedu.widgets import SingularityExplorer
 from widgets.conftest import OpenStatic, drag, reopen
 
 FLOAT64 = torch.float64
