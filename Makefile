@@ -12,10 +12,14 @@ endif
 # The kernel of this environment, not one that the user installed elsewhere under the same name.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help book test lab serve bench lock pictures clean distclean
+# A worker for each core, and a file to each, in the order of conftest.py: those that take longest
+# come first.
+RUNS := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help book test test-fast coverage lab serve bench lock pictures clean distclean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 # A stamp, so that a second call costs nothing and a changed pin installs again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -35,7 +39,17 @@ book: $(VENV)/.installed ## execute the notebooks and build the book, strictly
 	@echo "The book is at _build/html/index.html; read it with: make serve"
 
 test: $(VENV)/.installed ## every check: units, notebooks, style, types, the built pages in a browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python tests/chromium.py
+	$(BIN)/python $(RUNS) $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed ## in a minute: no browser, no notebooks, nothing slow
+	$(BIN)/python $(RUNS) -m "not browser and not slow" tests $(PYTEST_ARGS)
+
+coverage: $(VENV)/.installed ## which lines of the engine its own tests and the proofs run
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(RUNS) tests/engine tests/equations $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lab: $(VENV)/.installed ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab book
@@ -57,7 +71,7 @@ pictures: $(VENV)/.installed ## draw the pictures of the README and of shared li
 	$(BIN)/python book/_ext/draw_pictures.py
 
 clean: ## remove what was built
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf _build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
 
 distclean: clean ## remove the virtual environment too
 	rm -rf $(VENV)

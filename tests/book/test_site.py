@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock
 
 import page_inspector
 import pytest
@@ -313,13 +312,3 @@ def test_the_inspector_sees(browser: Browser, tmp_path: Path, fault: str) -> Non
 
 def test_the_inspector_is_content_with_a_sound_page(browser: Browser, tmp_path: Path) -> None:
     assert _findings(browser, tmp_path, GOOD) == set()
-
-
-def test_a_machine_without_chromium_is_told_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(page_inspector, "NAMES", ())
-    monkeypatch.setattr(page_inspector, "PLACES", ())
-    bare = Mock(chromium=Mock(executable_path="/nowhere/chrome"))
-    with pytest.raises(RuntimeError, match="playwright install chromium"):
-        page_inspector.chromium_on_this_machine(bare)
