@@ -86,7 +86,7 @@ def fit_lbfgs(
     return fit(model, x, num_iterations, tolerance, LBFGS, options)
 
 
-def gradient(
+def score(
     statistics: Statistics,
     family: Family,
     state: State,
