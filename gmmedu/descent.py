@@ -151,9 +151,7 @@ class Adam:
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem = self.problem
-        slopes = gradient(
-            statistics, problem.family, state, problem.prior, problem.held
-        )
+        slopes = score(statistics, problem.family, state, problem.prior, problem.held)
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
         groups = self.optimizer.param_groups
         for number, slope, group, rate in zip(
@@ -295,9 +293,7 @@ class Search:
         problem = self.problem
         state, statistics = self._look()
         objective = float(problem.objective(statistics, state, self._index)[0])
-        slopes = gradient(
-            statistics, problem.family, state, problem.prior, problem.held
-        )
+        slopes = score(statistics, problem.family, state, problem.prior, problem.held)
         finite = math.isfinite(objective) and all(
             bool(s.isfinite().all()) for s in slopes
         )
