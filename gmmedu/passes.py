@@ -102,11 +102,18 @@ def e_step(
     flat = each(lambda part: part.reshape(-1, *part.shape[len(batch) :]), state)
     workspace = Workspace() if workspace is None else workspace
     with torch.no_grad(), torch.autocast(state.means.device.type, enabled=False):
-        pieces = (
-            _of_piece(piece, family, flat, workspace) for piece in points.pieces()
-        )
-        total = reduce(add, pieces)
+        total = sums(points, family, flat, workspace)
     return each(lambda part: part.reshape((*batch, *part.shape[1:])), total)
+
+
+def sums(
+    points: Source, family: Family, state: State, workspace: Workspace
+) -> Statistics:
+    """``e_step`` for a state with one batch dimension, (M, ...): the one place where the
+    statistics of pieces are added."""
+    return reduce(
+        add, (_of_piece(piece, family, state, workspace) for piece in points.pieces())
+    )
 
 
 def _of_piece(
