@@ -464,12 +464,12 @@ class GaussianMixture(nn.Module):
         weights, means, covariances = (
             n.detach().double().cpu().numpy() for n in numbers
         )
-        deviations = covariances.diagonal(axis1=1, axis2=2)
+        variances = covariances.diagonal(axis1=1, axis2=2).copy()
         held = {
             "full": covariances,
             "tied": covariances[0],
-            "diag": deviations,
-            "spherical": deviations[:, 0],
+            "diag": variances,
+            "spherical": variances[:, 0],
         }[peer.covariance_type]
         peer._set_parameters(
             (weights, means, held, _precisions_cholesky(held, peer.covariance_type))
