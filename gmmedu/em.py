@@ -186,7 +186,7 @@ class Squarem(Em):
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem = self.problem
-        objective = torch.as_tensor(problem.objective(statistics, state))
+        objective = torch.from_numpy(problem.objective(statistics, state))
         here = self._coordinates(state)
         following, mitigated = self.ascend(state, statistics, iteration)
         ready = self.started & ~mitigated
@@ -215,7 +215,7 @@ class Squarem(Em):
         rows = ready.nonzero().flatten()
         tried = put(following, rows, take(ahead, rows))
         statistics = problem.e_step(tried)
-        reached = torch.as_tensor(problem.objective(statistics, tried))
+        reached = torch.from_numpy(problem.objective(statistics, tried))
         better = (reached < objective).to(ready.device)
         full = length == self.longest
         grown = torch.where(full, self.longest * 4, self.longest)

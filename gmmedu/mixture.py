@@ -244,14 +244,7 @@ class MixtureDistribution(distributions.Distribution):
         batch = self.batch_shape
         count = torch.Size(sample_shape).numel()
         uniform = checks.uniform(count, *batch, generator=generator)
-        normal = torch.randn(
-            count,
-            *batch,
-            *self.event_shape,
-            generator=generator,
-            dtype=torch.float64,
-            device="cpu",
-        )
+        normal = checks.normal(count, *batch, *self.event_shape, generator=generator)
         with torch.no_grad():
             points, _ = draw(
                 self.family,
