@@ -217,7 +217,7 @@ class Squarem(Em):
         tried = put(following, rows, take(ahead, rows))
         statistics = problem.e_step(tried)
         reached = problem.nll(statistics) + problem.penalty(tried)
-        better = torch.as_tensor(reached < objective, device=ready.device)
+        better = torch.from_numpy(reached < objective).to(ready.device)
         full = length == self.longest
         grown = torch.where(full, self.longest * 4, self.longest)
         shrunk = (length / 2).clamp_min(1.5)

@@ -405,7 +405,7 @@ class Record:
         self._warn_floor()
         return FitResult(
             nll=self._shaped(self._nll),
-            history=torch.as_tensor(history).reshape(-1, *problem.model.batch_shape),
+            history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),
             elapsed=torch.tensor(self._elapsed, dtype=torch.float64, device="cpu"),
             converged=self._shaped(self._converged),
             num_iterations=self._shaped(self._ended),
@@ -429,7 +429,7 @@ class Record:
         """A number, or a tensor (*batch_shape)."""
         if not self.problem.batched:
             return values[0].item()
-        return torch.as_tensor(values.copy()).reshape(self.problem.model.batch_shape)
+        return torch.from_numpy(values.copy()).reshape(self.problem.model.batch_shape)
 
     def _shown(self, nll: Any) -> Any:
         """The NLL of all members, with the last one of those that have left."""
