@@ -106,7 +106,7 @@ def e_step(
             _of_piece(piece, family, flat, workspace) for piece in points.pieces()
         )
         total = reduce(add, pieces)
-    return each(lambda part: part.reshape(*batch, *part.shape[1:]), total)
+    return each(lambda part: part.reshape((*batch, *part.shape[1:])), total)
 
 
 def _of_piece(

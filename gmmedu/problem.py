@@ -355,9 +355,7 @@ class Problem:
                 one, action = self.mitigation.mitigate(
                     one,
                     singular[place],
-                    self.points.take(index)
-                    if len(self.units.center) > 1
-                    else self.points,
+                    self._points_of(rows[place]),
                     self.family,
                     self._generators[member],
                     int(self._resets[member]),
@@ -373,6 +371,12 @@ class Problem:
                     known.add((member, component))
         self._clamped = known
         return state, moved
+
+    def _points_of(self, row: int) -> Points | StreamedPoints:
+        """What the member in a row looks at."""
+        if len(self.units.center) == 1:
+            return self.points
+        return self.points.take(torch.tensor([row], device=self.total.device))
 
     def _fail(self, member: int, component: int | None, iteration: int) -> None:
         subject = (
