@@ -316,14 +316,17 @@ class Record:
             below = low.any(-1).cpu().numpy()
             self._best_objective = np.where(below, np.inf, objective)
             return
-        better = (objective <= self._best_objective) & ~failed
+        # To rounding the later state is the better one: EM still moves parameters where the
+        # objective no longer tells.
+        rounding = 1e-14 * (1 + np.abs(self._best_objective))
+        better = (objective <= self._best_objective + rounding) & ~failed
+        self._best_objective = np.fmin(self._best_objective, objective)
         if better.all():
-            self._best, self._best_nll, self._best_objective = state, nll, objective
+            self._best, self._best_nll = state, nll
         elif better.any():
             rows = torch.as_tensor(np.flatnonzero(better), device=state.means.device)
             self._best = put(self._best, rows, take(state, rows))
             self._best_nll = np.where(better, nll, self._best_nll)
-            self._best_objective = np.where(better, objective, self._best_objective)
 
     def _tell(self, nll: Any, state: State) -> bool:
         """Show the state to the progress bar and the callback; true where that stops the fit."""
