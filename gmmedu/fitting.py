@@ -454,7 +454,7 @@ class Record:
             "standard deviation; the NLL is that of the rounded parameters. Use a float64 model, "
             "or subtract a constant from x.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         if problem.num_members == 1:
             rounded = self._units.standardize(own._replace(means=kept), family)
@@ -474,7 +474,7 @@ class Record:
             f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "
             "again from here, or set tolerance=0 to run just so many.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def _warn_floor(self) -> None:
@@ -496,7 +496,7 @@ class Record:
             "Use fewer components, remove duplicate points or a constant column, or fit with "
             "Prior(); if so narrow a component is real, lower min_scale."
         )
-        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=4)
+        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=5)
 
 
 def _named(low: Tensor, batched: bool) -> str:
