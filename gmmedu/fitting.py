@@ -337,16 +337,19 @@ class Record:
             below = low.any(-1).cpu().numpy()
             self._best_objective = np.where(below, np.inf, objective)
             return
-        better = objective <= self._best_objective
+        # To rounding the later state is the better one: EM still moves parameters where the
+        # objective no longer tells.
+        rounding = 1e-14 * (1 + np.abs(self._best_objective))
+        better = objective <= self._best_objective + rounding
         if failed is not None:
             better &= ~failed
+        self._best_objective = np.fmin(self._best_objective, objective)
         if better.all():
-            self._best, self._best_nll, self._best_objective = state, nll, objective
+            self._best, self._best_nll = state, nll
         elif better.any():
             rows = torch.as_tensor(np.flatnonzero(better), device=state.means.device)
             self._best = put(self._best, rows, take(state, rows))
             self._best_nll = np.where(better, nll, self._best_nll)
-            self._best_objective = np.where(better, objective, self._best_objective)
 
     def _tell(self, nll: Any, state: State) -> bool:
         """Show the state to the progress bar and the callback; true where that stops the fit."""
@@ -478,7 +481,7 @@ class Record:
             "standard deviation; the NLL is that of the rounded parameters. Use a float64 model, "
             "or subtract a constant from x.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         if problem.num_members == 1:
             rounded = self._units.standardize(own._replace(means=kept), family)
@@ -498,7 +501,7 @@ class Record:
             f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "
             "again from here, or set tolerance=0 to run just so many.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def _warn_floor(self) -> None:
@@ -520,7 +523,7 @@ class Record:
             "Use fewer components, remove duplicate points or a constant column, or fit with "
             "Prior(); if so narrow a component is real, lower min_scale."
         )
-        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=4)
+        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=5)
 
 
 def _named(low: Tensor, batched: bool) -> str:
