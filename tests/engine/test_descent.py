@@ -253,6 +253,7 @@ def test_the_plain_call_runs_far_from_its_box_too() -> None:
     assert fit.nll < before / 10
 
 
+@pytest.mark.slow
 def test_descent_reaches_the_optimum_of_old_faithful() -> None:
     """Log likelihood -1130.2640 (see test_em) to 1e-2."""
     x = gmmedu.load_old_faithful()
@@ -264,6 +265,7 @@ def test_descent_reaches_the_optimum_of_old_faithful() -> None:
     np.testing.assert_allclose(mixture_of(model).weights[order], [0.35587, 0.64413], atol=1e-3)
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_descent_and_em_end_at_the_same_optimum(name: str) -> None:
     model, x = problem(name, 2, 2)
