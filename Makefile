@@ -12,7 +12,7 @@ endif
 # The kernel of this environment, not one that the user installed elsewhere under the same name.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help book test lab serve bench lock pictures clean distclean
+.PHONY: help book test lab serve bench lock pictures faces clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lock: ## renew constraints.txt (needs uv)
 
 pictures: $(VENV)/.installed ## draw the pictures of the README and of shared links again
 	$(BIN)/python book/_ext/draw_pictures.py
+
+faces: ## cut the faces of the site again (needs uv)
+	uv run --quiet --no-project book/_ext/make_faces.py
 
 clean: ## remove what was built
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache
