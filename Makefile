@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage lab serve bench lock pictures clean distclean
+.PHONY: help book test test-fast coverage lab serve bench lock pictures faces clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ lock: ## renew constraints.txt (needs uv)
 
 pictures: $(VENV)/.installed-book ## draw the pictures of the README and of shared links again
 	$(BIN)/python book/_ext/draw_pictures.py
+
+faces: ## cut the faces of the site again (needs uv)
+	uv run --quiet --no-project book/_ext/make_faces.py
 
 clean: ## remove what was built
 	rm -rf _build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
