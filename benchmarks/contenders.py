@@ -21,8 +21,7 @@ from torch import Tensor
 import gmmedu
 from benchmarks.problems import Array, Parameters
 
-
-BOTH = ("float32", "float64")
+BOTH: tuple[str, ...] = ("float32", "float64")
 ROOT = Path(__file__).parents[1]
 
 

@@ -120,7 +120,7 @@ def main() -> None:
         gc.collect()
         gc.disable()
         try:
-            fitted = FITS[name](*problem, iterations)
+            fitted = FITS[name](*(*problem, iterations))
             answer: Any = tuple(np.asarray(each, dtype=np.float64) for each in fitted)
         except Exception:
             answer = traceback.format_exc()

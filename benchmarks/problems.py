@@ -42,6 +42,33 @@ def synthetic(size: tuple[int, int, int], seed: int = 0) -> Tensor:
     return torch.from_numpy(points)
 
 
+def iris() -> Tensor:
+    """Fisher's 150 flowers: (150, 4), float64, in cm."""
+    from sklearn.datasets import load_iris
+
+    return torch.from_numpy(load_iris().data)
+
+
+def wine() -> Tensor:
+    """178 wines, standardized: (178, 13), float64."""
+    from sklearn.datasets import load_wine
+
+    return standardized(torch.from_numpy(load_wine().data))
+
+
+def blobs() -> Tensor:
+    """Four round clusters of 2,500 points in 8 dimensions, well apart: (10000, 8), float64."""
+    rng = np.random.default_rng(0)
+    centers = 6 * rng.normal(size=(4, 8))
+    return torch.from_numpy(np.repeat(centers, 2500, axis=0) + rng.normal(size=(10_000, 8)))
+
+
+def standardized(x: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 in every dimension: (N, D)."""
+    variance, mean = torch.var_mean(x, 0, correction=0)
+    return (x - mean) / variance.sqrt()
+
+
 def load(size: tuple[int, int, int]) -> Tensor:
     """Old Faithful at its own size, else synthetic points: (N, D), float64."""
     if size == OLD_FAITHFUL:
