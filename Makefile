@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
+PEERS := .venv-peers
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 else
@@ -55,7 +56,13 @@ serve: ## serve the built book on this machine
 	@test -f _build/html/index.html || $(MAKE) book
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-bench: $(VENV)/.installed-bench ## time gmmedu beside its peers
+# The peers whose pins clash with those of the project.
+$(PEERS)/.installed: benchmarks/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
+bench: $(VENV)/.installed-bench $(PEERS)/.installed ## time gmmedu beside its peers
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # CUDA's own packages are left out: torch names the ones it needs, and a CPU build needs none.
@@ -74,4 +81,4 @@ clean: ## remove what was built
 	rm -rf _build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
 
 distclean: clean ## remove the virtual environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

@@ -16,9 +16,7 @@ from gmmedu.models import GaussianMixture
 FAMILIES = list(gmmedu.MODELS)
 FITTERS: dict[str, Callable[..., gmmedu.FitResult]] = {
     "em": lambda model, x, **o: gmmedu.fit_em(model, x, 6, 0.0, **o),
-    "squarem": lambda model, x, **o: gmmedu.fit_em(
-        model, x, 6, 0.0, accelerate="squarem", **o
-    ),
+    "squarem": lambda model, x, **o: gmmedu.fit_em(model, x, 6, 0.0, accelerate="squarem", **o),
     "adam": lambda model, x, **o: gmmedu.fit_model(model, x, 6, 0.05, 0.05, **o),
     "lbfgs": lambda model, x, **o: gmmedu.fit_lbfgs(model, x, 4, 0.0, **o),
 }
@@ -53,9 +51,7 @@ def _uneven(*parts: Tensor) -> list[Any]:
 STREAMS: dict[str, Callable[..., Any]] = {
     "list": lambda *parts: _uneven(*parts),
     "loader": lambda *parts: DataLoader(TensorDataset(*parts), batch_size=8),
-    "shuffled": lambda *parts: DataLoader(
-        TensorDataset(*parts), batch_size=8, shuffle=True
-    ),
+    "shuffled": lambda *parts: DataLoader(TensorDataset(*parts), batch_size=8, shuffle=True),
 }
 
 
@@ -64,19 +60,13 @@ def _started(
 ) -> GaussianMixture:
     dtype = x.dtype if dtype is None else dtype
     model = gmmedu.MODELS[family](k, x.shape[1], batch_shape=batch_shape, dtype=dtype)
-    return gmmedu.initialize(
-        model, x, "points", missing=True, generator=_generator(2)
-    )
+    return gmmedu.initialize(model, x, "points", missing=True, generator=_generator(2))
 
 
-def _compare(
-    family: str, fitter: str, x: Tensor, stream: Any, k: int = 2, **options: Any
-) -> None:
+def _compare(family: str, fitter: str, x: Tensor, stream: Any, k: int = 2, **options: Any) -> None:
     weights = options.pop("sample_weight", None)
     whole, parts = _started(family, x, k), _started(family, x, k)
-    one = FITTERS[fitter](
-        whole, x, sample_weight=weights, generator=_generator(), **options
-    )
+    one = FITTERS[fitter](whole, x, sample_weight=weights, generator=_generator(), **options)
     two = FITTERS[fitter](parts, stream, generator=_generator(), **options)
     for name in ("weights", "means", "covariances"):
         old, new = getattr(whole, name), getattr(parts, name)
@@ -97,9 +87,7 @@ def test_batches_are_the_tensor(family: str, fitter: str, kind: str) -> None:
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("fitter", FITTERS)
-def test_with_weights_and_missing_values(
-    fitter: str, kind: str, missing: bool
-) -> None:
+def test_with_weights_and_missing_values(fitter: str, kind: str, missing: bool) -> None:
     x, weights = _points(num_dims=3), _weights(50)
     if missing:
         hidden = torch.rand(x.shape, generator=_generator()) < 0.2
