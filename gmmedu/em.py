@@ -144,7 +144,7 @@ class Em:
             problem.prior,
             problem.held,
         )
-        following, _ = problem.mitigate(state, following, singular, iteration + 1)
+        following = problem.mitigate(state, following, singular, iteration + 1)
         return following, singular
 
     def keep(self, rows: Tensor) -> None:
