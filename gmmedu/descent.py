@@ -261,7 +261,7 @@ class Search:
             line_search_fn="strong_wolfe",
         )
         self._seen: tuple[list[Tensor], State, Statistics] | None = None
-        self._index = torch.zeros_like(problem.total[:1], dtype=torch.int64)
+        self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
 
     def step(
         self, state: State, statistics: Statistics, index: Tensor
