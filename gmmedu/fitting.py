@@ -105,7 +105,7 @@ class Snapshot:
     covariances (..., K, D, D)."""
 
     iteration: int
-    nll: float | Tensor
+    nll: Any
     weights: Tensor
     means: Tensor
     covariances: Tensor
@@ -241,6 +241,8 @@ class Record:
             raise TypeError(f"callback must be callable, got {callback!r}")
         checks.check_flag(options["progress"], "progress")
         self.callback, self.stopping = callback, stopping
+        # As they are around the fit; a callback finds them so.
+        self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         self.snapshot_every = checks.check_count(
             options["snapshot_every"], "snapshot_every", minimum=0
         )
@@ -333,7 +335,8 @@ class Record:
         if self.callback is None:
             return False
         self._write(self._whole(state))
-        with torch.enable_grad():
+        inference, gradient = self._modes
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradient):
             return bool(
                 self.callback(self.problem.model, self.iteration, self._shown(nll))
             )
