@@ -92,9 +92,7 @@ def _read(name: str) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
-def _placed(
-    x: Tensor, device: torch.device | str | None, dtype: torch.dtype
-) -> Tensor:
+def _placed(x: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
     """x on a device, torch's default when not given."""
     return x.to(torch.get_default_device() if device is None else device, dtype)
 
