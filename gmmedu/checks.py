@@ -322,10 +322,15 @@ def check_tensor(
 
 
 def check_weights(
-    weights: Any, shape: tuple[int, ...], device: torch.device, name: str
+    weights: Any,
+    shape: tuple[int, ...],
+    device: torch.device,
+    name: str,
+    *,
+    empty: bool = False,
 ) -> Tensor:
     """Return ``weights`` in float64 if finite, of ``shape``, nowhere negative, with a positive
-    sum along the last dimension."""
+    sum along the last dimension, or with one of zero where ``empty``."""
     weights = check_tensor(weights, shape, device, name).detach().double()
     if bool((weights < 0).any()):
         index = tuple((weights < 0).nonzero()[0].tolist())
@@ -334,6 +339,8 @@ def check_weights(
             f"{name} must not be negative, but entry {entry} is {float(weights[index]):g}"
         )
     total = weights.sum(-1)
+    if empty and bool(torch.isfinite(total).all()):
+        return weights
     if not bool(((total > 0) & torch.isfinite(total)).all()):
         raise ValueError(
             f"{name} must have a positive, finite sum, got {float(total.min()):g}; "

@@ -66,11 +66,12 @@ class Stream:
             )
             weights = None
             if len(pair) == 2:
-                weights = pair[1].to(self.like.device)
-                if len(x):
-                    weights = checks.check_tensor(
-                        weights, (len(x),), x.device, "the weights of a batch"
-                    ).double()
+                weights = pair[1]
+                if isinstance(weights, Tensor):
+                    weights = weights.to(x.device)
+                weights = checks.check_weights(
+                    weights, (len(x),), x.device, "the weights of a batch", empty=True
+                )
             if len(x):
                 yield x.to(torch.promote_types(x.dtype, self.like.dtype)), weights
 
@@ -85,13 +86,11 @@ class StreamedPoints:
     weight_unit: float
     total: Tensor
 
-    @property
-    def num_points(self) -> int:
-        return int(self.total)
-
     def pieces(self) -> Iterator[Points]:
         for x, weights in self.stream:
             columns = self.units.columns(x, self.dtype)
+            if weights is None and self.weight_unit != 1:
+                weights = torch.ones_like(columns[0, 0])
             if weights is not None:
                 weights = (weights * self.weight_unit).to(columns).unsqueeze(0)
             yield Points.from_columns(columns, weights)
@@ -177,10 +176,9 @@ class Problem:
                 "sample_weight must be None where x is a stream; let it give pairs of points and "
                 "weights"
             )
-        self._stream(x, missing)
-        return 1.0
+        return self._stream(x, missing)
 
-    def _stream(self, batches: Iterable[Any], missing: bool) -> None:
+    def _stream(self, batches: Iterable[Any], missing: bool) -> float:
         """``_place`` for batches."""
         stream = Stream(batches, self.model, missing)
         found, least = moments(stream), self.model.num_components
@@ -190,12 +188,15 @@ class Problem:
                 "component)"
             )
         self.units = Units.of([found], self.family.per_dimension)
-        total = found.total.double().reshape(1)
+        # So that a point weighs 1 on average, whatever the size of the weights.
+        unit = found.num_points / float(found.total)
+        total = found.total.double().reshape(1) * unit
         dtype = self.model.means.dtype
         self.points: Points | StreamedPoints = StreamedPoints(
-            stream, self.units, dtype, 1.0, total
+            stream, self.units, dtype, unit, total
         )
         self._set_offset([found])
+        return unit
 
     def _lay_out(self, x: Tensor, sample_weight: Tensor | None, missing: bool) -> float:
         """``_place`` for a tensor."""
@@ -251,6 +252,12 @@ class Problem:
 
     def _set_offset(self, sets: list[Any]) -> None:
         """By how much a mean log density in these units is too high: (P,), float64."""
+        for one in sets:
+            unseen = (one.observed == 0).nonzero().flatten().tolist()
+            if unseen:
+                raise ValueError(
+                    f"x has no observed value in column {unseen[0]}; drop it first"
+                )
         shares = torch.stack([s.observed.double() / s.total for s in sets])
         offset = (shares * self.units.scale.double().log()).sum(-1)
         self.offset = offset.cpu().numpy()
