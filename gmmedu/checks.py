@@ -403,3 +403,8 @@ def check_generator(generator: Any) -> torch.Generator | None:
 def uniform(*shape: int, generator: torch.Generator | None) -> Tensor:
     """Numbers in [0, 1), float64, drawn on the CPU whatever torch's default device."""
     return torch.rand(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+
+def normal(*shape: int, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers, float64, drawn on the CPU as ``uniform`` draws."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")

@@ -21,6 +21,8 @@ from gmmedu.checks import (
     check_dtype,
     check_generator,
     check_number,
+    normal,
+    uniform,
 )
 from gmmedu.models import MODELS, GaussianMixture
 
@@ -50,7 +52,7 @@ def load_old_faithful(
     geyser's series is studied by Azzalini and Bowman (1990), Applied Statistics 39, 357-365.
     """
     check_dtype(dtype)
-    return torch.tensor(_read("old_faithful.csv"), dtype=dtype, device=device)
+    return _placed(_read("old_faithful.csv"), device, dtype)
 
 
 def load_galaxies(
@@ -64,10 +66,7 @@ def load_galaxies(
     Journal of the American Statistical Association 85, 617-624.
     """
     check_dtype(dtype)
-    velocities = (
-        torch.tensor(_read("galaxies.csv"), dtype=torch.float64) / KM_S_PER_UNIT
-    )
-    return velocities.to(device=device, dtype=dtype)
+    return _placed(_read("galaxies.csv") / KM_S_PER_UNIT, device, dtype)
 
 
 def load_crabs(
@@ -81,19 +80,21 @@ def load_crabs(
     Philosophical Transactions of the Royal Society of London A 185, 71-110.
     """
     check_dtype(dtype)
-    middles, crabs = torch.tensor(_read("crabs.csv"), dtype=torch.float64).T
-    return (
-        middles.repeat_interleave(crabs.long())
-        .unsqueeze(1)
-        .to(device=device, dtype=dtype)
-    )
+    middles, crabs = _read("crabs.csv").T
+    return _placed(middles.repeat_interleave(crabs.long())[:, None], device, dtype)
 
 
-def _read(name: str) -> list[list[float]]:
-    """The rows of a file in ``gmmedu/data``, without its header."""
+def _read(name: str) -> Tensor:
+    """The rows of a file in ``gmmedu/data``, without its header: float64, on the CPU."""
     with (resources.files("gmmedu") / "data" / name).open(encoding="utf-8") as file:
         _, *rows = csv.reader(file)
-    return [[float(value) for value in row] for row in rows]
+    numbers = [[float(value) for value in row] for row in rows]
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+
+def _placed(x: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+    """x on a device, torch's default when not given."""
+    return x.to(torch.get_default_device() if device is None else device, dtype)
 
 
 def sample_mixture(
@@ -139,26 +140,24 @@ def sample_mixture(
         )
 
     shape = (num_components, num_dims)
-    means = radius * (
-        2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1
-    )
-    shares = torch.empty(num_components, dtype=torch.float64).exponential_(
-        generator=generator
-    )
+    means = radius * (2 * uniform(*shape, generator=generator) - 1)
+    shares = torch.empty(num_components, dtype=torch.float64, device="cpu")
+    shares = shares.exponential_(generator=generator)
     weights = min_weight + (1 - num_components * min_weight) * shares / shares.sum()
     if family == "constant":
-        identity = torch.eye(num_dims, dtype=torch.float64)
+        identity = torch.eye(num_dims, dtype=torch.float64, device="cpu")
         covariances = variance * identity.expand(num_components, -1, -1)
     else:
         covariances = _random_covariances(family, *shape, generator=generator)
 
     # init_means spares the constructor a draw of its own, which would be overwritten.
     model = MODELS[family](
-        num_components, num_dims, init_means=means, device=device, dtype=dtype
+        num_components, num_dims, init_means=means, device="cpu", dtype=dtype
     )
     model.set_parameters(weights=weights, covariances=covariances)
     x, labels = model.sample_with_labels(num_samples, generator=generator)
-    return SyntheticData(x, labels, model)
+    device = torch.get_default_device() if device is None else device
+    return SyntheticData(x.to(device), labels.to(device), model.to(device))
 
 
 def _random_covariances(
@@ -171,14 +170,11 @@ def _random_covariances(
     """Covariances of the family with standard deviations in [0.5, 1.5]: (K, D, D), float64."""
     distinct = 1 if family in ("tied", "shared_isotropic") else num_components
     axes = 1 if family in ("isotropic", "shared_isotropic") else num_dims
-    deviations = 0.5 + torch.rand(
-        distinct, axes, dtype=torch.float64, generator=generator
-    )
+    deviations = 0.5 + uniform(distinct, axes, generator=generator)
     factor = torch.diag_embed(deviations.expand(distinct, num_dims))
     if family in ("full", "tied"):
-        gaussian = torch.randn(
-            distinct, num_dims, num_dims, dtype=torch.float64, generator=generator
-        )
+        shape = (distinct, num_dims, num_dims)
+        gaussian = normal(*shape, generator=generator)
         rotation = torch.linalg.qr(gaussian).Q
         factor = rotation @ factor
     covariances = factor @ factor.mT

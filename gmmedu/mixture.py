@@ -110,7 +110,8 @@ def draw(
     uniform: (..., Q), picks the component by its weight; normal: (..., Q, D), the point from it.
     """
     cumulative = state.log_weights.double().exp().cumsum(-1)
-    labels = torch.searchsorted(cumulative, uniform.to(cumulative), right=True)
+    uniform = uniform.to(cumulative).contiguous()
+    labels = torch.searchsorted(cumulative, uniform, right=True)
     labels = labels.clamp_max(cumulative.shape[-1] - 1)
     num_dims = state.means.shape[-1]
     means = state.means.gather(-2, labels.unsqueeze(-1).expand(*labels.shape, num_dims))
@@ -166,10 +167,8 @@ class MixtureDistribution(distributions.Distribution):
         batch_shape, event_shape = state.means.shape[:-2], state.means.shape[-1:]
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
         if self._validate_args:
-            for name, part in (
-                ("log_weights", state.log_weights),
-                ("means", state.means),
-            ):
+            parts = {**state._asdict(), "scales": state.scales.factor}
+            for name, part in parts.items():
                 if not bool(torch.isfinite(part).all()):
                     raise ValueError(
                         f"{name} must be finite, but holds NaN or infinity"
@@ -189,6 +188,11 @@ class MixtureDistribution(distributions.Distribution):
         scales = family.operator.from_raw(raw)
         log_weights = (weights / weights.sum(-1, keepdim=True)).log()
         return cls(State(log_weights, means, scales), family, validate_args)
+
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        number = self.state.log_weights.shape[-1]
+        return f"MixtureDistribution({self.family.name}, num_components={number}, {shapes})"
 
     @property
     def weights(self) -> Tensor:
@@ -240,14 +244,7 @@ class MixtureDistribution(distributions.Distribution):
         batch = self.batch_shape
         count = torch.Size(sample_shape).numel()
         uniform = checks.uniform(count, *batch, generator=generator)
-        normal = torch.randn(
-            count,
-            *batch,
-            *self.event_shape,
-            generator=generator,
-            dtype=torch.float64,
-            device="cpu",
-        )
+        normal = checks.normal(count, *batch, *self.event_shape, generator=generator)
         with torch.no_grad():
             points, _ = draw(
                 self.family,

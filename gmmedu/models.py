@@ -369,13 +369,7 @@ class GaussianMixture(nn.Module):
         sizes = [checks.check_count(size, "num_samples", minimum=0) for size in sizes]
         shape = (*self.batch_shape, math.prod(sizes))
         uniform = checks.uniform(*shape, generator=generator).to(self.means.device)
-        normal = torch.randn(
-            *shape,
-            self.num_dims,
-            generator=generator,
-            dtype=torch.float64,
-            device="cpu",
-        )
+        normal = checks.normal(*shape, self.num_dims, generator=generator)
         normal = normal.to(self.means)
         points, labels = mixture.draw(self.family, self.state(), uniform, normal)
         points, labels = points.movedim(-2, 0), labels.movedim(-1, 0)
@@ -464,12 +458,12 @@ class GaussianMixture(nn.Module):
         weights, means, covariances = (
             n.detach().double().cpu().numpy() for n in numbers
         )
-        deviations = covariances.diagonal(axis1=1, axis2=2)
+        variances = covariances.diagonal(axis1=1, axis2=2).copy()
         held = {
             "full": covariances,
             "tied": covariances[0],
-            "diag": deviations,
-            "spherical": deviations[:, 0],
+            "diag": variances,
+            "spherical": variances[:, 0],
         }[peer.covariance_type]
         peer._set_parameters(
             (weights, means, held, _precisions_cholesky(held, peer.covariance_type))
@@ -490,15 +484,16 @@ class GaussianMixture(nn.Module):
                 f"peer must be a fitted sklearn GaussianMixture, got {type(peer).__name__} "
                 "without covariances_"
             )
-        means = torch.as_tensor(peer.means_, dtype=torch.float64)
-        held = torch.as_tensor(peer.covariances_, dtype=torch.float64)
+        weights, means, held = (
+            torch.as_tensor(numbers, dtype=torch.float64, device="cpu")
+            for numbers in (peer.weights_, peer.means_, peer.covariances_)
+        )
         num_components, num_dims = means.shape
         if peer.covariance_type == "spherical":
             held = held[:, None].expand(num_components, num_dims)
         if peer.covariance_type in ("diag", "spherical"):
             held = torch.diag_embed(held)
         covariances = held.expand(num_components, num_dims, num_dims)
-        weights = torch.as_tensor(peer.weights_, dtype=torch.float64)
         return cls._from_parameters(weights, means, covariances)
 
     @classmethod

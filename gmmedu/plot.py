@@ -489,5 +489,5 @@ def _log_density(
 ) -> NDArray[np.float64]:
     """log p of points (M, D), on the model's device: (M,)."""
     with torch.no_grad():
-        grid = torch.as_tensor(points, dtype=model.means.dtype).to(model.means.device)
+        grid = torch.from_numpy(points).to(model.means)
         return _numpy(model.log_prob(grid))

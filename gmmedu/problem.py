@@ -17,7 +17,7 @@ from torch import Tensor
 from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Floor
 from gmmedu.models import GaussianMixture, check_mixture
-from gmmedu.passes import Workspace, e_step
+from gmmedu.passes import Workspace, sums
 from gmmedu.singularities import Mitigation, Reset, SingularityError, resolution
 from gmmedu.units import Units, moments
 from gmmedu.values import Points, State, Statistics, each, put, take
@@ -146,7 +146,7 @@ class Problem:
         ]
         self.workspace = Workspace()
         weight_unit = self._lay_out(x, sample_weight, missing)
-        self.total = self.points.total
+        self.total = self.points.total.cpu().numpy()
         self._set_floor(weight_unit)
         state = model.state()
         size = len(model.batch_shape)
@@ -190,8 +190,8 @@ class Problem:
             found = moments(stream)
             if found.num_points < model.num_components:
                 raise ValueError(
-                    f"x has {found.num_points} points and at least {model.num_components} are needed "
-                    "(one for each component)"
+                    f"x has {found.num_points} points and at least {model.num_components} are "
+                    "needed (one for each component)"
                 )
             self.units = Units.of([found], per_dimension)
             self.points: Points | StreamedPoints = StreamedPoints(
@@ -257,7 +257,8 @@ class Problem:
     def _set_offset(self, sets: list[Any]) -> None:
         """By how much a mean log density in these units is too high: (P,), float64."""
         shares = torch.stack([s.observed.double() / s.total for s in sets])
-        self.offset = (shares * self.units.scale.double().log()).sum(-1)
+        offset = (shares * self.units.scale.double().log()).sum(-1)
+        self.offset = offset.cpu().numpy()
 
     def _set_floor(self, weight_unit: float) -> None:
         dtype, mitigation = self.model.means.dtype, self.mitigation
@@ -278,50 +279,48 @@ class Problem:
     # During the fit
 
     @property
+    def small(self) -> bool:
+        """Whether a pass is over before it is worth dividing among threads."""
+        rows = self.num_members * self.model.num_components * self.model.num_dims
+        return self.points.num_points * rows <= 2**20
+
+    @property
     def batched(self) -> bool:
         return bool(self.model.batch_shape)
 
     def e_step(self, state: State) -> Statistics:
         """One pass over the points."""
         self.passes[self.members] += 1
-        return e_step(self.points, self.family, state, self.workspace)
+        return sums(self.points, self.family, state, self.workspace)
 
     def e_step_of(self, state: State, rows: Tensor) -> Statistics:
         """One pass for the members in some rows, whose states these are."""
         if len(rows) == len(self.members):
             return self.e_step(state)
         self.passes[self.members[rows.cpu().numpy()]] += 1
-        return e_step(self.points.take(rows), self.family, state)
+        return sums(self.points.take(rows), self.family, state, Workspace())
 
-    def nll(self, statistics: Statistics, rows: Tensor | None = None) -> Any:
+    def nll(self, statistics: Statistics, rows: Any = slice(None)) -> Any:
         """Mean NLL in the data's own units, in nats, of each member or of those in some rows:
         float64, (M,)."""
-        offset, total = self._of(self.offset, rows), self._of(self.total, rows)
-        return (offset - statistics.log_likelihood / total).cpu().numpy()
+        log_likelihood = statistics.log_likelihood.cpu().numpy()
+        return self._of(self.offset, rows) - log_likelihood / self._of(self.total, rows)
 
-    def objective(
-        self, statistics: Statistics, state: State, rows: Tensor | None = None
-    ) -> Any:
-        """What a fit lowers: the NLL, less the log prior per point where there is a prior."""
-        nll = self.nll(statistics, rows)
+    def penalty(self, state: State, rows: Any = slice(None)) -> Any:
+        """What the objective of a fit has more than the NLL: less the log prior per point."""
         if self.prior is None:
-            return nll
-        log_prior = self.family.log_prior(
-            state.scales, state.means.shape[-1], self.prior
-        )
-        return nll - (log_prior.double() / self._of(self.total, rows)).cpu().numpy()
+            return 0.0
+        num_dims = state.means.shape[-1]
+        log_prior = self.family.log_prior(state.scales, num_dims, self.prior)
+        return -log_prior.double().cpu().numpy() / self._of(self.total, rows)
 
     def floor_of(self, rows: Tensor) -> Floor:
         """The floor of the members in some rows."""
         return self.floor[rows] if isinstance(self.floor, Tensor) else self.floor
 
     @staticmethod
-    def _of(values: Tensor, rows: Tensor | None) -> Tensor:
-        return values if rows is None or len(values) == 1 else values[rows]
-
-    def total_of(self, rows: Tensor) -> Tensor:
-        """The weight of the points of the members in some rows."""
-        return self._of(self.total, rows)
+    def _of(values: Any, rows: Any) -> Any:
+        return values if len(values) == 1 else values[rows]
 
     def mitigate(
         self,
@@ -333,6 +332,8 @@ class Problem:
     ) -> tuple[State, bool]:
         """The state after a step, once the mitigation has dealt with ``singular``, (M, J), and
         whether it changed anything but the scales. rows: of which members, if not of all."""
+        if not self._clamped and not bool(singular.any()):
+            return state, False
         rows = list(range(len(self.members))) if rows is None else rows
         known = {m for m in self._clamped if m[0] not in self.members[rows]}
         moved = False
@@ -376,7 +377,7 @@ class Problem:
         """What the member in a row looks at."""
         if len(self.units.center) == 1:
             return self.points
-        return self.points.take(torch.tensor([row], device=self.total.device))
+        return self.points.take(torch.tensor([row], device=self.start.means.device))
 
     def _fail(self, member: int, component: int | None, iteration: int) -> None:
         subject = (
@@ -420,7 +421,8 @@ class Problem:
         if len(self.units.center) > 1:
             self.points = self.points.take(rows)
             self.units = take(self.units, rows)
-            self.offset, self.total = self.offset[rows], self.total[rows]
+            kept = rows.cpu().numpy()
+            self.offset, self.total = self.offset[kept], self.total[kept]
             self.workspace = Workspace()
             if isinstance(self.floor, Tensor):
                 self.floor = self.floor[rows]

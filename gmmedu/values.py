@@ -153,10 +153,9 @@ class Points:
     def total(self) -> Tensor:
         """Sum of the weights, N where there are none: float64, (P,)."""
         if self.weights is None:
-            total = torch.full((len(self.columns),), self.num_points)
-        else:
-            total = self.weights.sum(1, dtype=torch.float64)
-        return total.to(self.columns.device, torch.float64)
+            ones = torch.ones_like(self.columns[:, 0, 0], dtype=torch.float64)
+            return ones * self.num_points
+        return self.weights.sum(1, dtype=torch.float64)
 
     def take(self, members: Tensor) -> Points:
         """What these members of a batch look at."""

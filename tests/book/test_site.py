@@ -18,6 +18,8 @@ from playwright.sync_api import Browser, expect
 from verification import equations_of
 from widgets.conftest import drag
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build" / "html"
 

@@ -109,6 +109,7 @@ def test_show_of_nothing_is_told_so() -> None:
         show()
 
 
+@pytest.mark.slow
 def test_show_is_highlighted_in_a_notebook() -> None:
     cell = new_code_cell("import gmmbook, gmmedu\ngmmbook.show(gmmedu.gaussian.residuals)")
     notebook = new_notebook(cells=[cell])

@@ -326,6 +326,7 @@ def test_a_figure_that_cannot_be_written_is_said_in_one_line(
 # As a command
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gmmedu.demo", *QUICK, "--output", "fit.svg"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
