@@ -322,6 +322,7 @@ class Problem:
 
     @staticmethod
     def _of(values: Any, rows: Any) -> Any:
+        rows = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
         return values if len(values) == 1 else values[rows]
 
     def mitigate(
