@@ -85,17 +85,7 @@ class GaussianMixture(nn.Module):
         if init_means is None:
             means = radius * (2 * checks.uniform(*shape, generator=generator) - 1)
         else:
-            means = checks.check_points(
-                init_means,
-                self.num_dims,
-                batch_shape=self.batch_shape,
-                dtype=dtype,
-                name="init_means",
-            )
-            if tuple(means.shape) != shape:
-                raise ValueError(
-                    f"init_means must have shape {shape}, got {tuple(means.shape)}"
-                )
+            means = checks.check_means(init_means, shape, "init_means", dtype=dtype)
         with torch.inference_mode(False):
             means = means.detach().to(device=device, dtype=dtype, copy=True)
             self.means = nn.Parameter(means)
@@ -190,8 +180,10 @@ class GaussianMixture(nn.Module):
             weights = checks.check_weights(weights, shape[:-1], device, "weights")
             weights = weights / weights.sum(-1, keepdim=True)
         if means is not None:
-            checks.check_tensor(means, shape, device, "means")
-            means = checks.check_values(means, self.means.dtype, name="means")
+            dtype = self.means.dtype
+            means = checks.check_means(
+                means, shape, "means", device=device, dtype=dtype
+            )
         if covariances is not None:
             covariances = checks.check_covariances(
                 covariances, (*shape, self.num_dims), self.means
