@@ -284,6 +284,7 @@ class Record:
         self.problem, self._units, self._outside = problem, problem.units, outside
         size = problem.num_members
         self._begun = time.perf_counter()
+        self._given = [n.detach().clone() for n in problem.model._numbers()]
         self._final = problem.start
         self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
         self._ended, self._stopped = (
@@ -397,8 +398,9 @@ class Record:
         """However the fit ends, leave the model at the best states."""
         if self._bar is not None:
             self._bar.close()
-        if self.iteration > 0 and self._best is not None:
-            self._final = self._whole(self._best)
+        if self._best is not None:
+            start = self.problem.start
+            self._final = self._whole(self._best) if self.iteration > 0 else start
             self._write(self._final)
         self.seconds = time.perf_counter() - self._begun
 
@@ -451,8 +453,15 @@ class Record:
         shape = self.problem.model.batch_shape
         return each(lambda part: part.reshape(*shape, *part.shape[1:]), own)
 
+    @torch.no_grad()
     def _write(self, state: State) -> None:
-        self.problem.model.set_state(self._restored(state))
+        """Set the model to a state; to the start as it was given, without any rounding."""
+        model = self.problem.model
+        if state is not self.problem.start:
+            model.set_state(self._restored(state))
+            return
+        for number, given in zip(model._numbers(), self._given, strict=True):
+            number.copy_(given)
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -85,8 +85,7 @@ class GaussianMixture(nn.Module):
         if init_means is None:
             means = radius * (2 * checks.uniform(*shape, generator=generator) - 1)
         else:
-            means = checks.check_tensor(init_means, shape, None, "init_means")
-            means = checks.check_values(means, dtype, name="init_means")
+            means = checks.check_means(init_means, shape, "init_means", dtype=dtype)
         with torch.inference_mode(False):
             self._make(means.detach().to(device=device, dtype=dtype, copy=True))
 
@@ -183,8 +182,10 @@ class GaussianMixture(nn.Module):
             weights = checks.check_weights(weights, shape[:-1], device, "weights")
             weights = weights / weights.sum(-1, keepdim=True)
         if means is not None:
-            checks.check_tensor(means, shape, device, "means")
-            means = checks.check_values(means, self.means.dtype, name="means")
+            dtype = self.means.dtype
+            means = checks.check_means(
+                means, shape, "means", device=device, dtype=dtype
+            )
         if covariances is not None:
             covariances = checks.check_covariances(
                 covariances, (*shape, self.num_dims), self.means

@@ -60,7 +60,13 @@ class Stream:
                     f"x must give tensors (B, {self.num_dims}), or pairs of those and weights "
                     f"(B,), got {len(pair)} things at once"
                 )
-            x = pair[0].to(self.like.device) if isinstance(pair[0], Tensor) else pair[0]
+            if not isinstance(pair[0], Tensor):
+                kinds = f"{type(self.batches).__name__} of {type(pair[0]).__name__}"
+                raise TypeError(
+                    f"x must be a torch.Tensor of shape (N, {self.num_dims}), or batches that "
+                    f"are, got a {kinds}; convert it with torch.as_tensor(x)"
+                )
+            x = pair[0].to(self.like.device)
             checks.check_points(
                 x, self.num_dims, minimum=0, missing=self.missing, name="a batch"
             )
