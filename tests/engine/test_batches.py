@@ -104,9 +104,7 @@ def _compare(family: str, fitter: str, mitigation: str, kind: str) -> None:
     batch = fit(many, x, sample_weight=weights, generator=_generator(2), **options)
     for m, single in enumerate(singles):
         mine = None if weights is None else weights[m]
-        one = fit(
-            single, _each(x, m), sample_weight=mine, generator=generator, **options
-        )
+        one = fit(single, _each(x, m), sample_weight=mine, generator=generator, **options)
         _same(many[m], single)
         assert float(batch.nll[m]) == pytest.approx(one.nll, abs=1e-9)
         assert bool(batch.converged[m]) == one.converged
@@ -126,9 +124,7 @@ def _compare(family: str, fitter: str, mitigation: str, kind: str) -> None:
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
 @pytest.mark.parametrize("fitter", FITTERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_of_fits_is_a_loop_of_fits(
-    family: str, fitter: str, mitigation: str
-) -> None:
+def test_a_batch_of_fits_is_a_loop_of_fits(family: str, fitter: str, mitigation: str) -> None:
     # Each family and each fitter meets each kind of data, and the next test each mitigation.
     shift = FAMILIES.index(family) + list(FITTERS).index(fitter)
     kind = DATA[(shift + list(MITIGATIONS).index(mitigation)) % len(DATA)]
@@ -138,9 +134,7 @@ def test_a_batch_of_fits_is_a_loop_of_fits(
 @quiet
 @pytest.mark.parametrize("kind", DATA)
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
-def test_with_every_mitigation_on_every_kind_of_data(
-    mitigation: str, kind: str
-) -> None:
+def test_with_every_mitigation_on_every_kind_of_data(mitigation: str, kind: str) -> None:
     _compare("full", "squarem", mitigation, kind)
 
 
@@ -202,18 +196,14 @@ def test_where_all_members_fail_the_first_error_is_raised() -> None:
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("method", ["box", "points", "kmeans", "kmeans++"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_starts_where_a_loop_starts(
-    family: str, method: str, own: bool
-) -> None:
+def test_a_batch_starts_where_a_loop_starts(family: str, method: str, own: bool) -> None:
     x, _ = _data("missing" if own else "shared")
     many = gmmedu.MODELS[family](4, 2, batch_shape=MEMBERS, dtype=torch.float64)
     gmmedu.initialize(many, x, method, missing=own, generator=_generator(3))
     generator = _generator(3)
     for m in range(MEMBERS):
         single = gmmedu.MODELS[family](4, 2, dtype=torch.float64)
-        gmmedu.initialize(
-            single, _each(x, m), method, missing=own, generator=generator
-        )
+        gmmedu.initialize(single, _each(x, m), method, missing=own, generator=generator)
         _same(many[m], single, within=1e-12)
 
 
@@ -335,9 +325,7 @@ def test_fit_best_goes_in_turns_where_memory_asks_for_it(
     for numbers in (2**24, 2 * 2 * 45):
         monkeypatch.setattr("gmmedu.selection._BATCH_NUMBERS", numbers)
         model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
-        results.append(
-            gmmedu.fit_best(model, x, 5, method="box", generator=_generator())
-        )
+        results.append(gmmedu.fit_best(model, x, 5, method="box", generator=_generator()))
     torch.testing.assert_close(results[0].starts, results[1].starts)
     assert results[0].nll == pytest.approx(results[1].nll, abs=1e-9)
 
@@ -346,9 +334,7 @@ def test_fit_best_keeps_what_some_starts_lose() -> None:
     x = _clusters().clone()
     x[:9] = 7.0
     model = gmmedu.GmmFull(3, 2, dtype=torch.float64)
-    fit = gmmedu.fit_best(
-        model, x, 12, method="points", mitigation=None, generator=_generator(4)
-    )
+    fit = gmmedu.fit_best(model, x, 12, method="points", mitigation=None, generator=_generator(4))
     assert 0 < int(fit.starts.isinf().sum()) < 12
     assert fit.nll == float(fit.starts.min())
     assert float(model(x)) == pytest.approx(fit.nll)

@@ -39,9 +39,7 @@ def _model(
     )
 
 
-def _of(
-    family: str, batch_shape: tuple[int, ...] = (), num_dims: int = 2
-) -> MixtureDistribution:
+def _of(family: str, batch_shape: tuple[int, ...] = (), num_dims: int = 2) -> MixtureDistribution:
     return _model(family, batch_shape, num_dims).to_distribution()
 
 
@@ -106,9 +104,7 @@ def test_validate_args() -> None:
         MixtureDistribution(broken, validate_args=True)
     MixtureDistribution(broken, validate_args=False)
     assert strict.expand((2,))._validate_args
-    assert not MixtureDistribution(state, validate_args=False).expand(
-        (2,)
-    )._validate_args
+    assert not MixtureDistribution(state, validate_args=False).expand((2,))._validate_args
     assert MixtureDistribution(state)._validate_args == __debug__
 
 
@@ -196,9 +192,7 @@ def test_samples_have_the_gradient_of_their_moments(family: str) -> None:
     ]
     second = own.covariance + own.mean[:, None] * own.mean
     for index, exact in enumerate([*own.mean, *second.flatten()]):
-        known = torch.autograd.grad(
-            exact, numbers, retain_graph=True, materialize_grads=True
-        )
+        known = torch.autograd.grad(exact, numbers, retain_graph=True, materialize_grads=True)
         for place, right in enumerate(known):
             found = torch.stack([one[index][place] for one in slopes])
             error = found.std(0) / len(found) ** 0.5
@@ -236,9 +230,7 @@ def test_gradients_of_samples_stay_finite_where_a_component_is_far_away() -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch_shape", SHAPES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_to_and_from_torch(
-    family: str, batch_shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_to_and_from_torch(family: str, batch_shape: tuple[int, ...], dtype: torch.dtype) -> None:
     model = _model(family, batch_shape, dtype=dtype)
     x = model.sample(6, generator=_generator())
     theirs = model.to_distribution().to_torch()
@@ -271,9 +263,7 @@ def test_from_torch_s_normals(num_dims: int) -> None:
     x = torch.randn(5, num_dims, generator=_generator(), dtype=torch.float64)
     torch.testing.assert_close(model.log_prob(x), theirs.log_prob(x))
     if num_dims == 1:
-        scalar = MixtureSameFamily(
-            mixing, distributions.Normal(means[:, 0], deviations[:, 0])
-        )
+        scalar = MixtureSameFamily(mixing, distributions.Normal(means[:, 0], deviations[:, 0]))
         model = gmmedu.GmmIsotropic.from_distribution(scalar)
         torch.testing.assert_close(model.log_prob(x), scalar.log_prob(x[:, 0]))
 
@@ -355,6 +345,4 @@ def test_points_of_any_shape(family: str, batch_shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(density, expected)
         assert model.responsibilities(points).shape == (*shape, 3)
         assert model.predict(points).shape == shape
-        assert torch.equal(
-            model.predict(points), model.responsibilities(points).argmax(-1)
-        )
+        assert torch.equal(model.predict(points), model.responsibilities(points).argmax(-1))

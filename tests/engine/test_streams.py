@@ -16,9 +16,7 @@ from gmmedu.models import GaussianMixture
 FAMILIES = list(gmmedu.MODELS)
 FITTERS: dict[str, Callable[..., gmmedu.FitResult]] = {
     "em": lambda model, x, **o: gmmedu.fit_em(model, x, 6, 0.0, **o),
-    "squarem": lambda model, x, **o: gmmedu.fit_em(
-        model, x, 6, 0.0, accelerate="squarem", **o
-    ),
+    "squarem": lambda model, x, **o: gmmedu.fit_em(model, x, 6, 0.0, accelerate="squarem", **o),
     "adam": lambda model, x, **o: gmmedu.fit_model(model, x, 6, 0.05, 0.05, **o),
     "lbfgs": lambda model, x, **o: gmmedu.fit_lbfgs(model, x, 4, 0.0, **o),
 }
@@ -53,30 +51,22 @@ def _uneven(*parts: Tensor) -> list[Any]:
 STREAMS: dict[str, Callable[..., Any]] = {
     "list": lambda *parts: _uneven(*parts),
     "loader": lambda *parts: DataLoader(TensorDataset(*parts), batch_size=8),
-    "shuffled": lambda *parts: DataLoader(
-        TensorDataset(*parts), batch_size=8, shuffle=True
-    ),
+    "shuffled": lambda *parts: DataLoader(TensorDataset(*parts), batch_size=8, shuffle=True),
 }
 
 
 def _started(
-    family: str, x: Tensor, k: int = 2, batch_shape: Any = (), dtype: Any = None
+    family: str, x: Tensor, k: int = 3, batch_shape: Any = (), dtype: Any = None
 ) -> GaussianMixture:
     dtype = x.dtype if dtype is None else dtype
     model = gmmedu.MODELS[family](k, x.shape[1], batch_shape=batch_shape, dtype=dtype)
-    return gmmedu.initialize(
-        model, x, "points", missing=True, generator=_generator(2)
-    )
+    return gmmedu.initialize(model, x, "points", missing=True, generator=_generator(2))
 
 
-def _compare(
-    family: str, fitter: str, x: Tensor, stream: Any, k: int = 2, **options: Any
-) -> None:
+def _compare(family: str, fitter: str, x: Tensor, stream: Any, k: int = 3, **options: Any) -> None:
     weights = options.pop("sample_weight", None)
     whole, parts = _started(family, x, k), _started(family, x, k)
-    one = FITTERS[fitter](
-        whole, x, sample_weight=weights, generator=_generator(), **options
-    )
+    one = FITTERS[fitter](whole, x, sample_weight=weights, generator=_generator(), **options)
     two = FITTERS[fitter](parts, stream, generator=_generator(), **options)
     for name in ("weights", "means", "covariances"):
         old, new = getattr(whole, name), getattr(parts, name)
@@ -97,9 +87,7 @@ def test_batches_are_the_tensor(family: str, fitter: str, kind: str) -> None:
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("kind", STREAMS)
 @pytest.mark.parametrize("fitter", FITTERS)
-def test_with_weights_and_missing_values(
-    fitter: str, kind: str, missing: bool
-) -> None:
+def test_with_weights_and_missing_values(fitter: str, kind: str, missing: bool) -> None:
     x, weights = _points(num_dims=3), _weights(50)
     if missing:
         hidden = torch.rand(x.shape, generator=_generator()) < 0.2
@@ -130,7 +118,7 @@ def test_with_each_mitigation(fitter: str, weighted: bool, mitigation: Any) -> N
     x, weights = _points(), _weights(50)
     stream = _uneven(x, weights) if weighted else _uneven(x)
     options = {"sample_weight": weights} if weighted else {}
-    _compare("diagonal", fitter, x, stream, k=3, mitigation=mitigation, **options)
+    _compare("diagonal", fitter, x, stream, mitigation=mitigation, **options)
 
 
 @pytest.mark.parametrize("fitter", FITTERS)
@@ -202,7 +190,8 @@ def test_what_can_be_read_once_only_is_refused(fitter: str) -> None:
         ([torch.full((4, 2), torch.nan)], "a batch must be finite"),
         ([(torch.zeros(4, 2), torch.ones(3))], "weights of a batch must have shape"),
         ([(torch.zeros(4, 2), -torch.ones(4))], "must not be negative"),
-        ([(torch.zeros(4, 2), torch.zeros(4))], "positive"),
+        ([(torch.zeros(4, 2), torch.tensor([3.0, -1, 1, 1]))], "entry 1 is -1"),
+        ([(torch.zeros(4, 2), torch.zeros(4))], "0 points and at least 2"),
         ([(torch.zeros(4, 2), torch.ones(4), torch.ones(4))], "3 things at once"),
     ],
 )

@@ -22,9 +22,7 @@ from gmmedu.values import Points, State, each
 FAMILIES = list(gmmedu.MODELS)
 FITTERS: dict[str, Callable[..., gmmedu.FitResult]] = {
     "em": lambda model, x, **o: gmmedu.fit_em(model, x, 4, 0.0, **o),
-    "squarem": lambda model, x, **o: gmmedu.fit_em(
-        model, x, 4, 0.0, accelerate="squarem", **o
-    ),
+    "squarem": lambda model, x, **o: gmmedu.fit_em(model, x, 4, 0.0, accelerate="squarem", **o),
     "adam": lambda model, x, **o: gmmedu.fit_model(model, x, 4, 0.05, 0.05, **o),
     "lbfgs": lambda model, x, **o: gmmedu.fit_lbfgs(model, x, 4, 0.0, **o),
 }
@@ -35,9 +33,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 def _points(size: int = 20, num_dims: int = 2, dtype: Any = torch.float64) -> Tensor:
-    x = torch.randn(
-        size, num_dims, generator=_generator(), dtype=torch.float64, device="cpu"
-    )
+    x = torch.randn(size, num_dims, generator=_generator(), dtype=torch.float64, device="cpu")
     x[: size // 2, 0] += 3
     return x.to(dtype)
 
@@ -269,9 +265,7 @@ def test_gradients_of_a_step(family: str) -> None:
         torch.rand(8, generator=_generator(), dtype=torch.float64) + 0.1,
     )
     inputs = tuple(value.clone().requires_grad_() for value in inputs)
-    assert torch.autograd.gradcheck(
-        lambda *values: _step(model.family, *values), inputs
-    )
+    assert torch.autograd.gradcheck(lambda *values: _step(model.family, *values), inputs)
 
 
 # Modes and defaults of the process
@@ -393,9 +387,7 @@ def test_starts_batches_and_streams_under_another_default_device(method: str) ->
     x, results = _points(60), []
     for mode in (nullcontext(), torch.device("meta")):
         with mode:
-            many = gmmedu.GmmFull(
-                3, 2, batch_shape=2, dtype=torch.float64, device="cpu"
-            )
+            many = gmmedu.GmmFull(3, 2, batch_shape=2, dtype=torch.float64, device="cpu")
             gmmedu.initialize(many, x, method, generator=_generator())
             gmmedu.fit_em(many, list(x.split(25)), 3, 0.0)
             one = gmmedu.GmmTied(2, 2, dtype=torch.float64, device="cpu")
@@ -417,7 +409,13 @@ def test_scikit_learn_and_data_under_another_default_device() -> None:
     model, x = _model("full"), _points()
     with torch.device("meta"):
         again = gmmedu.GmmFull.from_sklearn(model.to_sklearn())
-        assert gmmedu.load_old_faithful().device.type == "cpu"
+        data = [gmmedu.load_crabs(device="cpu")]
+        drawn = gmmedu.sample_mixture(5, 2, 2, generator=_generator(), device="cpu")
+        assert gmmedu.load_galaxies().device.type == "meta"
+    assert torch.equal(data[0], gmmedu.load_crabs())
+    assert torch.equal(
+        drawn.x, gmmedu.sample_mixture(5, 2, 2, generator=_generator()).x
+    )
     torch.testing.assert_close(again.log_prob(x), model.log_prob(x))
 
 
@@ -498,9 +496,7 @@ def test_a_callback_sees_the_process_as_it_is_outside(fitter: str, mode: str) ->
         torch.set_num_threads(2)
         with MODES[mode]():
             outside = _process()
-            FITTERS[fitter](
-                model, x, callback=lambda *_: seen.append(_process()) or False
-            )
+            FITTERS[fitter](model, x, callback=lambda *_: seen.append(_process()) or False)
             after = _process()
     finally:
         torch.set_default_dtype(dtype)
