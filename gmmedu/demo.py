@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = MODELS[options.family](
         options.components, options.dims, device=options.device
     )
-    initialize(model, data.x, method="kmeans++", generator=generator)
+    initialize(model, data.x, generator=generator)
 
     print(
         f"{options.family} mixture: N = {options.samples}, D = {options.dims}, "

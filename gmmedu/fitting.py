@@ -106,7 +106,7 @@ class Snapshot:
     covariances (..., K, D, D)."""
 
     iteration: int
-    nll: float | Tensor
+    nll: Any
     weights: Tensor
     means: Tensor
     covariances: Tensor
@@ -219,6 +219,7 @@ class Surroundings:
 
     def __init__(self, device: str, small: bool) -> None:
         self.device, self.grad = device, torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
         self.threads = torch.get_num_threads()
         self.wanted = 1 if small else self.threads
         self.autocast = torch.is_autocast_enabled(device)
@@ -239,7 +240,10 @@ class Surroundings:
         """Inside, everything is as it was."""
         try:
             torch.set_num_threads(self.threads)
-            with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
+            with (
+                torch.inference_mode(self.inference),
+                torch.set_grad_enabled(self.grad),
+            ):
                 with self._cast(True):
                     yield
         finally:
@@ -262,6 +266,7 @@ class Record:
             raise TypeError(f"callback must be callable, got {callback!r}")
         checks.check_flag(options["progress"], "progress")
         self.callback, self.stopping = callback, stopping
+        # As they are around the fit; a callback finds them so.
         self.snapshot_every = checks.check_count(
             options["snapshot_every"], "snapshot_every", minimum=0
         )

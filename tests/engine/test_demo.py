@@ -17,7 +17,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from gmmedu import demo
-from gmmedu.mixture import FAMILIES
+from gmmedu.models import MODELS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 QUICK = ["--samples", "200", "--components", "2", "--iterations", "20", "--log_freq", "10"]
@@ -92,7 +92,7 @@ def test_both_methods_fit(capsys: pytest.CaptureFixture[str], method: str) -> No
     assert abs(final(output, "fit") - final(output, "truth")) < 11 / 200
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_every_family_fits_and_is_drawn(capsys: pytest.CaptureFixture[str], family: str) -> None:
     flags = ("--family", family, "--method", "em", "--iterations", "300")
     output = run(capsys, *flags, "--output", "fit.png")
