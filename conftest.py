@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Two workers with a pool of threads each would fight for the same cores, and their notebook
 # kernels too; these are read when torch is imported, here and in every kernel started from here.
@@ -14,23 +17,68 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+#: What takes longest comes first, so that no worker is left alone with it at the end.
+FIRST = (
+    "tests/book/test_site.py",
+    "tests/project/test_style.py",
+    "book/",
+    "tests/widgets/",
+    "tests/engine/test_degenerate.py",
+    "tests/engine/",
+)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let nbval compare cells that are stored without an execution count.
 
-    It takes a cell without one as never run, refuses its recorded output and compares nothing;
-    here counts are stripped, since each run would change them all.
-    """
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Marks, the order of the files, and what stands for the browser where there is none."""
     for item in items:
-        cell = getattr(item, "cell", None)
-        if cell is not None and cell.outputs and cell.execution_count is None:
+        _mark(item)
+    items.sort(key=_place)
+    yield
+    # What -m and -k left; where it needs a browser that is not there, one failure says so.
+    wanting = [item for item in items if item.get_closest_marker("browser")]
+    if not wanting:
+        return
+    # The proofs are run by the build of the book too, which needs no playwright.
+    import chromium
+
+    if chromium.find() is None:
+        first = wanting[0]
+        first.config.hook.pytest_deselected(items=wanting)
+        items[:] = [item for item in items if item not in wanting]
+        items.append(
+            pytest.Function.from_parent(
+                first.parent,
+                name="test_there_is_a_browser",
+                callobj=lambda: pytest.fail(chromium.REMEDY, pytrace=False),
+            )
+        )
+
+
+def _mark(item: pytest.Item) -> None:
+    if "browser" in getattr(item, "fixturenames", ()):
+        item.add_marker("browser")
+    cell = getattr(item, "cell", None)
+    if cell is not None:
+        item.add_marker("slow")
+        # nbval takes a cell that is stored without an execution count as never run, refuses its
+        # recorded output and compares nothing; here counts are stripped, since each run would
+        # change them all.
+        if cell.outputs and cell.execution_count is None:
             cell.execution_count = 0
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """One Chromium in each worker: the driver bears no second one in a process."""
-    from page_inspector import running_browser
+def _place(item: pytest.Item) -> int:
+    name = item.nodeid
+    return next(
+        (i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST)
+    )
 
-    with running_browser() as browser:
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium in each worker: the driver bears no second one in a process."""
+    import chromium
+
+    with chromium.running() as browser:
         yield browser

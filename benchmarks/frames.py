@@ -21,7 +21,7 @@ import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import gmmedu
-from gmmedu.widgets import (
+from gmmbook.widgets import (
     FitScrubber,
     GaussianExplorer,
     Interactive,

@@ -1,27 +1,27 @@
 """gmmedu: Gaussian mixture models to learn from and to keep using.
 
-Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` starts them from data;
-``fit_em`` and ``fit_model`` fit them by expectation-maximization and by gradient descent.
+Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` starts them from
+data; ``fit_em``, ``fit_model`` and ``fit_lbfgs`` fit them by expectation-maximization, by gradient
+descent and by L-BFGS; ``fit_best`` does so from many starts at once.
 """
 
 from importlib.metadata import version
 
-from gmmedu import exercises
 from gmmedu.datasets import (
     load_crabs,
     load_galaxies,
     load_old_faithful,
     sample_mixture,
 )
-from gmmedu.descent import fit_model
+from gmmedu.descent import fit_lbfgs, fit_model
 from gmmedu.device import default_device
-from gmmedu.em import fit_em
-from gmmedu.fitting import Event, FitResult, Snapshot
+from gmmedu.em import em_step, fit_em
+from gmmedu.fitting import ConvergenceWarning, FitResult, Snapshot
 from gmmedu.initialization import initialize
-from gmmedu.lbfgs import fit_lbfgs
 from gmmedu.missing import impute
-from gmmedu.mixture import (
-    FAMILIES,
+from gmmedu.mixture import MixtureDistribution
+from gmmedu.models import (
+    MODELS,
     GaussianMixture,
     GmmConstant,
     GmmDiagonal,
@@ -30,23 +30,26 @@ from gmmedu.mixture import (
     GmmSharedIsotropic,
     GmmTied,
 )
+from gmmedu.problem import Event
+from gmmedu.selection import fit_best
 from gmmedu.singularities import (
     Clamp,
     Prior,
     Reset,
     SingularityError,
+    SingularityWarning,
     find_singular,
 )
-from gmmedu.source import show
 from gmmedu.stopping import Absolute, Aitken, Relative
 
 __version__ = version("gmmedu")
 
 __all__ = [
-    "FAMILIES",
+    "MODELS",
     "Absolute",
     "Aitken",
     "Clamp",
+    "ConvergenceWarning",
     "Event",
     "FitResult",
     "GaussianMixture",
@@ -56,14 +59,17 @@ __all__ = [
     "GmmIsotropic",
     "GmmSharedIsotropic",
     "GmmTied",
+    "MixtureDistribution",
     "Prior",
     "Relative",
     "Reset",
     "SingularityError",
+    "SingularityWarning",
     "Snapshot",
     "default_device",
-    "exercises",
+    "em_step",
     "find_singular",
+    "fit_best",
     "fit_em",
     "fit_lbfgs",
     "fit_model",
@@ -73,5 +79,4 @@ __all__ = [
     "load_galaxies",
     "load_old_faithful",
     "sample_mixture",
-    "show",
 ]

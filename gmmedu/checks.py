@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,9 +18,7 @@ def check_dtype(dtype: Any, name: str = "dtype") -> torch.dtype:
     """Return ``dtype`` if it is float32 or float64, None meaning torch's default."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in FLOATS[2:]:
-        raise TypeError(
-            f"{name} must be torch.float32 or torch.float64, got {dtype!r}"
-        )
+        raise TypeError(f"{name} must be torch.float32 or torch.float64, got {dtype!r}")
     return dtype
 
 
@@ -27,22 +26,93 @@ def check_points(
     x: Any,
     num_dims: int | None = None,
     *,
+    batch_shape: tuple[int, ...] = (),
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     minimum: int = 1,
     missing: bool = False,
+    complete: bool = False,
     name: str = "x",
 ) -> Tensor:
-    """Return ``x``, in ``dtype``, if it is a finite floating-point tensor of shape (N, num_dims).
+    """Return ``x``, in ``dtype``, if it is a finite floating-point tensor of shape (N, num_dims),
+    or (*batch_shape, N, num_dims).
 
-    missing: whether NaN may stand for a value that was not observed; then each row and each column
-    must have one that was. Raises ``TypeError`` for a wrong type or dtype, ``ValueError`` for a
-    wrong shape, device, number of points, or an entry that is NaN or infinite.
+    missing: whether NaN may stand for a value that was not observed; complete: whether then each
+    row and each column must have one that was. Raises ``TypeError`` for a wrong type or dtype,
+    ``ValueError`` for a wrong shape, device, number of points, or an entry that is NaN or
+    infinite.
     """
+    x = check_floats(x, name, device)
+    wanted = _shape("N", num_dims, batch_shape)
+    if x.ndim != 2 and x.shape[:-2] != batch_shape:
+        hint = ""
+        if x.ndim == 1:
+            one = num_dims is not None and num_dims > 1 and len(x) == num_dims
+            hint = (
+                f"; one point goes in as {name}[None, :]"
+                if one
+                else (f"; one-dimensional data go in as {name}[:, None]")
+            )
+        raise ValueError(f"{name} must have shape {wanted}, got {tuple(x.shape)}{hint}")
+    if num_dims is not None and x.shape[-1] != num_dims:
+        raise ValueError(
+            f"{name} must have shape {wanted}, got {tuple(x.shape)}: "
+            f"the model was built with num_dims={num_dims}"
+        )
+    if x.shape[-1] == 0:
+        raise ValueError(f"{name} must have at least one column, got {tuple(x.shape)}")
+    if x.shape[-2] < minimum:
+        reason = " (one for each component)" if minimum > 1 else ""
+        raise ValueError(
+            f"{name} has {x.shape[-2]} points and at least {minimum} are needed{reason}"
+        )
+    return check_values(x, dtype, missing=missing, complete=complete, name=name)
+
+
+def check_event(
+    x: Any,
+    num_dims: int,
+    *,
+    batch_shape: tuple[int, ...] = (),
+    like: Tensor,
+    missing: bool = False,
+    validate: bool = True,
+) -> Tensor:
+    """Return ``x`` in the dtype of ``like`` if it is one point (D,) or points (..., N, D), whose
+    leading dimensions broadcast with ``batch_shape``.
+
+    validate: whether to look at the values too, which waits for a device. Raises as
+    ``check_points`` does.
+    """
+    x = check_floats(x, "x", like.device)
+    wanted = f"({num_dims},) or (..., N, {num_dims})"
+    if x.ndim == 0 or x.shape[-1] != num_dims:
+        hint = ""
+        if x.ndim == 1 and num_dims == 1:
+            hint = "; one-dimensional data go in as x[:, None]"
+        raise ValueError(
+            f"x must have shape {wanted}, got {tuple(x.shape)}: the model was built with "
+            f"num_dims={num_dims}{hint}"
+        )
+    if batch_shape and x.ndim > 2:
+        try:
+            torch.broadcast_shapes(x.shape[:-2], batch_shape)
+        except RuntimeError:
+            raise ValueError(
+                f"x must have shape {_shape('N', num_dims, batch_shape)}, got {tuple(x.shape)}"
+            ) from None
+    if not validate:
+        return x.to(like.dtype)
+    return check_values(x, like.dtype, missing=missing)
+
+
+def check_floats(x: Any, name: str, device: torch.device | None = None) -> Tensor:
+    """Return ``x`` if it is a dense floating-point tensor on ``device``."""
     if not isinstance(x, Tensor):
+        values = f"{name}.to_numpy()" if hasattr(x, "to_numpy") else name
         raise TypeError(
             f"{name} must be a torch.Tensor of shape (N, D), got {type(x).__name__}; "
-            f"convert it with torch.as_tensor({name})"
+            f"convert it with torch.as_tensor({values})"
         )
     if x.layout != torch.strided or x.is_meta:
         raise TypeError(
@@ -53,72 +123,79 @@ def check_points(
             f"{name} must hold floating-point numbers, got dtype {x.dtype}; "
             f"convert it with {name}.to(torch.float64)"
         )
-    wanted = "(N, D)" if num_dims is None else f"(N, {num_dims})"
-    if x.ndim != 2:
-        hint = (
-            f"; one-dimensional data go in as {name}[:, None]"
-            if x.ndim == 1
-            else ""
-        )
-        raise ValueError(
-            f"{name} must have shape {wanted}, got {tuple(x.shape)}{hint}"
-        )
-    if num_dims is not None and x.shape[1] != num_dims:
-        raise ValueError(
-            f"{name} must have shape {wanted}, got {tuple(x.shape)}: "
-            f"the model was built with num_dims={num_dims}"
-        )
-    if x.shape[1] == 0:
-        raise ValueError(
-            f"{name} must have at least one column, got {tuple(x.shape)}"
-        )
     if device is not None and x.device != device:
         raise ValueError(
             f"{name} is on {x.device} and the model on {device}; "
             f"move one of them, for example {name}.to('{device}')"
         )
-    if x.shape[0] < minimum:
-        raise ValueError(
-            f"{name} has {x.shape[0]} points and at least {minimum} are needed"
-            + (" (one for each component)" if minimum > 1 else "")
-        )
+    return x
+
+
+def check_values(
+    x: Tensor,
+    dtype: torch.dtype | None,
+    *,
+    missing: bool = False,
+    complete: bool = False,
+    name: str = "x",
+) -> Tensor:
+    """Return ``x`` in ``dtype`` if its values are finite, or NaN where they may be missing.
+
+    Where values cannot be looked at, inside torch.compile or vmap, they are taken as they are.
+    """
+    dtype = x.dtype if dtype is None else dtype
+    if torch.compiler.is_compiling():
+        return x.to(dtype)
+    try:
+        bool(x.numel() and x.flatten()[0].isfinite())
+    except RuntimeError:
+        return x.to(dtype)
     if missing:
-        _check_observed(x, name)
+        _check_observed(x, name, complete)
     elif x.numel() and not _all_finite(x):
-        rows = (~torch.isfinite(x)).any(1).nonzero().flatten().tolist()
-        shown = ", ".join(map(str, rows[:5])) + (
-            ", ..." if len(rows) > 5 else ""
-        )
-        raise ValueError(
-            f"{name} must be finite, but {len(rows)} of its {x.shape[0]} rows hold NaN or "
-            f"infinity (rows {shown}); drop them, fill them in, or fit with missing=True, "
-            "for which NaN is a value that was not observed"
-        )
-    if dtype is None or dtype == x.dtype:
+        _refuse(x, name)
+    if dtype == x.dtype:
         return x
     converted = x.to(dtype)
-    if converted.numel() and not _all_finite(converted):
+    if x.numel() and not _all_finite(converted.nan_to_num(nan=0.0, posinf=math.inf)):
         raise ValueError(
             f"{name} leaves the range of {dtype}; rescale it, or use a float64 model"
         )
     return converted
 
 
-def _check_observed(x: Tensor, name: str) -> None:
-    """Raise unless every row and column of x has a value, and no value is infinite."""
+def _refuse(x: Tensor, name: str) -> None:
+    rows = (~torch.isfinite(x.reshape(-1, x.shape[-1]))).any(1)
+    hint = "drop them, fill them in, or use missing=True, for which NaN is a value that was not "
+    hint += "observed"
+    if bool(torch.isinf(x).any()):
+        hint = "drop them, or replace what stands for a missing value by NaN and use missing=True"
+    raise ValueError(
+        f"{name} must be finite, but {int(rows.sum())} of its {len(rows)} rows hold NaN or "
+        f"infinity (rows {_listed(rows)}); {hint}"
+    )
+
+
+def _check_observed(x: Tensor, name: str, complete: bool) -> None:
+    """Raise where a value is infinite, and unless every row and column of x has a value."""
     if bool(torch.isinf(x).any()):
         raise ValueError(
             f"{name} must not hold infinity; NaN marks a value that is missing"
         )
-    for dim, kind in ((1, "row"), (0, "column")):
-        empty = x.isnan().all(dim).nonzero().flatten().tolist()
-        if empty:
-            shown = ", ".join(map(str, empty[:5])) + (
-                ", ..." if len(empty) > 5 else ""
-            )
+    if not complete:
+        return
+    for dim, kind in ((-1, "row"), (-2, "column")):
+        empty = x.isnan().all(dim).reshape(-1, x.shape[-2 if dim == -1 else -1]).any(0)
+        if bool(empty.any()):
             raise ValueError(
-                f"{name} has no observed value in {kind} {shown}; drop it first"
+                f"{name} has no observed value in {kind} {_listed(empty)}; drop it first"
             )
+
+
+def _listed(mask: Tensor) -> str:
+    """The first few indices at which a mask is true."""
+    found = mask.nonzero().flatten().tolist()
+    return ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
 
 
 def _all_finite(x: Tensor) -> bool:
@@ -127,35 +204,62 @@ def _all_finite(x: Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
+def _shape(points: str, num_dims: int | None, batch_shape: tuple[int, ...]) -> str:
+    last = "D" if num_dims is None else str(num_dims)
+    wanted = f"({points}, {last})"
+    if batch_shape:
+        wanted += f" or ({', '.join(map(str, batch_shape))}, {points}, {last})"
+    return wanted
+
+
 def check_count(value: Any, name: str, *, minimum: int = 1) -> int:
-    """Return ``value`` if it is an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Return ``value`` as an int if it is an integer, numpy's included, of at least ``minimum``."""
+    try:
+        number = None if isinstance(value, bool | Tensor) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
         raise TypeError(
             f"{name} must be an integer, got {value!r} ({type(value).__name__})"
         )
-    if value < minimum:
+    if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value
+    return number
 
 
 def check_number(
     value: Any, name: str, *, minimum: float = 0.0, inclusive: bool = False
 ) -> float:
-    """Return ``value`` as a float if it is finite and above ``minimum`` (or equals it)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return ``value`` as a float if it is finite and above ``minimum`` (or equals it).
+
+    A number of numpy's or a tensor of no dimensions will do.
+    """
+    scalar = isinstance(value, int | float) or getattr(value, "shape", None) == ()
+    try:
+        number = None if isinstance(value, bool) or not scalar else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
         raise TypeError(
             f"{name} must be a number, got {value!r} ({type(value).__name__})"
         )
     if (
-        not math.isfinite(value)
-        or value < minimum
-        or (value == minimum and not inclusive)
+        not math.isfinite(number)
+        or number < minimum
+        or (number == minimum and not inclusive)
     ):
         bound = "at least" if inclusive else "greater than"
         raise ValueError(
             f"{name} must be finite and {bound} {minimum:g}, got {value!r}"
         )
-    return float(value)
+    return number
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return ``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def check_choice(value: Any, name: str, known: Iterable[str]) -> str:
@@ -167,30 +271,53 @@ def check_choice(value: Any, name: str, known: Iterable[str]) -> str:
     return str(value)
 
 
-def _check_tensor(
-    value: Any, shape: tuple[int, ...], device: torch.device, name: str
-) -> Tensor:
-    """Return ``value`` if it is a finite floating-point tensor of ``shape`` on ``device``."""
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name} must be a torch.Tensor, got {type(value).__name__}"
+def check_batch_shape(value: Any) -> tuple[int, ...]:
+    """Return ``value`` as a tuple of sizes, a number meaning one dimension."""
+    sizes = (
+        value
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else (value,)
+    )
+    return tuple(check_count(size, "batch_shape") for size in sizes)
+
+
+def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
+    """Return ``dims`` as a list of distinct dimensions."""
+    try:
+        found = [operator.index(d) for d in dims if not isinstance(d, bool)]
+    except TypeError:
+        found = []
+    if (
+        not found
+        or len(found) < len(dims)
+        or len(set(found)) < len(found)
+        or not all(0 <= d < num_dims for d in found)
+    ):
+        raise ValueError(
+            f"{name} must name distinct dimensions from 0 to {num_dims - 1}, got {dims}"
         )
+    return found
+
+
+def check_tensor(
+    value: Any, shape: tuple[int, ...], device: torch.device | None, name: str
+) -> Tensor:
+    """Return ``value`` if it is a finite floating-point tensor of ``shape``, on ``device`` if one
+    is given."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATS:
         raise TypeError(
             f"{name} must hold floating-point numbers, got dtype {value.dtype}"
         )
     if tuple(value.shape) != shape:
-        raise ValueError(
-            f"{name} must have shape {shape}, got {tuple(value.shape)}"
-        )
-    if value.device != device:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    if device is not None and value.device != device:
         raise ValueError(
             f"{name} is on {value.device} and the model on {device}; move one of them"
         )
     if not bool(torch.isfinite(value).all()):
-        raise ValueError(
-            f"{name} must be finite, but holds NaN or infinity"
-        )
+        raise ValueError(f"{name} must be finite, but holds NaN or infinity")
     return value
 
 
@@ -199,57 +326,69 @@ def check_weights(
     shape: tuple[int, ...],
     device: torch.device,
     name: str,
-    dtype: torch.dtype = torch.float64,
+    *,
+    empty: bool = False,
 ) -> Tensor:
-    """Return ``weights`` if finite, of ``shape``, nowhere negative, with a positive sum in
-    ``dtype``."""
-    weights = _check_tensor(weights, shape, device, name)
+    """Return ``weights`` in float64 if finite, of ``shape``, nowhere negative, with a positive
+    sum along the last dimension, or with one of zero where ``empty``."""
+    weights = check_tensor(weights, shape, device, name).detach().double()
     if bool((weights < 0).any()):
-        first = int((weights < 0).nonzero()[0, 0])
+        index = tuple((weights < 0).nonzero()[0].tolist())
+        entry = index[0] if len(index) == 1 else index
         raise ValueError(
-            f"{name} must not be negative, but entry {first} is {float(weights[first]):g}"
+            f"{name} must not be negative, but entry {entry} is {float(weights[index]):g}"
         )
-    total = float(weights.to(dtype).sum())
-    if not 0 < total < math.inf:
+    total = weights.sum(-1)
+    if empty and bool(torch.isfinite(total).all()):
+        return weights
+    if not bool(((total > 0) & torch.isfinite(total)).all()):
         raise ValueError(
-            f"{name} must have a positive, finite sum in {dtype}, got {total:g}; "
+            f"{name} must have a positive, finite sum, got {float(total.min()):g}; "
             "at least one entry must be above zero, and all of a size that can be added"
         )
     return weights
 
 
-def check_covariances(
-    covariances: Any, num_components: int, num_dims: int, like: Tensor
-) -> Tensor:
-    """Return ``covariances`` in float64 if it is (K, D, D), symmetric and positive definite, and
-    within the range of the dtype of ``like``."""
-    shape = (num_components, num_dims, num_dims)
-    covariances = _check_tensor(
-        covariances, shape, like.device, "covariances"
-    ).double()
-    largest = covariances.abs().amax((1, 2), keepdim=True)
-    symmetric = (covariances - covariances.mT).abs() <= 1e-5 * largest
-    definite = torch.linalg.cholesky_ex(covariances).info == 0
-    for component in range(num_components):
-        if not bool(symmetric[component].all()):
-            raise ValueError(
-                f"covariances must be symmetric, but component {component} is not"
-            )
-        if not bool(definite[component]):
-            raise ValueError(
-                f"covariances must be positive definite, but component {component} is not; "
-                "a standard deviation must be squared, a singular matrix needs a ridge"
-            )
-        variances = covariances[component].diagonal()
-        limits = torch.finfo(like.dtype)
-        if bool(
-            ((variances < limits.tiny) | (variances > limits.max)).any()
-        ):
-            raise ValueError(
-                f"covariances must stay within the range of {like.dtype}, but component "
-                f"{component} does not; rescale the data, or use float64"
-            )
+def check_covariances(covariances: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return ``covariances`` in float64 if they are (..., K, D, D), symmetric and positive
+    definite, and within the range of the dtype of ``like``.
+
+    What is indefinite by no more than the rounding of its own dtype is mended.
+    """
+    given = check_tensor(covariances, shape, like.device, "covariances")
+    covariances = given.detach().double()
+    largest = covariances.abs().amax((-2, -1), keepdim=True)
+    symmetric = ((covariances - covariances.mT).abs() <= 1e-5 * largest).all(-1).all(-1)
+    _refuse_component(
+        ~symmetric, "covariances must be symmetric, but component {} is not"
+    )
+    covariances = (covariances + covariances.mT) / 2
+    variances = covariances.diagonal(dim1=-2, dim2=-1)
+    failed = torch.linalg.cholesky_ex(covariances).info != 0
+    if bool(failed.any()):
+        values, axes = torch.linalg.eigh(covariances)
+        least = shape[-1] * torch.finfo(given.dtype).eps * values[..., -1:]
+        broken = failed & ((values[..., 0] < -least[..., 0]) | (values[..., -1] <= 0))
+        _refuse_component(
+            broken | (failed & (variances <= 0).any(-1)),
+            "covariances must be positive definite, but component {} is not; "
+            "a standard deviation must be squared, a singular matrix needs a ridge",
+        )
+        mended = (axes * values.maximum(least).unsqueeze(-2)) @ axes.mT
+        covariances = torch.where(failed[..., None, None], mended, covariances)
+    limits = torch.finfo(like.dtype)
+    _refuse_component(
+        ((variances < limits.tiny) | (variances > limits.max)).any(-1),
+        f"covariances must stay within the range of {like.dtype}, but component "
+        "{} does not; rescale the data, or use float64",
+    )
     return covariances
+
+
+def _refuse_component(bad: Tensor, message: str) -> None:
+    if bool(bad.any()):
+        index = bad.nonzero()[0].tolist()
+        raise ValueError(message.format(index[0] if len(index) == 1 else tuple(index)))
 
 
 def check_generator(generator: Any) -> torch.Generator | None:
@@ -267,3 +406,13 @@ def check_generator(generator: Any) -> torch.Generator | None:
             "there and moved, so that every device sees the same ones"
         )
     return generator
+
+
+def uniform(*shape: int, generator: torch.Generator | None) -> Tensor:
+    """Numbers in [0, 1), float64, drawn on the CPU whatever torch's default device."""
+    return torch.rand(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+
+def normal(*shape: int, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers, float64, drawn on the CPU as ``uniform`` draws."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")

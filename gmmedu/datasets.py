@@ -21,10 +21,13 @@ from gmmedu.checks import (
     check_dtype,
     check_generator,
     check_number,
+    normal,
+    uniform,
 )
-from gmmedu.mixture import FAMILIES, GaussianMixture
+from gmmedu.models import MODELS, GaussianMixture
 
-KM_S_PER_UNIT = 1000.0  # the galaxies are given in 1000 km/s
+# The galaxies are given in 1000 km/s.
+KM_S_PER_UNIT = 1000.0
 
 
 class SyntheticData(NamedTuple):
@@ -40,9 +43,7 @@ class SyntheticData(NamedTuple):
 
 
 def load_old_faithful(
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """272 eruptions of the Old Faithful geyser: (272, 2), both columns in minutes.
 
@@ -51,15 +52,11 @@ def load_old_faithful(
     geyser's series is studied by Azzalini and Bowman (1990), Applied Statistics 39, 357-365.
     """
     check_dtype(dtype)
-    return torch.tensor(
-        _read("old_faithful.csv"), dtype=dtype, device=device
-    )
+    return _placed(_read("old_faithful.csv"), device, dtype)
 
 
 def load_galaxies(
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """Velocities of 82 galaxies of the Corona Borealis region: (82, 1), in 1000 km/s.
 
@@ -69,17 +66,11 @@ def load_galaxies(
     Journal of the American Statistical Association 85, 617-624.
     """
     check_dtype(dtype)
-    velocities = (
-        torch.tensor(_read("galaxies.csv"), dtype=torch.float64)
-        / KM_S_PER_UNIT
-    )
-    return velocities.to(device=device, dtype=dtype)
+    return _placed(_read("galaxies.csv") / KM_S_PER_UNIT, device, dtype)
 
 
 def load_crabs(
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float64,
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """Breadth of the forehead over length of the body of 1000 crabs from Naples: (1000, 1).
 
@@ -89,21 +80,21 @@ def load_crabs(
     Philosophical Transactions of the Royal Society of London A 185, 71-110.
     """
     check_dtype(dtype)
-    middles, crabs = torch.tensor(_read("crabs.csv"), dtype=torch.float64).T
-    return (
-        middles.repeat_interleave(crabs.long())
-        .unsqueeze(1)
-        .to(device=device, dtype=dtype)
-    )
+    middles, crabs = _read("crabs.csv").T
+    return _placed(middles.repeat_interleave(crabs.long())[:, None], device, dtype)
 
 
-def _read(name: str) -> list[list[float]]:
-    """The rows of a file in ``gmmedu/data``, without its header."""
-    with (resources.files("gmmedu") / "data" / name).open(
-        encoding="utf-8"
-    ) as file:
+def _read(name: str) -> Tensor:
+    """The rows of a file in ``gmmedu/data``, without its header: float64, on the CPU."""
+    with (resources.files("gmmedu") / "data" / name).open(encoding="utf-8") as file:
         _, *rows = csv.reader(file)
-    return [[float(value) for value in row] for row in rows]
+    numbers = [[float(value) for value in row] for row in rows]
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+
+def _placed(x: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+    """x on a device, torch's default when not given."""
+    return x.to(torch.get_default_device() if device is None else device, dtype)
 
 
 def sample_mixture(
@@ -135,51 +126,38 @@ def sample_mixture(
     check_count(num_samples, "num_samples")
     check_count(num_components, "num_components")
     check_count(num_dims, "num_dims")
-    check_choice(family, "family", FAMILIES)
+    check_choice(family, "family", MODELS)
     check_number(radius, "radius", inclusive=True)
     check_number(variance, "variance")
     check_generator(generator)
     equal_share = 1.0 / num_components
     if min_weight is None:
         min_weight = 0.5 * equal_share
-    elif (
-        check_number(min_weight, "min_weight", inclusive=True) > equal_share
-    ):
+    elif check_number(min_weight, "min_weight", inclusive=True) > equal_share:
         raise ValueError(
             f"min_weight must be at most 1 / num_components = {equal_share:g}, "
             f"so that {num_components} weights can sum to one; got {min_weight:g}"
         )
 
     shape = (num_components, num_dims)
-    means = radius * (
-        2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1
-    )
-    shares = torch.empty(num_components, dtype=torch.float64).exponential_(
-        generator=generator
-    )
-    weights = (
-        min_weight
-        + (1 - num_components * min_weight) * shares / shares.sum()
-    )
+    means = radius * (2 * uniform(*shape, generator=generator) - 1)
+    shares = torch.empty(num_components, dtype=torch.float64, device="cpu")
+    shares = shares.exponential_(generator=generator)
+    weights = min_weight + (1 - num_components * min_weight) * shares / shares.sum()
     if family == "constant":
-        identity = torch.eye(num_dims, dtype=torch.float64)
+        identity = torch.eye(num_dims, dtype=torch.float64, device="cpu")
         covariances = variance * identity.expand(num_components, -1, -1)
     else:
-        covariances = _random_covariances(
-            family, *shape, generator=generator
-        )
+        covariances = _random_covariances(family, *shape, generator=generator)
 
     # init_means spares the constructor a draw of its own, which would be overwritten.
-    model = FAMILIES[family](
-        num_components,
-        num_dims,
-        init_means=means,
-        device=device,
-        dtype=dtype,
+    model = MODELS[family](
+        num_components, num_dims, init_means=means, device="cpu", dtype=dtype
     )
     model.set_parameters(weights=weights, covariances=covariances)
     x, labels = model.sample_with_labels(num_samples, generator=generator)
-    return SyntheticData(x, labels, model)
+    device = torch.get_default_device() if device is None else device
+    return SyntheticData(x.to(device), labels.to(device), model.to(device))
 
 
 def _random_covariances(
@@ -190,26 +168,16 @@ def _random_covariances(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Covariances of the family with standard deviations in [0.5, 1.5]: (K, D, D), float64."""
-    distinct = (
-        1 if family in ("tied", "shared_isotropic") else num_components
-    )
+    distinct = 1 if family in ("tied", "shared_isotropic") else num_components
     axes = 1 if family in ("isotropic", "shared_isotropic") else num_dims
-    deviations = 0.5 + torch.rand(
-        distinct, axes, dtype=torch.float64, generator=generator
-    )
+    deviations = 0.5 + uniform(distinct, axes, generator=generator)
     factor = torch.diag_embed(deviations.expand(distinct, num_dims))
     if family in ("full", "tied"):
-        gaussian = torch.randn(
-            distinct,
-            num_dims,
-            num_dims,
-            dtype=torch.float64,
-            generator=generator,
-        )
+        shape = (distinct, num_dims, num_dims)
+        gaussian = normal(*shape, generator=generator)
         rotation = torch.linalg.qr(gaussian).Q
         factor = rotation @ factor
     covariances = factor @ factor.mT
-    covariances = 0.5 * (
-        covariances + covariances.mT
-    )  # symmetric to the last bit
+    # Symmetric to the last bit.
+    covariances = 0.5 * (covariances + covariances.mT)
     return covariances.expand(num_components, num_dims, num_dims)

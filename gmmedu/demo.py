@@ -22,7 +22,7 @@ from gmmedu.device import default_device
 from gmmedu.em import fit_em
 from gmmedu.fitting import FitResult
 from gmmedu.initialization import initialize
-from gmmedu.mixture import FAMILIES, GaussianMixture
+from gmmedu.models import MODELS, GaussianMixture
 from gmmedu.singularities import SingularityError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 METHODS = ("descent", "em")
 DEFAULT_FIGURE = Path("gmmedu-demo.png")
 FIGURE_FORMATS = (".png", ".svg", ".pdf", ".jpg")
-MOST_EVENTS = 5  # that are printed
+# More events than these are counted, not printed.
+MOST_EVENTS = 5
 # Backends of matplotlib that draw into files only; every other one can show a figure.
 FILE_BACKENDS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         generator=generator,
         device=options.device,
     )
-    model = FAMILIES[options.family](
+    model = MODELS[options.family](
         options.components, options.dims, device=options.device
     )
     initialize(model, data.x, method="kmeans++", generator=generator)
@@ -84,10 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             print(draw(data, model, options.output))
         except OSError as error:
-            print(
-                f"gmmedu-demo: the figure was not written: {error}",
-                file=sys.stderr,
-            )
+            print(f"gmmedu-demo: the figure was not written: {error}", file=sys.stderr)
             return 1
     return 0
 
@@ -110,11 +108,7 @@ def fit(
 
     if options.method == "em":
         result = fit_em(
-            model,
-            x,
-            options.iterations,
-            callback=callback,
-            generator=generator,
+            model, x, options.iterations, callback=callback, generator=generator
         )
     else:
         result = fit_model(
@@ -146,21 +140,15 @@ def report(result: FitResult, data: SyntheticData, method: str) -> None:
             if event.component is None
             else f"component {event.component}"
         )
-        print(
-            f"singularity: {whose} {event.action} at iteration {event.iteration}"
-        )
+        print(f"singularity: {whose} {event.action} at iteration {event.iteration}")
     if len(result.events) > MOST_EVENTS:
-        print(
-            f"singularity: {len(result.events) - MOST_EVENTS} more events"
-        )
+        print(f"singularity: {len(result.events) - MOST_EVENTS} more events")
     print("mean negative log likelihood, nats per point:")
     print(f"  truth  {truth:.5f}")
     print(f"  fit    {result.nll:.5f}")
 
 
-def draw(
-    data: SyntheticData, model: GaussianMixture, output: Path | None
-) -> str:
+def draw(data: SyntheticData, model: GaussianMixture, output: Path | None) -> str:
     """Write the figure to ``output``, else show it, else write it here; say in a line which."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
@@ -170,9 +158,8 @@ def draw(
     with mpl.rc_context():
         plot.use_style()
         figure = plot.fit_figure(data.x, model, truth=data.model)
-        if (
-            model.num_dims > 1
-        ):  # both axes have one unit, so a circle should look like one
+        # Both axes have one unit, so a circle should look like one.
+        if model.num_dims > 1:
             figure.axes[0].set_aspect("equal", adjustable="box")
         try:
             if output is None and can_show():
@@ -212,9 +199,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"samples, and --samples is {options.samples}"
         )
     if options.output is not None and not options.visualize:
-        raise UsageError(
-            "argument --output: no figure is made with --visualize false"
-        )
+        raise UsageError("argument --output: no figure is made with --visualize false")
     return options
 
 
@@ -226,21 +211,15 @@ def _parser() -> Parser:
     )
     for name, kind, default, metavar, meaning in (
         ("samples", _whole(1), 1000, "N", "points to draw"),
-        (
-            "components",
-            _whole(1),
-            5,
-            "K",
-            "components of the truth and of the fit",
-        ),
+        ("components", _whole(1), 5, "K", "components of the truth and of the fit"),
         ("dims", _whole(1), 2, "D", "dimensions of the data"),
         ("iterations", _whole(1), 2000, "T", "most iterations"),
         (
             "family",
-            _one_of(FAMILIES),
+            _one_of(MODELS),
             "full",
             "NAME",
-            "covariances: " + ", ".join(FAMILIES),
+            "covariances: " + ", ".join(MODELS),
         ),
         (
             "log_freq",
@@ -249,13 +228,7 @@ def _parser() -> Parser:
             "T",
             "iterations from one line of progress to the next",
         ),
-        (
-            "radius",
-            _number,
-            8.0,
-            "R",
-            "true means lie in the box [-R, R]^D",
-        ),
+        ("radius", _number, 8.0, "R", "true means lie in the box [-R, R]^D"),
         (
             "mixture_lr",
             _number,
@@ -270,27 +243,9 @@ def _parser() -> Parser:
             "LR",
             "that of means and covariances, for descent",
         ),
-        (
-            "visualize",
-            _flag,
-            True,
-            "{true,false}",
-            "whether to end with a figure",
-        ),
-        (
-            "seed",
-            _whole(0),
-            0,
-            "S",
-            "decides the truth, the data and the start",
-        ),
-        (
-            "method",
-            _one_of(METHODS),
-            "descent",
-            "{descent,em}",
-            "how to fit",
-        ),
+        ("visualize", _flag, True, "{true,false}", "whether to end with a figure"),
+        ("seed", _whole(0), 0, "S", "decides the truth, the data and the start"),
+        ("method", _one_of(METHODS), "descent", "{descent,em}", "how to fit"),
         (
             "device",
             _device,
@@ -310,11 +265,7 @@ def _parser() -> Parser:
         if default is not None:
             meaning += f" (default: {str(default).lower()})"
         parser.add_argument(
-            f"--{name}",
-            type=kind,
-            default=default,
-            metavar=metavar,
-            help=meaning,
+            f"--{name}", type=kind, default=default, metavar=metavar, help=meaning
         )
     return parser
 
@@ -349,9 +300,7 @@ def _number(text: str) -> float:
 def _flag(text: str) -> bool:
     if text.lower() in YES + NO:
         return text.lower() in YES
-    raise argparse.ArgumentTypeError(
-        f"expected true or false, got {text!r}"
-    )
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
 def _one_of(known: Sequence[str] | dict[str, type]) -> Callable[[str], str]:

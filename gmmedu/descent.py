@@ -1,143 +1,310 @@
-"""Gradient descent on the mean negative log likelihood, derived in chapter 05."""
+"""Descent on the mean negative log likelihood, derived in chapter 05: Adam, and L-BFGS.
+
+Both read the exact gradient from the statistics of one pass, not from autograd.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gmmedu import checks
-from gmmedu.families import NO_PSEUDO, Family, Pseudo
-from gmmedu.fitting import Callback, Fit, FitResult
-from gmmedu.mixture import GaussianMixture, State
-from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
-from gmmedu.statistics import Statistics, collect
+from gmmedu.covariance import ConjugatePrior, Family
+from gmmedu.em import FREE, m_step
+from gmmedu.fitting import FitResult, Options, fit, with_options
+from gmmedu.models import GaussianMixture
+from gmmedu.problem import Problem
 from gmmedu.stopping import Stopping
+from gmmedu.values import State, Statistics, each, take
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@with_options
 def fit_model(
     model: GaussianMixture,
-    x: Tensor,
+    x: Tensor | Iterable[Any],
     num_iterations: int = 10_000,
     mixture_lr: float = 1e-3,
     component_lr: float = 1e-2,
     *,
     tolerance: float | Stopping = 0.0,
-    mitigation: Mitigation | None = DEFAULT_MITIGATION,
-    sample_weight: Tensor | None = None,
-    missing: bool = False,
-    callback: Callback | None = None,
-    progress: bool = False,
-    snapshot_every: int = 0,
-    generator: torch.Generator | None = None,
+    **options: Unpack[Options],
 ) -> FitResult:
     """Fit a mixture by gradient descent, from whatever state it is in.
 
-    The steps are Adam's (eq-adam; Kingma and Ba 2015), on the exact gradient of the mean NLL, which
-    is read from the statistics of one pass (eq-fisher-identity) rather than from autograd. Both
-    learning rates fall along half a cosine to zero at ``num_iterations``. Call ``initialize``
-    first: the box that a new model starts in is for data of its own size.
+    The steps are Adam's (eq-adam; Kingma and Ba 2015), on the exact gradient of the mean NLL,
+    which is read from the statistics of one pass (eq-fisher-identity). Both learning rates fall
+    along half a cosine to zero at ``num_iterations``. Call ``initialize`` first: the box that a
+    new model starts in is for data of its own size.
 
     Args:
-        model: any mixture of this package; it is changed in place.
-        x: data, (N, D), finite, at least as many points as components.
+        model, x: as in ``fit_em``.
         num_iterations: the most iterations.
         mixture_lr: learning rate of the weights' logits. Slower than the other, so that no
             component loses its weight before its mean has found its points.
         component_lr: learning rate of means and covariances. A mean moves by about so many
             standard deviations of the data at a step, a scale by so much of its logarithm.
-        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration. Or
-            another rule: ``Relative(...)``, ``Aitken(...)``.
-        mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
-        sample_weight: (N,), not negative; a point of weight 2 counts as two points.
-        missing: whether NaN in x is a value that was not observed, at random as far as the
-            observed ones tell; the fit then maximizes the likelihood of those.
-        callback: called with (model, iteration, nll); a true return value stops the fit.
-        progress: show a progress bar.
-        snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
-        generator: a CPU generator, for ``Reset``.
+        tolerance: as in ``fit_em``; 0 runs every iteration.
 
-    Returns the record; history and NLL are those of the parameters, never of the step before.
-    Raises as ``fit_em`` does.
+    Returns and raises as ``fit_em`` does.
     """
-    checks.check_number(mixture_lr, "mixture_lr", inclusive=True)
-    checks.check_number(component_lr, "component_lr", inclusive=True)
-    with Fit(
-        model,
-        x,
-        num_iterations,
-        tolerance=tolerance,
-        mitigation=mitigation,
-        sample_weight=sample_weight,
-        missing=missing,
-        callback=callback,
-        progress=progress,
-        snapshot_every=snapshot_every,
-        generator=generator,
-    ) as fit:
-        logits, means = (
-            fit.state.log_weights.clone(),
-            fit.state.means.clone(),
-        )
-        factors = fit.state.factors
-        theta = fit.family.pack(factors.factor)
-        optimizer = torch.optim.Adam(
-            [
-                {"params": [logits], "lr": mixture_lr},
-                {"params": [means, theta], "lr": component_lr},
-            ],
-            fused=True,
-        )
-        rates = [group["lr"] for group in optimizer.param_groups]
-        for iteration in range(num_iterations + 1):
-            state = State(logits.log_softmax(0), means.clone(), factors)
-            statistics = collect(fit.points, fit.family, state)
-            if fit.record(statistics, state):
-                break
-            ascent = gradient(statistics, fit.family, state, fit.pseudo)
-            for leaf, direction in zip(
-                (logits, means, theta), ascent, strict=True
-            ):
-                leaf.grad = direction.div_(-fit.points.total)
-            for group, rate in zip(
-                optimizer.param_groups, rates, strict=True
-            ):
-                group["lr"] = (
-                    rate
-                    * (1 + math.cos(math.pi * iteration / num_iterations))
-                    / 2
-                )
-            optimizer.step()
-            factors, singular = fit.family.clamp(
-                fit.family.unpack(theta), fit.floor
-            )
-            mended = fit.mend(State(logits, means, factors), singular)
-            if bool(singular.any()):
-                logits.copy_(mended.log_weights)
-                means.copy_(mended.means)
-                factors = mended.factors
-                theta.copy_(fit.family.pack(factors.factor))
-    return fit.result()
+    rates = (
+        checks.check_number(mixture_lr, "mixture_lr", inclusive=True),
+        checks.check_number(component_lr, "component_lr", inclusive=True),
+    )
+
+    def start(problem: Problem, num_iterations: int) -> Adam:
+        return Adam(problem, num_iterations, *rates)
+
+    return fit(model, x, num_iterations, tolerance, start, options)
 
 
-def gradient(
+@with_options
+def fit_lbfgs(
+    model: GaussianMixture,
+    x: Tensor | Iterable[Any],
+    num_iterations: int = 200,
+    tolerance: float | Stopping = 1e-8,
+    **options: Unpack[Options],
+) -> FitResult:
+    """Fit a mixture by L-BFGS, from whatever state it is in; best near an optimum, say after EM.
+
+    An iteration is a line search along a direction that remembers the last ten gradients, and
+    takes one pass over the data or a few. It has no learning rates, and what it minimizes never
+    rises but where a mitigation moved a component. Where a step leads below the floor of the
+    scales, a step of EM, which knows the floor, takes its place. The members of a batch search
+    one after the other.
+
+    Arguments, result and errors are those of ``fit_em``. Source: Liu and Nocedal (1989).
+    """
+    return fit(model, x, num_iterations, tolerance, LBFGS, options)
+
+
+def score(
     statistics: Statistics,
     family: Family,
     state: State,
-    pseudo: Pseudo = NO_PSEUDO,
+    prior: ConjugatePrior | None = None,
+    held: Sequence[bool] = FREE,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of the log likelihood (plus the log prior) in logits, means and theta.
+    """Gradient of the log likelihood (plus the log prior) in logits, means and ``raw_scale``.
 
     By Fisher's identity (eq-fisher-identity) it is that of EM's surrogate at the current
-    parameters: N_k - N pi_k for the logits (eq-gradient-weights), L_k^{-T} sum_n r_nk y_nk for the
-    means (eq-gradient-means), and as the family has it for theta.
+    parameters: N_k - N pi_k for the logits (eq-gradient-weights), L_k^{-T} sum_n r_nk y_nk for
+    the means (eq-gradient-means), and as the family has it for the scales. What is held has none.
     """
-    counts = statistics.counts
-    return (
-        counts - counts.sum() * state.log_weights.exp(),
-        family.apply_whitening_transposed(
-            state.factors.whitening, statistics.first
-        ),
-        family.gradient(statistics, state.factors, pseudo),
+    counts, operator = statistics.counts, family.operator
+    slopes = (
+        counts - counts.sum(-1, keepdim=True) * state.log_weights.exp(),
+        operator.apply_transposed(state.scales.whitening, statistics.first),
+        family.slope(statistics, state.scales, prior),
     )
+    parts = (
+        torch.zeros_like(slope) if fixed else slope
+        for slope, fixed in zip(slopes, held, strict=True)
+    )
+    logits, means, raw_scale = parts
+    return logits, means, raw_scale
+
+
+def numbers_of(state: State, family: Family) -> list[Tensor]:
+    """What an optimizer moves: logits, means and ``raw_scale``, copies."""
+    raw_scale = family.operator.to_raw(state.scales.factor)
+    return [state.log_weights.clone(), state.means.clone(), raw_scale.clone()]
+
+
+def state_of(numbers: Sequence[Tensor], family: Family) -> State:
+    """The state of such numbers; it shares no memory with them."""
+    logits, means, raw_scale = numbers
+    scales = family.operator.from_raw(raw_scale)
+    return State(logits.log_softmax(-1), means.clone(), scales)
+
+
+class Adam:
+    """torch's Adam on the numbers of all members at once; rates fall along half a cosine."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        num_iterations: int,
+        mixture_lr: float,
+        component_lr: float,
+    ) -> None:
+        self.problem, self.num_iterations = problem, num_iterations
+        self.rates = (mixture_lr, component_lr, component_lr)
+        self._optimize(numbers_of(problem.start, problem.family))
+
+    def _optimize(self, numbers: list[Tensor]) -> None:
+        groups = [
+            {"params": [n], "lr": rate}
+            for n, rate in zip(numbers, self.rates, strict=True)
+        ]
+        self.numbers, self.optimizer = numbers, torch.optim.Adam(groups, fused=True)
+
+    def step(
+        self, state: State, statistics: Statistics, iteration: int
+    ) -> tuple[State, Statistics]:
+        problem = self.problem
+        slopes = score(statistics, problem.family, state, problem.prior, problem.held)
+        decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
+        groups = self.optimizer.param_groups
+        for number, slope, group, rate in zip(
+            self.numbers, slopes, groups, self.rates, strict=True
+        ):
+            total = torch.as_tensor(problem.total).to(slope)
+            total = total.reshape(-1, *[1] * (slope.ndim - 1))
+            number.grad = -slope / total
+            group["lr"] = rate * decay
+        self.optimizer.step()
+        state = state_of(self.numbers, problem.family)
+        if problem.held[2]:
+            return state, problem.e_step(state)
+        scales, singular = problem.family.clamp(state.scales, problem.floor)
+        clamped = state._replace(scales=scales)
+        state = problem.mitigate(state, clamped, singular, iteration + 1)
+        if bool(singular.any()):
+            fresh = numbers_of(state, problem.family)
+            for number, value in zip(self.numbers, fresh, strict=True):
+                rows = singular.any(-1).reshape(-1, *[1] * (number.ndim - 1))
+                number.copy_(torch.where(rows, value, number))
+        return state, problem.e_step(state)
+
+    def keep(self, rows: Tensor) -> None:
+        memory = [self.optimizer.state[number] for number in self.numbers]
+        self._optimize([number[rows] for number in self.numbers])
+        for number, kept in zip(self.numbers, memory, strict=True):
+            self.optimizer.state[number] = {
+                name: value if name == "step" else value[rows]
+                for name, value in kept.items()
+            }
+
+
+class LBFGS:
+    """torch's L-BFGS, one search for each member."""
+
+    def __init__(self, problem: Problem, num_iterations: int) -> None:
+        self.problem = problem
+        self.searches = [
+            Search(
+                problem,
+                take(
+                    problem.start, torch.tensor([m], device=problem.start.means.device)
+                ),
+            )
+            for m in range(problem.num_members)
+        ]
+
+    def step(
+        self, state: State, statistics: Statistics, iteration: int
+    ) -> tuple[State, Statistics]:
+        states, sums = [], []
+        for row, search in enumerate(self.searches):
+            index = torch.tensor([row], device=state.means.device)
+            mine = take(state, index), take(statistics, index)
+            one = search.step(*mine, index)
+            if one is None:
+                one = self._safe(*mine, row, index, iteration)
+            states.append(one[0])
+            sums.append(one[1])
+        return each(_joined, *states), each(_joined, *sums)
+
+    def _safe(
+        self,
+        state: State,
+        statistics: Statistics,
+        row: int,
+        index: Tensor,
+        iteration: int,
+    ) -> tuple[State, Statistics]:
+        """A step of EM in the place of one that led below the floor, and a new search."""
+        problem = self.problem
+        following, singular = m_step(
+            statistics,
+            problem.family,
+            state,
+            problem.floor_of(index),
+            problem.prior,
+            problem.held,
+        )
+        state = problem.mitigate(state, following, singular, iteration + 1, [row])
+        self.searches[row] = Search(problem, state)
+        return state, problem.e_step_of(state, index)
+
+    def keep(self, rows: Tensor) -> None:
+        self.searches = [self.searches[row] for row in rows.tolist()]
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
+
+
+class Search:
+    """The unconstrained numbers of one member, and torch's optimizer of them."""
+
+    def __init__(self, problem: Problem, state: State) -> None:
+        self.problem = problem
+        self.numbers = numbers_of(state, problem.family)
+        self.optimizer = torch.optim.LBFGS(
+            self.numbers,
+            max_iter=1,
+            max_eval=25,
+            history_size=10,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+        self._seen: tuple[list[Tensor], State, Statistics] | None = None
+        self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
+
+    def step(
+        self, state: State, statistics: Statistics, index: Tensor
+    ) -> tuple[State, Statistics] | None:
+        """The next state and its statistics, or None where that is below the floor."""
+        self._index = index
+        if self._seen is None:
+            self._seen = [n.clone() for n in self.numbers], state, statistics
+        self.optimizer.step(self._loss)
+        state, statistics = self._look()
+        _, singular = self.problem.family.clamp(
+            state.scales, self.problem.floor_of(index)
+        )
+        if not self.problem.held[2] and bool(singular.any()):
+            return None
+        return state, statistics
+
+    def _look(self) -> tuple[State, Statistics]:
+        """The state and its statistics, counted once."""
+        seen = self._seen
+        if seen is None or not all(map(torch.equal, self.numbers, seen[0])):
+            numbers = [number.clone() for number in self.numbers]
+            state = state_of(numbers, self.problem.family)
+            seen = self._seen = (
+                numbers,
+                state,
+                self.problem.e_step_of(state, self._index),
+            )
+        return seen[1], seen[2]
+
+    def _loss(self) -> float:
+        problem = self.problem
+        state, statistics = self._look()
+        objective = float(
+            problem.nll(statistics, self._index)[0]
+            + np.ravel(problem.penalty(state, self._index))[0]
+        )
+        slopes = score(statistics, problem.family, state, problem.prior, problem.held)
+        finite = math.isfinite(objective) and all(
+            bool(s.isfinite().all()) for s in slopes
+        )
+        total = float(problem._of(problem.total, self._index)[0])
+        for number, slope in zip(self.numbers, slopes, strict=True):
+            # Where a step left the range of numbers, a wall without a slope sends it back.
+            number.grad = -slope / total if finite else torch.zeros_like(number)
+        return objective if finite else 1e30

@@ -1,35 +1,36 @@
-"""Expectation-maximization, derived in chapter 06."""
+"""Expectation-maximization, derived in chapter 06, with squared extrapolation (chapter 07)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from gmmedu.acceleration import Squarem
-from gmmedu.families import NO_PSEUDO, Family, Pseudo
-from gmmedu.fitting import Callback, Fit, FitResult
-from gmmedu.mixture import GaussianMixture, State
-from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation
-from gmmedu.statistics import Statistics, collect
+from gmmedu.covariance import ConjugatePrior, Family, Floor
+from gmmedu.fitting import FitResult, Options, fit, with_options
+from gmmedu.models import GaussianMixture
+from gmmedu.passes import expectations
+from gmmedu.problem import Problem
 from gmmedu.stopping import Stopping
+from gmmedu.values import State, Statistics, put, take
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+FREE = (False, False, False)
 
 
+@with_options
 def fit_em(
     model: GaussianMixture,
-    x: Tensor,
+    x: Tensor | Iterable[Any],
     num_iterations: int = 200,
     tolerance: float | Stopping = 1e-8,
     *,
     accelerate: Literal["squarem"] | None = None,
-    mitigation: Mitigation | None = DEFAULT_MITIGATION,
-    sample_weight: Tensor | None = None,
-    missing: bool = False,
-    callback: Callback | None = None,
-    progress: bool = False,
-    snapshot_every: int = 0,
-    generator: torch.Generator | None = None,
+    **options: Unpack[Options],
 ) -> FitResult:
     """Fit a mixture by EM (eq-em), from whatever state it is in.
 
@@ -37,99 +38,221 @@ def fit_em(
     never rises (eq-em-monotone).
 
     Args:
-        model: any mixture of this package; it is changed in place.
-        x: data, (N, D), finite, at least as many points as components.
+        model: any mixture of this package; it is changed in place. Parameters with
+            ``requires_grad=False`` are held fixed.
+        x: data, (N, D), finite, at least as many points as components; (*batch_shape, N, D) for a
+            batch of models, each on its own; or batches (B, D), or pairs of those and weights
+            (B,), that can be read again and again, such as a DataLoader.
         num_iterations: the most iterations.
         tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration. Or
             another rule: ``Relative(...)``, ``Aitken(...)``.
         accelerate: None, or "squarem": every second step is extrapolated, and kept where that
             lowers the NLL; fewer passes over the data where EM is slow.
-        mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
-        sample_weight: (N,), not negative; a point of weight 2 counts as two points
-            (eq-sample-weights).
-        missing: whether NaN in x is a value that was not observed, at random as far as the
-            observed ones tell; the fit then maximizes the likelihood of those
-            (eq-missing-likelihood).
-        callback: called with (model, iteration, nll); a true return value stops the fit.
-        progress: show a progress bar.
-        snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
-        generator: a CPU generator, for ``Reset``.
 
-    Returns the record; history and NLL are those of the parameters, never of the step before.
-    Raises ``SingularityError`` when a component collapses and mitigation is None, ``ValueError``
-    or ``TypeError`` for bad input. The model then keeps the last good parameters.
-    Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008) for "squarem".
+    Returns the record. Raises ``SingularityError`` when a component collapses and mitigation is
+    None, ``ValueError`` or ``TypeError`` for bad input. The model then keeps the last good
+    parameters. Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008) for
+    "squarem".
     """
     if accelerate not in (None, "squarem"):
-        raise ValueError(
-            f'accelerate must be None or "squarem", got {accelerate!r}'
-        )
-    with Fit(
-        model,
-        x,
-        num_iterations,
-        tolerance=tolerance,
-        mitigation=mitigation,
-        sample_weight=sample_weight,
-        missing=missing,
-        callback=callback,
-        progress=progress,
-        snapshot_every=snapshot_every,
-        generator=generator,
-    ) as fit:
-        state = fit.state
-        statistics = collect(fit.points, fit.family, state)
-        squarem = (
-            None if accelerate is None else Squarem(fit.family, fit.floor)
-        )
-        while not fit.record(statistics, state):
-            following, singular = m_step(
-                statistics, fit.family, state, fit.floor, fit.pseudo
-            )
-            if squarem is not None and not bool(singular.any()):
-                ahead = squarem.leap(state, following)
-                if ahead is not None:
-                    statistics = collect(fit.points, fit.family, ahead)
-                    if squarem.keep(fit.improves(statistics, ahead)):
-                        state = ahead
-                        continue
-            state = fit.mend(following, singular)
-            statistics = collect(fit.points, fit.family, state)
-    return fit.result()
+        raise ValueError(f'accelerate must be None or "squarem", got {accelerate!r}')
+    start = Em if accelerate is None else Squarem
+    return fit(model, x, num_iterations, tolerance, start, options)
+
+
+def em_step(
+    state: State, x: Tensor, family: Family, weights: Tensor | None = None
+) -> State:
+    """One step of EM on values, with a gradient in all of them: state (..., K), x (..., N, D),
+    weights (..., N) or None. No mitigation; in the data's own units."""
+    with torch.autocast(state.means.device.type, enabled=False):
+        return m_step(expectations(x, family, state, weights), family, state)[0]
 
 
 def m_step(
     statistics: Statistics,
     family: Family,
     state: State,
-    floor: float,
-    pseudo: Pseudo = NO_PSEUDO,
+    floor: Floor = 0.0,
+    prior: ConjugatePrior | None = None,
+    held: Sequence[bool] = FREE,
 ) -> tuple[State, Tensor]:
     """The parameters that maximize EM's surrogate (eq-surrogate); statistics counted at ``state``.
 
     Weights are N_k / N (eq-m-step-weights), means move by L_k times the mean whitened residual
-    (eq-m-step-means), covariances as the family has it. Returns the new state and which
-    covariances (K or 1,) were raised to ``floor``.
+    (eq-m-step-means), covariances as the family has it; what is held (weights, means, scales)
+    stays. Returns the new state and which covariances (..., J) were raised to the floor.
     """
+    tiny = torch.finfo(statistics.counts.dtype).tiny
     # Beside any points this is nothing; without any it keeps the state.
-    counts = statistics.counts + torch.finfo(statistics.counts.dtype).tiny
+    counts = statistics.counts + tiny
     mean = statistics.first / counts.unsqueeze(-1)
-    means = state.means + family.apply_factor(state.factors.factor, mean)
-    factors, singular = family.m_step(
-        statistics, mean, state.factors, floor, pseudo
-    )
-    if bool(singular.any()):
+    means, log_weights = state.means, state.log_weights
+    if held[1]:
+        mean = torch.zeros_like(mean)
+    else:
+        means = means + family.operator.apply(state.scales.factor, mean)
+    if not held[0]:
+        log_weights = (counts / counts.sum(-1, keepdim=True)).clamp_min(tiny).log()
+    if held[2]:
+        return State(log_weights, means, state.scales), family.none(state.scales)
+    scales, singular = family.m_step(statistics, mean, state.scales, floor, prior)
+    if not _is_zero(floor) and bool(singular.any()):
         blurred = _blurred(singular, mean)
         singular = singular & ~blurred
-        factors = family.choose(blurred, state.factors, factors)
-    return State((counts / counts.sum()).log(), means, factors), singular
+        scales = family.where(blurred, state.scales, scales)
+    return State(log_weights, means, scales), singular
+
+
+def _is_zero(floor: Floor) -> bool:
+    return isinstance(floor, float) and floor == 0
 
 
 def _blurred(singular: Tensor, mean: Tensor) -> Tensor:
-    """Which of the singular covariances (K or 1,) were counted from too far away, (K or 1,).
+    """Which of the singular covariances (..., J) were counted from too far away, (..., J).
 
     Seen from a mean that was far away, the spread of the points drowns in rounding. Such a step
-    moves means only; the next one counts about the new mean. mean: of whitened residuals, (K, D).
+    moves means only; the next one counts about the new mean. mean: of whitened residuals,
+    (..., K, D).
     """
     far = mean.square().sum(-1) > 1e-3 / torch.finfo(mean.dtype).eps
-    return singular & (far if len(singular) == len(far) else far.any())
+    shared = singular.shape[-1] < far.shape[-1]
+    return singular & (far.any(-1, keepdim=True) if shared else far)
+
+
+class Em:
+    """An E-step, an M-step, and what the mitigation makes of it."""
+
+    def __init__(self, problem: Problem, num_iterations: int) -> None:
+        self.problem = problem
+
+    def step(
+        self, state: State, statistics: Statistics, iteration: int
+    ) -> tuple[State, Statistics]:
+        state = self.ascend(state, statistics, iteration)[0]
+        return state, self.problem.e_step(state)
+
+    def ascend(
+        self, state: State, statistics: Statistics, iteration: int
+    ) -> tuple[State, Tensor]:
+        """The state after a step of EM, and which covariances (M, J) were mitigated."""
+        problem = self.problem
+        following, singular = m_step(
+            statistics,
+            problem.family,
+            state,
+            problem.floor,
+            problem.prior,
+            problem.held,
+        )
+        following = problem.mitigate(state, following, singular, iteration + 1)
+        return following, singular
+
+    def keep(self, rows: Tensor) -> None:
+        pass
+
+
+def leap(
+    here: Tensor, there: Tensor, beyond: Tensor, longest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where two steps of EM in a row seem to lead (eq-squarem), and the length of that leap.
+
+    here, there, beyond: three iterates, (M, P) each; longest: (M,). From the first it is
+    2 a s + a^2 v, where s is the first step, v what the second differs from it, and a = |s| / |v|,
+    at most ``longest``; NaN where EM stands still.
+    """
+    step, change = there - here, beyond - 2 * there + here
+    length = torch.minimum(step.norm(dim=-1) / change.norm(dim=-1), longest)
+    a = length.unsqueeze(-1)
+    return here + 2 * a * step + a**2 * change, length
+
+
+class Squarem(Em):
+    """EM that after every second step tries where the two seem to lead: scheme S3 of Varadhan and
+    Roland (2008).
+
+    Where components overlap, EM creeps along one direction by steps that shrink at a steady rate.
+    A leap is at most ``longest`` steps of EM; that grows when a leap of that length was kept and
+    shrinks when one was not, so that few passes are spent on leaps that lead uphill.
+    """
+
+    def __init__(self, problem: Problem, num_iterations: int) -> None:
+        super().__init__(problem, num_iterations)
+        like = problem.start.log_weights
+        self.longest = torch.full_like(like[:, 0], 4.0)
+        self.started = torch.zeros_like(self.longest, dtype=torch.bool)
+        self.start = self._coordinates(problem.start)
+
+    def step(
+        self, state: State, statistics: Statistics, iteration: int
+    ) -> tuple[State, Statistics]:
+        problem = self.problem
+        objective = problem.nll(statistics) + problem.penalty(state)
+        here = self._coordinates(state)
+        following, singular = self.ascend(state, statistics, iteration)
+        mitigated = singular.any(-1)
+        ready = self.started & ~mitigated
+        target, length = leap(
+            self.start, here, self._coordinates(following), self.longest
+        )
+        ahead, allowed = self._state(target, following)
+        ready &= allowed & (length > 1)
+        # The first of two steps is the start of a leap; after a leap or a mitigation, so is the
+        # next.
+        self.start, self.started = here, ~self.started & ~mitigated
+        if not bool(ready.any()):
+            return following, problem.e_step(following)
+        return self._try(objective, following, ahead, ready, length)
+
+    def _try(
+        self,
+        objective: Any,
+        following: State,
+        ahead: State,
+        ready: Tensor,
+        length: Tensor,
+    ) -> tuple[State, Statistics]:
+        """The leaps that lower the objective; the step of EM in place of the others."""
+        problem = self.problem
+        rows = ready.nonzero().flatten()
+        tried = put(following, rows, take(ahead, rows))
+        statistics = problem.e_step(tried)
+        reached = problem.nll(statistics) + problem.penalty(tried)
+        better = torch.from_numpy(reached < objective).to(ready.device)
+        full = length == self.longest
+        grown = torch.where(full, self.longest * 4, self.longest)
+        shrunk = (length / 2).clamp_min(1.5)
+        self.longest = torch.where(
+            ready, torch.where(better, grown, shrunk), self.longest
+        )
+        back = (ready & ~better).nonzero().flatten()
+        if not len(back):
+            return tried, statistics
+        fallen = take(following, back)
+        again = problem.e_step_of(fallen, back)
+        return put(tried, back, fallen), put(statistics, back, again)
+
+    def keep(self, rows: Tensor) -> None:
+        self.longest, self.started = self.longest[rows], self.started[rows]
+        self.start = self.start[rows]
+
+    def _coordinates(self, state: State) -> Tensor:
+        raw_scale = self.problem.family.operator.to_raw(state.scales.factor)
+        parts = (state.log_weights, state.means, raw_scale)
+        return torch.cat([part.flatten(1) for part in parts], 1)
+
+    def _state(self, target: Tensor, like: State) -> tuple[State, Tensor]:
+        """The state with those coordinates, and which members (M,) the floor allows it to."""
+        family, sizes = (
+            self.problem.family,
+            [like.log_weights[0].numel(), like.means[0].numel()],
+        )
+        log_weights, means, raw_scale = target.split(
+            [*sizes, target.shape[1] - sum(sizes)], dim=1
+        )
+        scales = family.operator.from_raw(raw_scale.reshape(like.scales.factor.shape))
+        clamped, singular = family.clamp(scales, self.problem.floor)
+        allowed = torch.isfinite(target).all(1) & ~singular.any(-1)
+        return State(
+            log_weights.log_softmax(1), means.view_as(like.means), clamped
+        ), allowed

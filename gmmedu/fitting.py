@@ -1,318 +1,552 @@
-"""What both fitters share: checks at the door, units, the record of a fit, and its safe end."""
+"""The one loop that all fitters share, its options, the record of a fit, and its safe end."""
 
 from __future__ import annotations
 
-import math
+import inspect
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
-from gmmedu import checks
-from gmmedu.families import NO_PSEUDO
-from gmmedu.mixture import GaussianMixture, State, check_mixture
-from gmmedu.singularities import Mitigation, SingularityError, resolution
-from gmmedu.statistics import SMALL, Statistics
+from gmmedu import checks, mixture
+from gmmedu.models import GaussianMixture
+from gmmedu.problem import Event, Problem
+from gmmedu.singularities import (
+    DEFAULT_MITIGATION,
+    Clamp,
+    Mitigation,
+    SingularityError,
+    SingularityWarning,
+    resolution,
+)
 from gmmedu.stopping import Stopping, rule
-from gmmedu.units import Units
+from gmmedu.values import State, Statistics, each, put, take
+
+if TYPE_CHECKING:
+    pass
 
 #: Called with the model, the iteration and the NLL; a true return value stops the fit.
-Callback = Callable[[GaussianMixture, int, float], Any]
+Callback = Callable[[GaussianMixture, int, Any], Any]
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something a mitigation did: at which iteration, to which component (None: to the covariance
-    that all share), and what ("clamped" or "reset")."""
+class ConvergenceWarning(UserWarning):
+    """A fit ended at its last iteration, before its stopping rule was met."""
 
-    iteration: int
-    component: int | None
-    action: str
+
+class Options(TypedDict, total=False):
+    """The options that every fitter takes, by keyword.
+
+    mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
+    sample_weight: (N,), or (*batch_shape, N), not negative; a point of weight 2 counts as two
+        points (eq-sample-weights).
+    missing: whether NaN in x is a value that was not observed, at random as far as the observed
+        ones tell; the fit then maximizes the likelihood of those (eq-missing-likelihood).
+    callback: called with (model, iteration, nll); a true return value stops the fit. In a batch
+        the NLL is a tensor, (*batch_shape).
+    progress: show a progress bar.
+    snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
+    generator: a CPU generator, for ``Reset``.
+    """
+
+    mitigation: Mitigation | None
+    sample_weight: Tensor | None
+    missing: bool
+    callback: Callback | None
+    progress: bool
+    snapshot_every: int
+    generator: torch.Generator | None
+
+
+DEFAULTS = Options(
+    mitigation=DEFAULT_MITIGATION,
+    sample_weight=None,
+    missing=False,
+    callback=None,
+    progress=False,
+    snapshot_every=0,
+    generator=None,
+)
+
+Fitter = TypeVar("Fitter", bound=Callable[..., Any])
+
+
+def with_options(fitter: Fitter) -> Fitter:
+    """Show the options in the signature and the documentation of a fitter that takes them."""
+    signature = inspect.signature(fitter)
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Options.__annotations__[name],
+        )
+        for name, default in DEFAULTS.items()
+    ]
+    fitter.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*named, *options]
+    )
+    described = inspect.cleandoc(Options.__doc__ or "").split("\n\n")[1]
+    fitter.__doc__ = (
+        f"{inspect.cleandoc(fitter.__doc__ or '')}\n\nOptions:\n"
+        + "\n".join(f"    {line}" for line in described.splitlines())
+    )
+    return fitter
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parameters after an iteration, on the CPU: weights (K,), means (K, D), covariances."""
+    """The parameters after an iteration, on the CPU: weights (..., K), means (..., K, D),
+    covariances (..., K, D, D)."""
 
     iteration: int
-    nll: float
+    nll: Any
     weights: Tensor
     means: Tensor
     covariances: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
-    """The record of a fit.
+    """The record of a fit; of a batch of fits, with a tensor (*batch_shape) for each number.
 
-    nll: mean NLL of the returned parameters, in nats; history: the NLL after 0, 1, ... iterations,
-    float64 (T + 1,); elapsed: seconds since the start at the same moments; converged: whether the
-    stopping rule was met; num_iterations: T; seconds: the whole fit; events: what
-    the mitigation did; snapshots: parameters along the way.
+    nll: mean NLL of the returned parameters, in nats: the lowest (by the objective) that the fit
+    saw; inf for the members of a batch that failed. history: the NLL after 0, 1, ... iterations,
+    float64 (T + 1, ...), NaN after the end of a member; elapsed: seconds since the start at the
+    same moments, (T + 1,); converged: whether the stopping rule was met; num_iterations: T;
+    passes: over the data; seconds: the whole fit; events: what the mitigation did; snapshots:
+    parameters along the way; errors: of the members that failed; starts: the NLL of every start,
+    where ``fit_best`` made several.
     """
 
-    nll: float
+    nll: Any
     history: Tensor
     elapsed: Tensor
-    converged: bool
-    num_iterations: int
+    converged: Any
+    num_iterations: Any
+    passes: Any
     seconds: float
     events: list[Event]
     snapshots: list[Snapshot]
+    errors: list[SingularityError]
+    starts: Tensor | None = None
+
+    def __repr__(self) -> str:
+        if isinstance(self.nll, Tensor):
+            done, best = int(self.converged.sum()), float(self.nll.min())
+            text = f"{self.nll.numel()} fits, best nll={best:.6g}, {done} converged"
+        else:
+            how = "converged" if self.converged else "not converged"
+            text = f"nll={self.nll:.6g}, {how} after {self.num_iterations} iterations"
+        return f"FitResult({text}, {self.seconds:.2g} s)"
 
 
-class Fit:
-    """One run of a fitter on one model: both loop over a pass, ``record``, a step, ``mend``."""
+class Algorithm(Protocol):
+    """A way to lower the objective of a problem, one step at a time."""
+
+    def step(
+        self, state: State, statistics: Statistics, iteration: int
+    ) -> tuple[State, Statistics]:
+        """The next state and its statistics, given those before, which were recorded."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all members but those in these rows."""
+        ...
+
+
+def fit(
+    model: GaussianMixture,
+    x: Tensor | Iterable[Any],
+    num_iterations: int,
+    tolerance: float | Stopping,
+    start: Callable[[Problem, int], Algorithm],
+    options: Options,
+) -> FitResult:
+    """Fit a model by an algorithm: a pass, the record of it, a step, until all members are done.
+
+    The model then holds the best state that each member saw, whatever happens.
+    """
+    unknown = sorted(set(options) - set(DEFAULTS))
+    if unknown:
+        raise TypeError(
+            f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}"
+        )
+    chosen = Options(**{**DEFAULTS, **options})
+    num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
+    record = Record(num_iterations, rule(tolerance), chosen)
+    problem = Problem(
+        model,
+        x,
+        mitigation=chosen["mitigation"],
+        sample_weight=chosen["sample_weight"],
+        missing=chosen["missing"],
+        generator=chosen["generator"],
+    )
+    outside = Surroundings(model.means.device.type, problem.small)
+    record.begin(problem, outside)
+    try:
+        with outside.left():
+            state = problem.start
+            algorithm = start(problem, num_iterations)
+            statistics = problem.e_step(state)
+            while True:
+                rows = record.add(statistics, state)
+                if rows is not None:
+                    problem.keep(rows)
+                    if not len(rows):
+                        break
+                    algorithm.keep(rows)
+                    state, statistics = take(state, rows), take(statistics, rows)
+                state, statistics = algorithm.step(state, statistics, record.iteration)
+    finally:
+        with torch.inference_mode(False):
+            record.end()
+    with torch.inference_mode(False):
+        return record.result()
+
+
+class Surroundings:
+    """The modes of the process that a fit finds: it computes without a gradient and without
+    autocast, a small one in one thread, as waking another costs more than it could take over;
+    a callback sees what was there before."""
+
+    def __init__(self, device: str, small: bool) -> None:
+        self.device, self.grad = device, torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
+        self.threads = torch.get_num_threads()
+        self.wanted = 1 if small else self.threads
+        self.autocast = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device)
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Inside, nothing is recorded for a gradient, and nothing is rounded."""
+        try:
+            torch.set_num_threads(self.wanted)
+            with torch.inference_mode(), self._cast(False):
+                yield
+        finally:
+            torch.set_num_threads(self.threads)
+
+    @contextmanager
+    def back(self) -> Iterator[None]:
+        """Inside, everything is as it was."""
+        try:
+            torch.set_num_threads(self.threads)
+            with (
+                torch.inference_mode(self.inference),
+                torch.set_grad_enabled(self.grad),
+            ):
+                with self._cast(True):
+                    yield
+        finally:
+            torch.set_num_threads(self.wanted)
+
+    def _cast(self, enabled: bool) -> Any:
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype, enabled=enabled)
+
+
+class Record:
+    """What a fit has seen, and what it will return."""
 
     def __init__(
-        self,
-        model: GaussianMixture,
-        x: Tensor,
-        num_iterations: int,
-        *,
-        tolerance: float | Stopping,
-        mitigation: Mitigation | None,
-        sample_weight: Tensor | None,
-        missing: bool,
-        callback: Callback | None,
-        progress: bool,
-        snapshot_every: int,
-        generator: torch.Generator | None,
+        self, num_iterations: int, stopping: Stopping, options: Options
     ) -> None:
-        check_mixture(model)
-        dtype = model.means.dtype
-        if not isinstance(missing, bool):
-            raise TypeError(
-                f"missing must be True or False, got {missing!r}"
-            )
-        checks.check_points(
-            x,
-            model.num_dims,
-            device=model.means.device,
-            minimum=model.num_components,
-            missing=missing,
-        )
-        if sample_weight is not None:
-            checks.check_weights(
-                sample_weight, (len(x),), x.device, "sample_weight", dtype
-            )
+        callback = options["callback"]
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        if not isinstance(progress, bool):
-            raise TypeError(
-                f"progress must be True or False, got {progress!r}"
-            )
-        if mitigation is not None and not isinstance(
-            mitigation, Mitigation
-        ):
-            raise TypeError(
-                f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
-            )
-        self.num_iterations = checks.check_count(
-            num_iterations, "num_iterations", minimum=0
-        )
-        self.stopping = rule(tolerance)
+        checks.check_flag(options["progress"], "progress")
+        self.callback, self.stopping = callback, stopping
+        # As they are around the fit; a callback finds them so.
         self.snapshot_every = checks.check_count(
-            snapshot_every, "snapshot_every", minimum=0
+            options["snapshot_every"], "snapshot_every", minimum=0
         )
-        self.generator = checks.check_generator(generator)
-        self.model, self.family = model, model.family
-        self.callback, self.mitigation = callback, mitigation
-        x = x.to(torch.promote_types(x.dtype, dtype))
-        self.units = Units.of(x, self.family.per_dimension, sample_weight)
-        self.points = self.units.points(x, sample_weight, dtype)
-        self.offset = self.units.log_volume(self.points)
-        self.floor = (
-            resolution(dtype)
-            if mitigation is None
-            else mitigation.floor(dtype)
-        )
-        shape = (model.num_components, model.num_dims)
-        self.pseudo = (
-            NO_PSEUDO if mitigation is None else mitigation.pseudo(*shape)
-        )
-        self.state = self.units.enter(model.state(), self.family)
-        self._history: list[float] = []
+        self.progress, self.num_iterations = options["progress"], num_iterations
+        self.iteration = -1
+        self._history: list[tuple[Any, Any]] = []
         self._elapsed: list[float] = []
-        self._objectives: list[float] = []
-        self._events: list[Event] = []
+        self._earlier: list[Any] = []
         self._snapshots: list[Snapshot] = []
-        self._clamped: set[int | None] = set()
-        self._good = self.state
-        self._converged = False
-        self._bar = _progress_bar(num_iterations) if progress else None
-        self._threads = torch.get_num_threads()
-        self._no_autograd = torch.inference_mode()
-        self._start = time.perf_counter()
+        self._best: State | None = None
+        self._bar: Any = None
 
-    def __enter__(self) -> Self:
-        self._no_autograd.__enter__()
-        if self.points.num_points * self.model.means.numel() <= SMALL:
-            torch.set_num_threads(
-                1
-            )  # waking another costs more than it could take over
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """However the fit ends, leave the model at the last state whose NLL was recorded."""
-        self._no_autograd.__exit__(*exception)
-        torch.set_num_threads(self._threads)
-        if self._bar is not None:
-            self._bar.close()
-        if len(self._history) > 1:
-            self._write(self._good)
-        self._seconds = time.perf_counter() - self._start
-
-    def record(self, statistics: Statistics, state: State) -> bool:
-        """Note the NLL of ``state``, which ``statistics`` were counted at; true when done."""
-        iteration = len(self._history)
-        nll = (
-            self.offset
-            - float(statistics.log_likelihood) / self.points.total
+    def begin(self, problem: Problem, outside: Surroundings) -> None:
+        """Start the clock."""
+        self.problem, self._units, self._outside = problem, problem.units, outside
+        size = problem.num_members
+        self._begun = time.perf_counter()
+        self._final = problem.start
+        self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
+        self._ended, self._stopped = (
+            np.zeros(size, dtype=int),
+            np.zeros(size, dtype=bool),
         )
-        if not math.isfinite(nll + float(state.factors.factor.sum())):
-            self._fail(state, iteration)
-        self._history.append(nll)
-        self._elapsed.append(time.perf_counter() - self._start)
-        self._good = state
-        last = iteration == self.num_iterations
-        objective = self.objective(statistics, state)
-        self._converged = self.stopping.met(objective, self._objectives)
-        self._objectives.append(objective)
-        done = last or self._converged
-        if self._bar is not None:
-            self._bar.set_postfix(nll=f"{nll:.6f}", refresh=False)
-            self._bar.update(min(iteration, 1))
-        if self.callback is not None:
-            with torch.inference_mode(
-                False
-            ):  # what the callback makes is its own
-                self._write(state)
-                done = (
-                    bool(self.callback(self.model, iteration, nll)) or done
-                )
+        self._floor = problem.floor
+        if self.progress:
+            self._bar = _progress_bar(self.num_iterations)
+
+    def add(self, statistics: Statistics, state: State) -> Tensor | None:
+        """Note the state of the members and the statistics counted at it. Returns the rows of
+        those that go on, or None where all do."""
+        problem = self.problem
+        self.iteration += 1
+        nll = problem.nll(statistics)
+        objective = nll + problem.penalty(state)
+        failed = self._failed(nll, state)
+        self._history.append((problem.members, nll))
+        self._elapsed.append(time.perf_counter() - self._begun)
+        self._keep_best(nll, objective, state, failed)
+        met = self.stopping.met(objective, self._earlier)
+        self._earlier = [*self._earlier[-3:], objective]
+        last = self.iteration == self.num_iterations
+        stop = self._tell(nll, state) or last
+        done = np.asarray(met | failed if failed is not None else met)
         if self.snapshot_every and (
-            iteration % self.snapshot_every == 0 or done
+            self.iteration % self.snapshot_every == 0 or stop or done.all()
         ):
-            self._snapshot(iteration, nll, state)
-        return done
+            self._snapshot(nll, state)
+        if not stop and not done.any():
+            return None
+        going = ~done & (not stop)
+        met = met & ~failed if failed is not None else met
+        return self._let_go(np.asarray(met), stop and not last, going)
 
-    def improves(self, statistics: Statistics, state: State) -> bool:
-        """Whether ``state``, not recorded yet, has a lower objective than the last recorded one."""
-        return self.objective(statistics, state) < self._objectives[-1]
+    def _failed(self, nll: Any, state: State) -> Any:
+        """Which members have failed, or None: in a batch they leave it; a single one raises."""
+        problem = self.problem
+        size = state.scales.factor.flatten(1).sum(1).cpu().numpy()
+        finite = np.isfinite(nll + size)
+        if finite.all() and not problem.failures:
+            return None
+        for row in np.flatnonzero(~finite):
+            problem.fail_range(state, int(row), self.iteration)
+        if len(problem.failures) == problem.num_members:
+            raise next(iter(problem.failures.values()))
+        return ~finite | np.isin(problem.members, list(problem.failures))
 
-    def objective(self, statistics: Statistics, state: State) -> float:
-        """What the fit lowers: the NLL, less the log prior per point where there is a prior."""
-        nll = (
-            self.offset
-            - float(statistics.log_likelihood) / self.points.total
-        )
-        if self.pseudo is NO_PSEUDO:
-            return nll
-        log_prior = self.family.log_prior(
-            state.factors, state.means.shape[1], self.pseudo
-        )
-        return nll - float(log_prior) / self.points.total
+    def _keep_best(self, nll: Any, objective: Any, state: State, failed: Any) -> None:
+        """Keep the lowest objective of each member and its state; a start below the floor does
+        not count once there is another."""
+        if self._best is None:
+            self._best, self._best_nll = state, nll
+            _, low = self.problem.family.clamp(state.scales, self.problem.floor)
+            below = low.any(-1).cpu().numpy()
+            self._best_objective = np.where(below, np.inf, objective)
+            return
+        # To rounding the later state is the better one: EM still moves parameters where the
+        # objective no longer tells.
+        rounding = 1e-14 * (1 + np.abs(self._best_objective))
+        better = objective <= self._best_objective + rounding
+        if failed is not None:
+            better &= ~failed
+        self._best_objective = np.fmin(self._best_objective, objective)
+        if better.all():
+            self._best, self._best_nll = state, nll
+        elif better.any():
+            rows = torch.as_tensor(np.flatnonzero(better), device=state.means.device)
+            self._best = put(self._best, rows, take(state, rows))
+            self._best_nll = np.where(better, nll, self._best_nll)
 
-    def mend(self, state: State, singular: Tensor) -> State:
-        """The state after a step, once the mitigation has dealt with ``singular``, (K or 1,)."""
-        if not bool(singular.any()):
-            self._clamped.clear()
-            return state
-        iteration = len(self._history)
-        shared = singular.shape[0] < self.model.num_components
-        which = [None] if shared else [int(k) for k in singular.nonzero()]
-        if self.mitigation is None:
-            subject = (
-                "the shared covariance"
-                if shared
-                else f"component {which[0]}"
-            )
-            raise SingularityError(
-                f"{subject} became singular at iteration {iteration}: its standard deviation in "
-                f"some direction fell below {self.floor:.1e} times that of the data. The model "
-                "keeps the parameters of the iteration before. Fit with mitigation=Clamp(), "
-                "Reset() or Prior(), use fewer components, or remove duplicate points.",
-                which[0],
-                iteration,
-            )
-        resets = sum(event.action == "reset" for event in self._events)
-        state, action = self.mitigation.mend(
-            state,
-            singular,
-            self.points,
-            self.family,
-            self.generator,
-            resets,
-        )
-        for component in which:
-            if action != "clamped" or component not in self._clamped:
-                self._events.append(Event(iteration, component, action))
-        self._clamped = set(which) if action == "clamped" else set()
-        return state
+    def _tell(self, nll: Any, state: State) -> bool:
+        """Show the state to the progress bar and the callback; true where that stops the fit."""
+        if self._bar is not None:
+            self._bar.set_postfix(nll=f"{np.min(nll):.6f}", refresh=False)
+            self._bar.update(min(self.iteration, 1))
+        if self.callback is None:
+            return False
+        model, whole = self.problem.model, self._whole(state)
+        with torch.inference_mode(False):
+            self._write(whole)
+        with self._outside.back():
+            return bool(self.callback(model, self.iteration, self._shown(nll)))
 
-    def result(self) -> FitResult:
-        """The record of a fit that has ended."""
-        return FitResult(
-            nll=self._history[-1],
-            history=torch.tensor(self._history, dtype=torch.float64),
-            elapsed=torch.tensor(self._elapsed, dtype=torch.float64),
-            converged=self._converged,
-            num_iterations=len(self._history) - 1,
-            seconds=self._seconds,
-            events=self._events,
-            snapshots=self._snapshots,
+    def _let_go(self, met: Any, stopped: bool, going: Any) -> Tensor:
+        """Write down the members that are done; the rows of the others."""
+        assert self._best is not None
+        problem, done = self.problem, ~going
+        members = problem.members[done]
+        device = self._best.means.device
+        rows = torch.as_tensor(np.flatnonzero(done), device=device)
+        self._final = put(
+            self._final, torch.as_tensor(members, device=device), take(self._best, rows)
         )
+        failed = np.isin(members, list(problem.failures))
+        self._nll[members] = np.where(failed, np.inf, self._best_nll[done])
+        self._converged[members], self._ended[members] = met[done], self.iteration
+        self._stopped[members] = stopped | failed
+        kept = torch.as_tensor(np.flatnonzero(going), device=device)
+        self._best = take(self._best, kept)
+        self._best_nll, self._best_objective = (
+            self._best_nll[going],
+            self._best_objective[going],
+        )
+        self._earlier = [objective[going] for objective in self._earlier]
+        return kept
 
     @torch.no_grad()
-    def _write(self, state: State) -> None:
-        own = self.units.leave(state, self.family)
-        self.model.logits.copy_(own.log_weights)
-        self.model.means.copy_(own.means)
-        if self.family.trainable:
-            self.model.theta.copy_(self.family.pack(own.factors.factor))
+    def end(self) -> None:
+        """However the fit ends, leave the model at the best states."""
+        if self._bar is not None:
+            self._bar.close()
+        if self.iteration > 0 and self._best is not None:
+            self._final = self._whole(self._best)
+            self._write(self._final)
+        self.seconds = time.perf_counter() - self._begun
 
-    def _fail(self, state: State, iteration: int) -> None:
-        numbers = torch.cat(
-            [state.log_weights.unsqueeze(-1), state.means], dim=-1
+    def result(self) -> FitResult:
+        """The record of a fit that has ended, with a word on what it lacks."""
+        problem = self.problem
+        history = np.full((self.iteration + 1, problem.num_members), np.nan)
+        for iteration, (members, nll) in enumerate(self._history):
+            history[iteration, members] = nll
+        self._check_rounding()
+        self._warn_unconverged()
+        self._warn_floor()
+        return FitResult(
+            nll=self._shaped(self._nll),
+            history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),
+            elapsed=torch.tensor(self._elapsed, dtype=torch.float64, device="cpu"),
+            converged=self._shaped(self._converged),
+            num_iterations=self._shaped(self._ended),
+            passes=self._shaped(problem.passes),
+            seconds=self.seconds,
+            events=problem.events,
+            snapshots=self._snapshots,
+            errors=list(problem.failures.values()),
         )
-        bad = (~torch.isfinite(numbers)).any(1).nonzero().flatten().tolist()
-        which = f"component {bad[0]}" if bad else "the mixture as a whole"
-        raise SingularityError(
-            f"the NLL is no longer finite at iteration {iteration}; {which} left the range of "
-            f"{state.means.dtype}. The model keeps the parameters of the iteration before. Start "
-            "from gmmedu.initialize(model, x), lower the learning rates, or use float64.",
-            bad[0] if bad else None,
-            iteration,
-        )
+
+    # Shapes and words
+
+    def _whole(self, state: State) -> State:
+        """The states of all members, those that have left included."""
+        if len(state.means) == self.problem.num_members:
+            return state
+        members = torch.as_tensor(self.problem.members, device=state.means.device)
+        return put(self._final, members, state)
+
+    def _shaped(self, values: Any) -> Any:
+        """A number, or a tensor (*batch_shape)."""
+        if not self.problem.batched:
+            return values[0].item()
+        return torch.from_numpy(values.copy()).reshape(self.problem.model.batch_shape)
+
+    def _shown(self, nll: Any) -> Any:
+        """The NLL of all members, with the last one of those that have left."""
+        whole = self._nll.copy()
+        whole[self.problem.members] = nll
+        return self._shaped(whole)
+
+    def _restored(self, state: State) -> State:
+        """A state of all members in the data's own units and with the model's batch shape."""
+        own = self._units.restore(state, self.problem.family)
+        shape = self.problem.model.batch_shape
+        return each(lambda part: part.reshape(*shape, *part.shape[1:]), own)
+
+    def _write(self, state: State) -> None:
+        self.problem.model.set_state(self._restored(state))
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _snapshot(self, iteration: int, nll: float, state: State) -> None:
-        own = self.units.leave(state, self.family)
-        num_components, num_dims = own.means.shape
-        triangular = self.family.triangular(own.factors.factor, num_dims)
-        covariances = (triangular @ triangular.mT).expand(
-            num_components, -1, -1
-        )
+    def _snapshot(self, nll: Any, state: State) -> None:
+        own = self._restored(self._whole(state))
+        covariances = mixture.covariances(self.problem.family, own)
         self._snapshots.append(
             Snapshot(
-                iteration,
-                nll,
+                self.iteration,
+                self._shown(nll),
                 own.log_weights.exp().cpu(),
-                own.means.clone().cpu(),
+                own.means.to(own.log_weights.dtype, copy=True).cpu(),
                 covariances.clone().cpu(),
             )
         )
 
+    def _check_rounding(self) -> None:
+        """Where the model's dtype cannot hold the means, say so, and tell the NLL as it is."""
+        problem, family = self.problem, self.problem.family
+        if self._units.center.dtype == problem.model.means.dtype:
+            return
+        own = self._units.restore(self._final, family)
+        kept = own.means.to(problem.model.means.dtype).to(own.means)
+        factor = mixture.triangular_factor(family, own)
+        deviations = factor.square().sum(-1).sqrt().to(own.means)
+        moved = ((kept - own.means).abs() / deviations).amax()
+        if not float(moved) > 0.01 or self.iteration < 1:
+            return
+        warnings.warn(
+            f"rounding to {problem.model.means.dtype} moves a mean by {float(moved):.2g} of its "
+            "standard deviation; the NLL is that of the rounded parameters. Use a float64 model, "
+            "or subtract a constant from x.",
+            UserWarning,
+            stacklevel=5,
+        )
+        if problem.num_members == 1:
+            rounded = self._units.standardize(own._replace(means=kept), family)
+            rounded = each(lambda part: part.to(self._final.log_weights.dtype), rounded)
+            self._nll = problem.nll(problem.e_step(rounded))
+
+    def _warn_unconverged(self) -> None:
+        late = ~self._converged & ~self._stopped
+        if self.stopping.tolerance == 0 or self.num_iterations == 0 or not late.any():
+            return
+        several = self.problem.batched
+        which = (
+            f"{int(late.sum())} of {len(late)} fits have" if several else "the fit has"
+        )
+        warnings.warn(
+            f"{which} not converged after {self.num_iterations} iterations: the NLL still falls "
+            f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "
+            "again from here, or set tolerance=0 to run just so many.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
+    def _warn_floor(self) -> None:
+        """Say which components end on the floor of a clamp, and what to do."""
+        problem, mitigation = self.problem, self.problem.mitigation
+        if not isinstance(mitigation, Clamp) or problem.held[2] or self.iteration < 1:
+            return
+        _, low = problem.family.clamp(self._final.scales, self._floor * 1.001)
+        if not bool(low.any()):
+            return
+        least, limit = mitigation.min_scale, resolution(problem.model.means.dtype)
+        why = f"min_scale={least:g}"
+        if least < limit:
+            why = f"{problem.model.means.dtype}, which resolves no less than {limit:.1e}; so "
+            why += f"min_scale={least:g} cannot be had without float64"
+        raise_or_warn = (
+            f"{_named(low, problem.batched)} on the floor set by {why}: in some direction the "
+            "standard deviation is as small as allowed, and the NLL is what the floor makes it. "
+            "Use fewer components, remove duplicate points or a constant column, or fit with "
+            "Prior(); if so narrow a component is real, lower min_scale."
+        )
+        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=5)
+
+
+def _named(low: Tensor, batched: bool) -> str:
+    if batched:
+        return f"{int(low.any(-1).sum())} of {len(low)} fits end with a component"
+    found = low[0].nonzero().flatten().tolist()
+    if low.shape[1] == 1 and found:
+        return (
+            "the fit ends with its shared covariance"
+            if len(low[0]) == 1
+            else "component 0 ends"
+        )
+    listed = ", ".join(map(str, found))
+    return f"component {listed} ends" if len(found) == 1 else f"components {listed} end"
+
 
 def _progress_bar(total: int) -> Any:
-    from tqdm.auto import (
-        tqdm,
-    )  # a bar that is right in terminals and in notebooks
+    # A bar that is right in terminals and in notebooks.
+    from tqdm.auto import tqdm
 
     return tqdm(total=total, unit="it")

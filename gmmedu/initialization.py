@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gmmedu import checks
-from gmmedu.mixture import GaussianMixture, check_mixture
-from gmmedu.units import Units
+from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.units import Units, moments
 
 METHODS = ("box", "points", "kmeans", "kmeans++")
 #: To the covariance that a fit starts from, a point further out than this many standard
 #: deviations counts as one at that distance.
 OUTER = 10.0
+#: Numbers in the largest intermediate array.
+_BLOCK_NUMBERS = 2**22
 
 
 @torch.no_grad()
 def initialize(
     model: GaussianMixture,
     x: Tensor,
-    method: str = "kmeans++",
+    method: str = "kmeans",
     *,
+    missing: bool = False,
     generator: torch.Generator | None = None,
 ) -> GaussianMixture:
     """Set weights, means and scales of a mixture from data x (N, D); returns the model.
 
     method: ``"box"``: means uniform in the bounding box of the data; ``"points"``: K distinct data
-    points; ``"kmeans++"``: data points drawn far apart (Arthur and Vassilvitskii 2007);
-    ``"kmeans"``: the centroids that Lloyd's algorithm finds from there. The first three start with
-    equal weights and the covariance of the data, ``"kmeans"`` with those of its clusters. A given
-    (constant) variance stays.
+    points; ``"kmeans++"``: data points drawn far apart, each the best of 2 + log K draws (Arthur
+    and Vassilvitskii 2007); ``"kmeans"``: the centroids that Lloyd's algorithm finds from there.
+    The first three start with equal weights and the covariance of the data, ``"kmeans"`` with
+    those of its clusters. A given (constant) variance stays, and what has ``requires_grad=False``.
 
-    Distances are measured in units of the data's standard deviation in each dimension (that of the
-    bulk where there are outliers), and no start is narrower than a thousandth of that in any
+    A batch of models gets as many starts, the same that one after the other would get; x is then
+    (N, D), or (*batch_shape, N, D). missing: whether NaN is a value that was not observed; it
+    counts as the mean of its column.
+
+    Distances are measured in units of the data's standard deviation in each dimension (that of
+    the bulk where there are outliers), and no start is narrower than a thousandth of that in any
     direction.
 
     Raises ``ValueError`` or ``TypeError`` for bad input; the model is then unchanged.
@@ -40,39 +49,73 @@ def initialize(
     checks.check_choice(method, "method", METHODS)
     checks.check_generator(generator)
     check_mixture(model)
+    checks.check_flag(missing, "missing")
     k, d = model.num_components, model.num_dims
-    checks.check_points(x, d, device=model.means.device, minimum=k)
+    batch_shape, device = model.batch_shape, model.means.device
+    x = checks.check_points(
+        x,
+        d,
+        batch_shape=batch_shape,
+        device=device,
+        minimum=k,
+        missing=missing,
+        complete=True,
+    ).detach()
     x = x.to(torch.promote_types(x.dtype, model.means.dtype))
-    units = Units.of(x, per_dimension=True)
-    z = units.points(x, None, x.dtype).columns[:-1].mT
-    weights = torch.full((k,), 1 / k, dtype=x.dtype, device=x.device)
+    sets = x.reshape(-1, *x.shape[-2:])
+    units = Units.of([moments([(each, None)]) for each in sets], per_dimension=True)
+    z = ((sets - units.center.unsqueeze(1)) / units.scale.unsqueeze(1)).nan_to_num()
+    with torch.autocast(device.type, enabled=False):
+        weights, means, covariances = _start(
+            z, math.prod(batch_shape), k, method, generator
+        )
+    unit = units.scale.unsqueeze(1)
+    own = unit.unsqueeze(-1) * covariances * unit.unsqueeze(-2)
+    shape = (*batch_shape, k)
+    return model.set_parameters(
+        weights.reshape(shape) if model.logits.requires_grad else None,
+        (units.center.unsqueeze(1) + unit * means).reshape(*shape, d)
+        if model.means.requires_grad
+        else None,
+        own.reshape(*shape, d, d) if model.raw_scale.requires_grad else None,
+    )
+
+
+def _start(
+    z: Tensor,
+    size: int,
+    num_components: int,
+    method: str,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (M, K), means (M, K, D) and covariances (M, K, D, D) of M starts, ``size`` of them,
+    on z (1 or M, N, D)."""
+    k, d = num_components, z.shape[-1]
     near = z.clamp(-OUTER, OUTER)
-    covariances = (near.mT @ near / len(z)).expand(k, d, d)
-    if method == "box":
-        low, high = z.amin(0), z.amax(0)
-        uniform = torch.rand(
-            k, d, generator=generator, dtype=torch.float64
-        ).to(z)
-        means = low + (high - low) * uniform
-    elif method == "points":
-        means = _distinct(z, k, generator)
+    covariances = (near.mT @ near / z.shape[1]).unsqueeze(1).expand(size, k, d, d)
+    weights = z.new_full((size, k), 1 / k)
+    if method in ("box", "points"):
+        draw = _in_box if method == "box" else _distinct
+        rows = (z[m if len(z) > 1 else 0] for m in range(size))
+        means = torch.stack([draw(row, k, generator) for row in rows])
     else:
-        means = _spread(z, k, generator)
+        means = _spread(z, size, k, generator)
         if method == "kmeans":
             means, labels = _lloyd(z, means)
             weights, covariances = _clusters(z, labels, means)
-    ridge = max(1e-6, 10 * d * torch.finfo(x.dtype).eps)
-    size = covariances.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1)
-    covariances = covariances + torch.diag_embed(
-        ridge * size.unsqueeze(1).expand(k, d)
-    )
-    return model.set_parameters(
-        weights,
-        units.center + units.scale * means,
-        units.scale.unsqueeze(-1) * covariances * units.scale
-        if model.family.trainable
-        else None,
-    )
+    ridge = max(1e-6, 10 * d * torch.finfo(z.dtype).eps)
+    largest = covariances.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1)
+    added = ridge * largest.unsqueeze(-1).expand(size, k, d)
+    return weights, means, covariances + torch.diag_embed(added)
+
+
+def _in_box(
+    z: Tensor, num_components: int, generator: torch.Generator | None
+) -> Tensor:
+    """Random places in the box that holds z (N, D): (K, D)."""
+    low, high = z.amin(0), z.amax(0)
+    uniform = checks.uniform(num_components, z.shape[1], generator=generator)
+    return low + (high - low) * uniform.to(z)
 
 
 def _distinct(
@@ -82,90 +125,139 @@ def _distinct(
 
     Components that start alike stay alike, whichever way they are fitted.
     """
-    order = torch.randperm(len(z), generator=generator).to(z.device)
+    order = torch.randperm(len(z), generator=generator, device="cpu").to(z.device)
     looked_at = min(2 * num_components, len(z))
     while True:
-        kinds, kind = torch.unique(
-            z[order[:looked_at]], dim=0, return_inverse=True
-        )
+        kinds, kind = torch.unique(z[order[:looked_at]], dim=0, return_inverse=True)
         if len(kinds) >= num_components or looked_at == len(z):
             break
         looked_at = min(2 * looked_at, len(z))
     first = torch.full((len(kinds),), looked_at, device=z.device)
-    first.scatter_reduce_(
-        0, kind, torch.arange(looked_at, device=z.device), "amin"
+    first.scatter_reduce_(0, kind, torch.arange(looked_at, device=z.device), "amin")
+    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(
+        0, first, False
     )
-    rest = torch.ones(
-        looked_at, dtype=torch.bool, device=z.device
-    ).index_fill_(0, first, False)
-    chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[
-        :num_components
-    ]
+    chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[:num_components]
     return z[order[chosen]]
 
 
 def _spread(
-    z: Tensor, num_components: int, generator: torch.Generator | None
+    z: Tensor, size: int, num_components: int, generator: torch.Generator | None
 ) -> Tensor:
-    """k-means++: each next point drawn with probability proportional to its squared distance from
-    the nearest one drawn so far. z (N, D) -> (K, D)."""
-    chosen = [int(torch.randint(len(z), (), generator=generator))]
-    nearest = (z - z[chosen[0]]).square().sum(1)
-    while len(chosen) < num_components:
-        uniform = float(
-            torch.rand((), generator=generator, dtype=torch.float64)
+    """Greedy k-means++: candidates drawn with probability proportional to their squared distance
+    from the nearest point chosen so far; the one that leaves the least is chosen.
+
+    z (1 or M, N, D) -> (M, K, D). As many candidates as scikit-learn draws, 2 + log K.
+    """
+    num_points, tries = z.shape[1], 2 + int(math.log(num_components))
+    uniform = checks.uniform(
+        size, 1 + (num_components - 1) * tries, generator=generator
+    )
+    uniform = uniform.to(z.device)
+    first, draws = (
+        uniform[:, :1],
+        uniform[:, 1:].reshape(size, num_components - 1, tries),
+    )
+    norms = z.square().sum(-1)
+    chosen = [_points_at(z, (first * num_points).long())]
+    nearest = _squared_distances(z, norms, chosen[0])[:, 0]
+    for uniform in draws.unbind(1):
+        cumulative = nearest.cumsum(-1, dtype=torch.float64)
+        # Where every point has been met already, any of them will do.
+        total = cumulative[:, -1:]
+        drawn = torch.searchsorted(cumulative, uniform * total, right=True)
+        drawn = torch.where(total > 0, drawn, (uniform * num_points).long())
+        candidates = _points_at(z, drawn.clamp_max(num_points - 1))
+        left = torch.minimum(
+            nearest.unsqueeze(1), _squared_distances(z, norms, candidates)
         )
-        cumulative = nearest.cumsum(0, dtype=torch.float64)
-        # When every point has been met already, any of them will do.
-        total = float(cumulative[-1])
-        drawn = (
-            int(torch.searchsorted(cumulative, uniform * total, right=True))
-            if total > 0
-            else int(uniform * len(z))
-        )
-        chosen.append(min(drawn, len(z) - 1))
-        nearest = torch.minimum(
-            nearest, (z - z[chosen[-1]]).square().sum(1)
-        )
-    return z[chosen]
+        best = left.sum(-1, keepdim=True).argmin(1, keepdim=True)
+        nearest = left.gather(1, best.expand(-1, 1, num_points)).squeeze(1)
+        chosen.append(candidates.gather(1, best.expand(-1, 1, z.shape[-1])))
+    return torch.cat(chosen, 1)
+
+
+def _points_at(z: Tensor, index: Tensor) -> Tensor:
+    """The points of z (1 or M, N, D) at indices (M, Q): (M, Q, D)."""
+    if len(z) == 1:
+        return z[0, index]
+    return z.gather(1, index.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
+
+
+def _squared_distances(z: Tensor, norms: Tensor, centers: Tensor) -> Tensor:
+    """Of z (1 or M, N, D) from centers (M, Q, D): (M, Q, N); of a point from itself exactly 0."""
+    products = centers @ z.mT
+    squares = centers.square().sum(-1, keepdim=True)
+    distances = norms.unsqueeze(1) - 2 * products + squares
+    rounding = 8 * torch.finfo(z.dtype).eps * (norms.unsqueeze(1) + squares)
+    return distances.where(distances > rounding, 0.0)
 
 
 def _lloyd(
-    z: Tensor, means: Tensor, num_iterations: int = 100
+    z: Tensor, means: Tensor, num_iterations: int = 300
 ) -> tuple[Tensor, Tensor]:
     """k-means: assign each point to the nearest centroid, move centroids to the mean of theirs,
-    until nothing changes. Returns centroids (K, D), which stay put when empty, and labels (N,)."""
-    labels = torch.full((len(z),), -1, device=z.device)
+    until nothing changes. z (1 or M, N, D), means (M, K, D). Returns centroids, which stay put
+    when empty, and labels (M, N)."""
+    labels = torch.full((len(means), z.shape[1]), -1, device=z.device)
+    active = torch.arange(len(means), device=z.device)
+    means = means.clone()
     for _ in range(num_iterations):
-        nearest = torch.cat(
-            [torch.cdist(part, means).argmin(1) for part in z.split(65_536)]
-        )
-        if torch.equal(nearest, labels):
+        mine = z if len(z) == 1 else z[active]
+        nearest = _nearest(mine, means[active])
+        changed = (nearest != labels[active]).any(1)
+        if not bool(changed.any()):
             break
-        labels = nearest
-        counts = (
-            torch.bincount(labels, minlength=len(means)).to(z).unsqueeze(-1)
-        )
-        sums = torch.zeros_like(means).index_add_(0, labels, z)
-        means = torch.where(counts > 0, sums / counts.clamp_min(1), means)
+        active, nearest = active[changed], nearest[changed]
+        mine = z if len(z) == 1 else z[active]
+        labels[active] = nearest
+        counts, sums = _sums(mine, nearest, means.shape[1])
+        moved = sums / counts.clamp_min(1).unsqueeze(-1)
+        means[active] = torch.where(counts.unsqueeze(-1) > 0, moved, means[active])
     return means, labels
 
 
-def _clusters(
-    z: Tensor, labels: Tensor, means: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Weights (K,) and covariances (K, D, D) of clusters: a small cluster has its covariance drawn
-    toward the average within all of them, by as much as D + 1 points of that average would."""
-    num_dims = z.shape[1]
-    counts = torch.bincount(labels, minlength=len(means)).to(z)
-    scatters = []
-    for component, mean in enumerate(means):
-        residuals = (z[labels == component] - mean).clamp(-OUTER, OUTER)
-        scatters.append(residuals.mT @ residuals)
-    scatter = torch.stack(scatters)
-    within = scatter.sum(0) / len(z)
+def _nearest(z: Tensor, means: Tensor) -> Tensor:
+    """The nearest centroid of each point: (M, N)."""
+    half = 0.5 * means.square().sum(-1, keepdim=True)
+    width = max(1, _BLOCK_NUMBERS // half.numel())
+    parts = [(half - means @ block.mT).argmin(1) for block in z.split(width, 1)]
+    return torch.cat(parts, -1)
+
+
+def _sums(z: Tensor, labels: Tensor, num_components: int) -> tuple[Tensor, Tensor]:
+    """Number (M, K) and sum (M, K, D) of the points with each label."""
+    counts = z.new_zeros(len(labels), num_components)
+    sums = z.new_zeros(len(labels), num_components, z.shape[-1])
+    width = max(1, _BLOCK_NUMBERS // counts.numel())
+    for block, mine in zip(z.split(width, 1), labels.split(width, 1), strict=True):
+        members = _members(mine, num_components, z.dtype)
+        counts, sums = counts + members.sum(-1), sums + members @ block
+    return counts, sums
+
+
+def _members(labels: Tensor, num_components: int, dtype: torch.dtype) -> Tensor:
+    """1 where a point has a label: (M, K, N)."""
+    kinds = torch.arange(num_components, device=labels.device)
+    return (labels.unsqueeze(1) == kinds[:, None]).to(dtype)
+
+
+def _clusters(z: Tensor, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (M, K) and covariances (M, K, D, D) of clusters: a small cluster has its covariance
+    drawn toward the average within all of them, by as much as D + 1 points of that average
+    would."""
+    num_dims = z.shape[-1]
+    counts = z.new_zeros(means.shape[:-1])
+    scatter = z.new_zeros(*means.shape, num_dims)
+    width = max(1, _BLOCK_NUMBERS // means.numel())
+    for block, mine in zip(z.split(width, 1), labels.split(width, 1), strict=True):
+        members = _members(mine, means.shape[1], z.dtype)
+        offset = (block.mT.unsqueeze(1) - means.unsqueeze(-1)).clamp(-OUTER, OUTER)
+        counts = counts + members.sum(-1)
+        scatter = scatter + (offset * members.unsqueeze(2)) @ offset.mT
+    within = scatter.sum(1, keepdim=True) / z.shape[1]
     pseudo = num_dims + 1
-    covariances = (scatter + pseudo * within) / (counts + pseudo).reshape(
-        -1, 1, 1
-    )
-    return counts.clamp_min(1) / counts.clamp_min(1).sum(), covariances
+    shrunk = (counts + pseudo)[..., None, None]
+    covariances = (scatter + pseudo * within) / shrunk
+    filled = counts.clamp_min(1)
+    return filled / filled.sum(-1, keepdim=True), covariances

@@ -5,45 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gmmedu import checks
-from gmmedu.mixture import GaussianMixture, check_mixture
-from gmmedu.statistics import patterns_of
+from gmmedu import checks, mixture
+from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.values import each
 
 
 @torch.no_grad()
 def impute(model: GaussianMixture, x: Tensor) -> Tensor:
-    """x (N, D) with its expectation in the place of each NaN, given what the row has: (N, D)
-    (eq-imputation).
+    """x (N, D), or one point (D,), with its expectation in the place of each NaN, given what the
+    row has (eq-imputation); a row that has nothing gets the mean of the mixture.
 
-    An expectation is not a draw: filled-in values vary less than real ones do. Raises ``TypeError``
-    or ``ValueError`` for bad input, a row without any value included.
+    An expectation is not a draw: filled-in values vary less than real ones do. Raises
+    ``TypeError`` or ``ValueError`` for bad input, and for a batch of models.
     """
     check_mixture(model)
-    checks.check_points(
-        x, model.num_dims, device=model.means.device, missing=True
-    )
-    filled = x.clone()
-    means, covariances = model.means, model.covariances
-    for pattern in patterns_of(x):
-        seen = pattern.observed
-        hidden = torch.ones(
-            model.num_dims, dtype=torch.bool, device=x.device
-        )
-        hidden[seen] = False
-        if not bool(hidden.any()):
-            continue
-        observed = x[pattern.rows][:, seen].to(means)
-        r = model.marginal(seen.tolist()).responsibilities(observed)
-        residuals = observed - means[:, None, seen]  # (K, B, O)
-        cross = covariances[:, hidden][:, :, seen]
-        within = covariances[:, seen][:, :, seen]
-        slopes = torch.cholesky_solve(
-            cross.mT, torch.linalg.cholesky(within)
-        ).mT
-        expected = means[:, None, hidden] + residuals @ slopes.mT
-        block = filled[pattern.rows]
-        block[:, hidden] = (
-            (r.mT.unsqueeze(-1) * expected).sum(0).to(x.dtype)
-        )
-        filled[pattern.rows] = block
-    return filled
+    if model.batch_shape:
+        raise TypeError("impute asks one mixture; write impute(model[i], x)")
+    checks.check_event(x, model.num_dims, like=model.means, missing=True)
+    rows = x.detach().reshape(-1, model.num_dims)
+    state = each(lambda part: part.detach().unsqueeze(0), model.state())
+    filled = mixture.impute(model.family, state, rows.to(model.means.dtype))
+    return torch.where(rows.isnan(), filled.to(x.dtype), rows).reshape(x.shape)

@@ -1,487 +1,378 @@
-"""Gaussian mixtures as torch modules. The density is derived in chapter 02, its NLL in 03.
+"""The density of a mixture, as functions of values and as a torch distribution.
 
-``model(x)`` is the mean negative log likelihood, an ordinary differentiable loss: gradients reach
-the parameters and ``x``, so a mixture can stand on top of a network. The fitters do not need it;
-they use the statistics of one pass instead, which the tests prove equal.
+Derived in chapter 02, its negative log likelihood in chapter 03. Values may have leading batch
+dimensions and gradients; ``models`` has the same as modules with parameters.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
-from typing_extensions import Self
+from torch import Tensor, distributions
+from torch.distributions import constraints
 
-from gmmedu import checks, families, gaussian
-from gmmedu.families import Factors, Family
+from gmmedu import checks, gaussian
+from gmmedu.covariance import FULL, Family
+from gmmedu.passes import expect, pieces_of
+from gmmedu.values import Points, State, each
 
 #: Numbers in the largest intermediate array of one block of points.
 _BLOCK_NUMBERS = 2**22
 
 
-class State(NamedTuple):
-    """The numbers of a mixture: log weights (K,), means (K, D), factors as its family has them."""
-
-    log_weights: Tensor
-    means: Tensor
-    factors: Factors
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class GaussianMixture(nn.Module):
-    """A mixture of K Gaussians in D dimensions, sum_k pi_k N(x | mu_k, Sigma_k) (eq-gmm-density).
+def exact(function: Function) -> Function:
+    """A function of a family and a state, in the dtype of the state whatever autocast is on."""
 
-    Use one of the named models; each is this class with a family of covariances.
+    @wraps(function)
+    def computed(family: Family, state: State, *rest: Any) -> Any:
+        with torch.autocast(state.means.device.type, enabled=False):
+            return function(family, state, *rest)
+
+    return cast(Function, computed)
+
+
+@exact
+def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
+    """log pi_k + log N(x_n | mu_k, Sigma_k) for x (..., N, D): (..., K, N), in nats.
+
+    Finite at any finite point: where a square would leave the range of the dtype, the value is
+    that of a point nearer by, and the order of the components stays.
+    """
+    operator, num_dims = family.operator, x.shape[-1]
+    residuals = gaussian.residuals(x, state.means)
+    whitened = gaussian.within_range(operator.whiten(state.scales.whitening, residuals))
+    log_det = operator.log_det(state.scales.factor, num_dims)
+    return state.log_weights.unsqueeze(-1) + gaussian.log_density(whitened, log_det)
+
+
+def log_density(family: Family, state: State, x: Tensor) -> Tensor:
+    """log p(x_n) for x (..., N, D): (..., N) (eq-gmm-log-density); in blocks of points."""
+    blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
+    return torch.cat(
+        [log_joint(family, state, block).logsumexp(-2) for block in blocks], -1
+    )
+
+
+def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
+    """r_nk = p(component k | x_n) for x (..., N, D): (..., N, K) (eq-responsibilities)."""
+    blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
+    return torch.cat(
+        [log_joint(family, state, block).softmax(-2).mT for block in blocks], -2
+    )
+
+
+@exact
+def covariances(family: Family, state: State) -> Tensor:
+    """Sigma, (..., K, D, D)."""
+    triangular = triangular_factor(family, state)
+    return triangular @ triangular.mT
+
+
+def triangular_factor(family: Family, state: State) -> Tensor:
+    """L of each component, lower triangular: (..., K, D, D)."""
+    num_dims = state.means.shape[-1]
+    factor = family.operator.triangular(state.scales.factor, num_dims)
+    return factor.expand(*state.means.shape, num_dims)
+
+
+@exact
+def marginal(family: Family, state: State, dims: list[int]) -> State:
+    """The mixture of some dimensions alone, in that order (eq-marginal)."""
+    scales, _, _ = family.operator.split(state.scales, dims, [])
+    return State(state.log_weights, state.means[..., dims], scales)
+
+
+@exact
+def condition(
+    family: Family, state: State, known: list[int], values: Tensor, rest: list[int]
+) -> State:
+    """The mixture of ``rest``, given values (..., O) of the dimensions ``known``.
+
+    Each component is conditioned for itself (eq-gaussian-conditional), and the weights become
+    the responsibilities of the components for the given values (eq-conditional).
+    """
+    scales, remaining, regression = family.operator.split(state.scales, known, rest)
+    seen = State(state.log_weights, state.means[..., known], scales)
+    log_weights = (
+        log_joint(family, seen, values.unsqueeze(-2)).squeeze(-1).log_softmax(-1)
+    )
+    means = state.means[..., rest]
+    if regression is not None:
+        offset = values.unsqueeze(-2) - seen.means
+        whitened = family.operator.apply(scales.whitening, offset)
+        means = means + family.operator.apply(regression, whitened)
+    return State(log_weights, means, remaining)
+
+
+@exact
+def moments(family: Family, state: State) -> tuple[Tensor, Tensor]:
+    """Mean (..., D) and covariance (..., D, D) of the whole mixture (eq-mixture-moments)."""
+    weights = state.log_weights.exp().unsqueeze(-1)
+    mean = (weights * state.means).sum(-2)
+    offset = state.means - mean.unsqueeze(-2)
+    within = (weights.unsqueeze(-1) * covariances(family, state)).sum(-3)
+    return mean, within + (weights * offset).mT @ offset
+
+
+@exact
+def draw(
+    family: Family, state: State, uniform: Tensor, normal: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Points (..., Q, D) and the components (..., Q) that made them (eq-generative).
+
+    uniform: (..., Q), picks the component by its weight; normal: (..., Q, D), the point from it.
+    """
+    cumulative = state.log_weights.double().exp().cumsum(-1)
+    uniform = uniform.to(cumulative).contiguous()
+    labels = torch.searchsorted(cumulative, uniform, right=True)
+    labels = labels.clamp_max(cumulative.shape[-1] - 1)
+    num_dims = state.means.shape[-1]
+    means = state.means.gather(-2, labels.unsqueeze(-1).expand(*labels.shape, num_dims))
+    points, normal = torch.zeros_like(means), normal.to(means)
+    factor = triangular_factor(family, state)
+    for component in range(cumulative.shape[-1]):
+        mine = (labels == component).unsqueeze(-1)
+        moved = normal @ factor[..., component, :, :].mT
+        points = torch.where(mine, means + moved, points)
+    return points, labels
+
+
+@exact
+def rosenblatt(family: Family, state: State, x: Tensor) -> Tensor:
+    """u_d = P(X_d < x_d | x_1 ... x_(d-1)) for x (..., N, D): uniform where x is from the mixture.
+
+    As L is triangular, Phi(y_kd) is that probability in component k, and the components weigh as
+    much as they explain the dimensions before (Rosenblatt 1952).
+    """
+    residuals = gaussian.residuals(x, state.means)
+    whitened = family.operator.whiten(state.scales.whitening, residuals)
+    deviations = (
+        triangular_factor(family, state).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    )
+    explained = (-0.5 * whitened.square() - deviations.log()).cumsum(-2)
+    before = torch.cat(
+        [torch.zeros_like(explained[..., :1, :]), explained[..., :-1, :]], -2
+    )
+    shares = (state.log_weights[..., None, None] + before).softmax(-3)
+    return (shares * torch.special.ndtr(whitened)).sum(-3).mT
+
+
+class MixtureDistribution(distributions.Distribution):
+    """A Gaussian mixture as a torch distribution: event (D,), any batch shape.
 
     Args:
-        num_components: K, at least 1.
-        num_dims: D, at least 1.
-        init_radius: the means start uniform in the box [-init_radius, init_radius]^D.
-        init_means: means to start from, (K, D), instead of the box.
-        device, dtype: of the parameters; torch's defaults when not given.
-        generator: a CPU generator for the box.
+        state: log weights (*batch, K), means (*batch, K, D) and scales, as ``model.state()`` or
+            ``MixtureDistribution.of`` gives them; gradients reach them.
+        family: what the scales mean.
+        validate_args: torch's; None means its default.
 
-    Weights start equal and covariances at the identity. ``initialize`` takes all three from data.
-
-    Parameters (as ``state_dict`` names them): ``logits`` (K,), the weights' logarithms up to a
-    common constant; ``means`` (K, D); ``theta``, the family's unconstrained covariance numbers.
-    Points handed in are converted to the model's dtype; another device is an error.
+    ``rsample`` has gradients in all parameters, the weights included: it differentiates the map
+    from uniform numbers to points implicitly (Figurnov, Mohamed and Mnih 2018).
     """
 
-    family: Family
-    logits: Tensor
-    means: Tensor
-    theta: Tensor
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real_vector
+    has_rsample = True
 
     def __init__(
-        self,
-        num_components: int,
-        num_dims: int,
-        init_radius: float = 1.0,
-        init_means: Tensor | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        generator: torch.Generator | None = None,
+        self, state: State, family: Family = FULL, validate_args: bool | None = None
     ) -> None:
-        if type(self) is GaussianMixture:
-            names = ", ".join(model.__name__ for model in MODELS)
-            raise TypeError(
-                f"GaussianMixture has no covariance family; use one of {names}"
-            )
-        super().__init__()
-        self.num_components = checks.check_count(
-            num_components, "num_components"
-        )
-        self.num_dims = checks.check_count(num_dims, "num_dims")
-        radius = checks.check_number(
-            init_radius, "init_radius", inclusive=True
-        )
-        checks.check_generator(generator)
-        dtype = checks.check_dtype(dtype)
-        shape = (num_components, num_dims)
-        if init_means is None:
-            uniform = torch.rand(
-                shape, generator=generator, dtype=torch.float64
-            )
-            means = radius * (2 * uniform - 1)
-        else:
-            means = checks.check_points(
-                init_means, num_dims, dtype=dtype, name="init_means"
-            )
-            if tuple(means.shape) != shape:
-                raise ValueError(
-                    f"init_means must have shape {shape}, got {tuple(means.shape)}"
-                )
-        means = means.detach().to(device=device, dtype=dtype, copy=True)
-        self.means = nn.Parameter(means)
-        self.logits = nn.Parameter(torch.zeros_like(means[:, 0]))
-        theta = self.family.from_covariances(
-            torch.eye(num_dims, dtype=dtype, device=means.device).repeat(
-                num_components, 1, 1
-            ),
-            torch.full_like(means[:, 0], 1 / num_components),
-        )
-        if self.family.trainable:
-            self.theta = nn.Parameter(theta)
-        else:
-            self.register_buffer("theta", theta)
+        self.state, self.family = state, family
+        batch_shape, event_shape = state.means.shape[:-2], state.means.shape[-1:]
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
+        if self._validate_args:
+            parts = {**state._asdict(), "scales": state.scales.factor}
+            for name, part in parts.items():
+                if not bool(torch.isfinite(part).all()):
+                    raise ValueError(
+                        f"{name} must be finite, but holds NaN or infinity"
+                    )
 
-    # What it is
+    @classmethod
+    def of(
+        cls,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        family: Family = FULL,
+        validate_args: bool | None = None,
+    ) -> MixtureDistribution:
+        """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D)."""
+        raw = family.operator.to_raw(family.from_covariances(covariances, weights))
+        scales = family.operator.from_raw(raw)
+        log_weights = (weights / weights.sum(-1, keepdim=True)).log()
+        return cls(State(log_weights, means, scales), family, validate_args)
+
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        number = self.state.log_weights.shape[-1]
+        return f"MixtureDistribution({self.family.name}, num_components={number}, {shapes})"
 
     @property
     def weights(self) -> Tensor:
-        """Mixing weights pi, (K,), positive, summing to one (eq-softmax-weights)."""
-        return self.logits.softmax(0)
+        """Mixing weights, (*batch, K)."""
+        return self.state.log_weights.exp()
 
     @property
-    def covariances(self) -> Tensor:
-        """Covariances Sigma, (K, D, D); never standard deviations."""
-        triangular = self._triangular()
-        return triangular @ triangular.mT
+    def component_means(self) -> Tensor:
+        """Means of the components, (*batch, K, D)."""
+        return self.state.means
 
     @property
-    def num_free_parameters(self) -> int:
-        """K - 1 weights, K D means, and what the family's covariances have (eq-free-parameters)."""
-        covariances = self.family.count(self.num_components, self.num_dims)
-        return (
-            self.num_components
-            - 1
-            + self.num_components * self.num_dims
-            + covariances
+    def component_covariances(self) -> Tensor:
+        """Covariances of the components, (*batch, K, D, D)."""
+        return covariances(self.family, self.state)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the mixture, (*batch, D)."""
+        return moments(self.family, self.state)[0]
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the mixture, (*batch, D, D)."""
+        return moments(self.family, self.state)[1]
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each dimension, (*batch, D)."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p of value (*sample, *batch, D): (*sample, *batch)."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return log_density(self.family, self.state, value.unsqueeze(-2)).squeeze(-1)
+
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """p(component | value) for value (*sample, *batch, D): (*sample, *batch, K)."""
+        return responsibilities(self.family, self.state, value.unsqueeze(-2)).squeeze(
+            -2
         )
 
-    def extra_repr(self) -> str:
-        return f"num_components={self.num_components}, num_dims={self.num_dims}"
-
-    @torch.no_grad()
-    def set_parameters(
-        self,
-        weights: Tensor | None = None,
-        means: Tensor | None = None,
-        covariances: Tensor | None = None,
-    ) -> Self:
-        """Set any of weights (K,), means (K, D) and covariances (K, D, D); returns the model.
-
-        Weights are normalized. Covariances that the family cannot hold are averaged to the
-        nearest that it can; those of the constant family become its given variance. Nothing
-        changes unless everything is valid.
-
-        Raises: ValueError or TypeError that names the argument (and component) at fault.
-        """
-        k, d = self.num_components, self.num_dims
-        if weights is not None:
-            weights = checks.check_weights(
-                weights, (k,), self.means.device, "weights"
-            ).double()
-            weights = weights / weights.sum()
-        if means is not None:
-            means = self._check_points(means, "means")
-            if means.shape[0] != k:
-                raise ValueError(
-                    f"means must have shape {(k, d)}, got {tuple(means.shape)}"
-                )
-        if covariances is not None:
-            covariances = checks.check_covariances(
-                covariances, k, d, self.means
-            )
-            shares = self.weights.double() if weights is None else weights
-            self.theta.copy_(
-                self.family.from_covariances(covariances, shares)
-            )
-        if weights is not None:
-            tiny = torch.finfo(self.logits.dtype).tiny
-            self.logits.copy_(weights.clamp_min(tiny).log())
-        if means is not None:
-            self.means.copy_(means)
-        return self
-
-    def state(self) -> State:
-        """Log weights, means and factors as they stand, detached: what one pass needs."""
-        factors = Factors(*(part.detach() for part in self._factors()))
-        return State(
-            self.logits.detach().log_softmax(0),
-            self.means.detach(),
-            factors,
-        )
-
-    # What it says of points
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mean negative log likelihood of x (N, D), a scalar in nats (eq-gmm-nll)."""
-        return -self.log_prob(x).mean()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x_n) for x (N, D): (N,), in nats (eq-gmm-log-density)."""
-        return torch.cat(
-            [joint.logsumexp(0) for joint in self._log_joint(x)]
-        )
-
-    def responsibilities(self, x: Tensor) -> Tensor:
-        """r_nk = p(component k | x_n) for x (N, D): (N, K), rows sum to 1 (eq-responsibilities)."""
-        return torch.cat(
-            [joint.softmax(0).mT for joint in self._log_joint(x)]
-        )
-
-    def predict(self, x: Tensor) -> Tensor:
-        """The most responsible component of each point of x (N, D): (N,), int64."""
-        return torch.cat([joint.argmax(0) for joint in self._log_joint(x)])
-
-    def _log_joint(self, x: Tensor) -> list[Tensor]:
-        """log pi_k + log N(x_n | mu_k, Sigma_k) of x (N, D), in blocks (K, B)."""
-        x = self._check_points(x, "x")
-        log_weights = self.logits.log_softmax(0).unsqueeze(-1)
-        factor, whitening = self._factors()
-        log_det = self.family.log_det(factor, self.num_dims)
-        width = max(
-            1, _BLOCK_NUMBERS // (self.num_components * self.num_dims)
-        )
-        return [
-            log_weights
-            + gaussian.log_density(
-                self.family.whiten(
-                    whitening, gaussian.residuals(block, self.means)
-                ),
-                log_det,
-            )
-            for block in x.split(width)
-        ]
-
-    def _check_points(self, x: Tensor, name: str) -> Tensor:
-        like = self.means
-        return checks.check_points(
-            x,
-            self.num_dims,
-            device=like.device,
-            dtype=like.dtype,
-            name=name,
-        )
-
-    def aic(self, x: Tensor) -> float:
-        """Akaike's criterion of x (N, D), 2 p - 2 log L: lower is better."""
-        return 2 * self.num_free_parameters - 2 * self._log_likelihood(x)
-
-    def bic(self, x: Tensor) -> float:
-        """Schwarz's criterion of x (N, D), p log N - 2 log L: lower is better."""
-        log_likelihood = self._log_likelihood(x)
-        return (
-            self.num_free_parameters * math.log(len(x)) - 2 * log_likelihood
-        )
-
-    @torch.no_grad()
-    def _log_likelihood(self, x: Tensor) -> float:
-        return float(self.log_prob(x).sum(dtype=torch.float64))
-
-    # What can be made of it
-
-    @torch.no_grad()
     def sample(
-        self, num_samples: int, *, generator: torch.Generator | None = None
+        self, sample_shape: Any = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw points from the mixture: (num_samples, D)."""
-        return self.sample_with_labels(num_samples, generator=generator)[0]
-
-    @torch.no_grad()
-    def sample_with_labels(
-        self, num_samples: int, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draw points (num_samples, D) and the components that made them (num_samples,).
-
-        First the component by its weight, then the point from it (eq-generative).
-        """
-        checks.check_count(num_samples, "num_samples", minimum=0)
-        checks.check_generator(generator)
-        k, d = self.num_components, self.num_dims
-        weights = self.weights.double().cpu()
-        uniform = torch.rand(
-            num_samples, generator=generator, dtype=torch.float64
-        )
-        labels = torch.searchsorted(weights.cumsum(0), uniform).clamp_max(
-            k - 1
-        )
-        normal = torch.randn(
-            num_samples, d, generator=generator, dtype=torch.float64
-        )
-        labels, normal = labels.to(self.means.device), normal.to(self.means)
-        factors = self._triangular()
-        x = torch.empty_like(normal)
-        for component in range(k):
-            mine = labels == component
-            x[mine] = (
-                self.means[component] + normal[mine] @ factors[component].mT
+        """Points (*sample, *batch, D), without a gradient; drawn on the CPU and moved."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        batch = self.batch_shape
+        count = torch.Size(sample_shape).numel()
+        uniform = checks.uniform(count, *batch, generator=generator)
+        normal = checks.normal(count, *batch, *self.event_shape, generator=generator)
+        with torch.no_grad():
+            points, _ = draw(
+                self.family,
+                self.state,
+                uniform.movedim(0, -1).to(self.state.means.device),
+                normal.movedim(0, -2).to(self.state.means.device),
             )
-        return x, labels
+        return points.movedim(-2, 0).reshape(shape)
 
-    @torch.no_grad()
-    def marginal(self, dims: Sequence[int]) -> Self:
-        """The mixture of the given dimensions alone, in that order (eq-marginal)."""
-        dims = self._check_dims(dims, "dims")
-        smaller = self._like(len(dims))
-        covariances = self.covariances[:, dims][:, :, dims]
-        return smaller.set_parameters(
-            self.weights, self.means[:, dims], covariances
+    def rsample(
+        self, sample_shape: Any = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Points (*sample, *batch, D) with a gradient in the parameters."""
+        points = self.sample(sample_shape, generator)
+        x = points.unsqueeze(-2).requires_grad_()
+        with torch.enable_grad():
+            fixed = each(lambda part: part.detach(), self.state)
+            u = rosenblatt(self.family, fixed, x)
+            rows = [
+                torch.autograd.grad(u[..., d].sum(), x, retain_graph=True)[0]
+                for d in range(u.shape[-1])
+            ]
+        slopes = torch.stack(rows, -2).squeeze(-3)
+        moved = rosenblatt(self.family, self.state, points.unsqueeze(-2)) - u.detach()
+        step = torch.linalg.solve_triangular(slopes, moved.mT, upper=False)
+        return points - step.squeeze(-1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureDistribution:
+        new = self._get_checked_instance(MixtureDistribution, _instance)
+        batch_shape, old = torch.Size(batch_shape), len(self.batch_shape)
+        new.state = each(
+            lambda part: part.expand(*batch_shape, *part.shape[old:]), self.state
         )
-
-    @torch.no_grad()
-    def condition(self, given: Mapping[int, float]) -> Self:
-        """The mixture of the other dimensions, given values of some (eq-conditional).
-
-        given: dimension -> value, for example ``{0: 3.5}``. Each component is conditioned for
-        itself (eq-gaussian-conditional), and the weights become the responsibilities of the
-        components for the given values.
-        """
-        if not isinstance(given, Mapping):
-            raise TypeError(
-                f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}"
-            )
-        dims = self._check_dims(list(given), "given")
-        rest = [d for d in range(self.num_dims) if d not in dims]
-        if not rest:
-            raise ValueError(
-                f"given must leave at least one of the {self.num_dims} dimensions free"
-            )
-        values = [
-            checks.check_number(value, f"given[{d}]", minimum=-math.inf)
-            for d, value in given.items()
-        ]
-        value = torch.tensor(
-            values, dtype=self.means.dtype, device=self.means.device
+        new.family = self.family
+        super(MixtureDistribution, new).__init__(
+            batch_shape, self.event_shape, validate_args=False
         )
-        known = self.marginal(dims)
-        sigma = self.covariances
-        across = sigma[:, rest][:, :, dims]
-        factor = torch.linalg.cholesky(sigma[:, dims][:, :, dims])
-        gain = torch.cholesky_solve(across.mT, factor).mT
-        offset = (value - self.means[:, dims]).unsqueeze(-1)
-        means = self.means[:, rest] + (gain @ offset).squeeze(-1)
-        covariances = sigma[:, rest][:, :, rest] - gain @ across.mT
-        weights = known.responsibilities(value.unsqueeze(0))[0]
-        if not bool(torch.isfinite(weights).all()):
-            raise ValueError(
-                f"given is so far from every component that its density leaves the range of "
-                f"{self.means.dtype}, got {dict(given)}"
-            )
-        return self._like(len(rest)).set_parameters(
-            weights, means, (covariances + covariances.mT) / 2
-        )
+        new._validate_args = self._validate_args
+        return new
 
-    def _factors(self) -> Factors:
-        checks.check_dtype(self.means.dtype, "the model's dtype")
-        return self.family.unpack(self.theta)
-
-    def _triangular(self) -> Tensor:
-        """L of each component, lower triangular: (K, D, D)."""
-        triangular = self.family.triangular(
-            self._factors().factor, self.num_dims
-        )
-        return triangular.expand(
-            self.num_components, self.num_dims, self.num_dims
-        )
-
-    def _check_dims(self, dims: Any, name: str) -> list[int]:
-        known = range(self.num_dims)
-        if (
-            not isinstance(dims, Sequence)
-            or not dims
-            or any(type(d) is not int or d not in known for d in dims)
-            or len(set(dims)) < len(dims)
-        ):
-            raise ValueError(
-                f"{name} must name distinct dimensions from 0 to {self.num_dims - 1}, got {dims}"
-            )
-        return list(dims)
-
-    def _like(self, num_dims: int) -> Self:
-        """A model of the same class, device and dtype in another number of dimensions."""
-        return type(self)(
-            self.num_components,
-            num_dims,
-            device=self.means.device,
-            dtype=self.means.dtype,
-        )
-
-    def to_distribution(self) -> torch.distributions.MixtureSameFamily:
-        """The same mixture as a torch distribution; gradients reach this model's parameters."""
-        return torch.distributions.MixtureSameFamily(
-            torch.distributions.Categorical(logits=self.logits),
-            torch.distributions.MultivariateNormal(
-                self.means, scale_tril=self._triangular()
-            ),
+    def to_torch(self) -> distributions.MixtureSameFamily:
+        """The same as torch's own mixture of multivariate normals; gradients pass through."""
+        factor = triangular_factor(self.family, self.state)
+        return distributions.MixtureSameFamily(
+            distributions.Categorical(logits=self.state.log_weights),
+            distributions.MultivariateNormal(self.state.means, scale_tril=factor),
         )
 
 
-class GmmFull(GaussianMixture):
-    """A mixture whose components have any covariance: K D (D + 1) / 2 free numbers."""
-
-    family = families.FULL
-
-
-class GmmTied(GaussianMixture):
-    """A mixture whose components share one covariance of any shape: D (D + 1) / 2 free numbers."""
-
-    family = families.TIED
-
-
-class GmmDiagonal(GaussianMixture):
-    """A mixture with diagonal covariances, axes along the dimensions: K D free numbers."""
-
-    family = families.DIAGONAL
-
-
-class GmmIsotropic(GaussianMixture):
-    """A mixture of round components, each with its own variance: K free numbers."""
-
-    family = families.ISOTROPIC
-
-
-class GmmSharedIsotropic(GaussianMixture):
-    """A mixture of round components of one common variance: 1 free number."""
-
-    family = families.SHARED_ISOTROPIC
-
-
-class GmmConstant(GaussianMixture):
-    """A mixture of round components whose variance is given and stays: no free numbers.
-
-    variance: sigma^2 of every component in every dimension, in squared units of the data.
+def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D) of a mixture:
+    of this package's or of torch's MixtureSameFamily of normals. Raises ``TypeError`` for others.
     """
-
-    family = families.CONSTANT
-
-    def __init__(
-        self,
-        num_components: int,
-        num_dims: int,
-        init_radius: float = 1.0,
-        init_means: Tensor | None = None,
-        *,
-        variance: float = 1.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        log_scale = 0.5 * math.log(
-            checks.check_number(variance, "variance")
+    if isinstance(distribution, MixtureDistribution):
+        return (
+            distribution.weights,
+            distribution.component_means,
+            distribution.component_covariances,
         )
-        super().__init__(
-            num_components,
-            num_dims,
-            init_radius,
-            init_means,
-            device=device,
-            dtype=dtype,
-            generator=generator,
+    kind = type(distribution).__name__
+    if isinstance(distribution, distributions.MixtureSameFamily):
+        parts, weights = (
+            distribution.component_distribution,
+            distribution.mixture_distribution.probs,
         )
-        self.theta.fill_(log_scale)
+        if isinstance(parts, distributions.MultivariateNormal):
+            return weights, parts.mean, parts.covariance_matrix
+        inner = getattr(parts, "base_dist", parts)
+        if isinstance(inner, distributions.Normal):
+            mean, variance = parts.mean, parts.variance
+            if not parts.event_shape:
+                mean, variance = mean.unsqueeze(-1), variance.unsqueeze(-1)
+            return weights, mean, torch.diag_embed(variance)
+        kind += f" of {type(parts).__name__}"
+    raise TypeError(
+        "distribution must be a MixtureDistribution, or torch's MixtureSameFamily of "
+        f"MultivariateNormal or Normal components, got {kind}"
+    )
 
 
-def check_mixture(model: Any) -> GaussianMixture:
-    """Return ``model`` if it is a mixture of this package, in float32 or float64."""
-    if not isinstance(model, GaussianMixture):
-        kind = (
-            model.__name__
-            if isinstance(model, type)
-            else type(model).__name__
-        )
-        raise TypeError(
-            f"model must be a gmmedu mixture such as GmmFull(2, 2), got {kind}"
-        )
-    checks.check_dtype(model.means.dtype, "the model's dtype")
-    return model
+@exact
+def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:
+    """log pi_k + log of the density of what was observed, for x (N, D), in which NaN is missing;
+    state of one member, (1, ...). Returns (K, N); a row without any value has log pi_k."""
+    points = Points.of(x)
+    joint = log_joint(family, state, points.columns[:, :-1].mT)[0]
+    num_components, num_dims = state.means.shape[-2:]
+    whitening = family.operator.triangular(state.scales.whitening, num_dims)
+    whitening = whitening.expand(1, num_components, -1, -1)
+    for pattern in pieces_of(points, num_components):
+        _, part, _ = expect(points, pattern, family, state, whitening)
+        joint = joint.index_copy(1, pattern.rows, part[0])
+    return joint
 
 
-MODELS = (
-    GmmFull,
-    GmmTied,
-    GmmDiagonal,
-    GmmIsotropic,
-    GmmSharedIsotropic,
-    GmmConstant,
-)
-
-#: The named models by the name of their family.
-FAMILIES: dict[str, type[GaussianMixture]] = {
-    model.family.name: model for model in MODELS
-}
+@exact
+def impute(family: Family, state: State, x: Tensor) -> Tensor:
+    """x (N, D) with its expectation in the place of each NaN (eq-imputation); state (1, ...)."""
+    points = Points.of(x)
+    filled = x.clone()
+    num_components, num_dims = state.means.shape[-2:]
+    whitening = family.operator.triangular(state.scales.whitening, num_dims)
+    whitening = whitening.expand(1, num_components, -1, -1)
+    factor = triangular_factor(family, state)
+    for pattern in pieces_of(points, num_components):
+        whitened, part, _ = expect(points, pattern, family, state, whitening)
+        expected = state.means.unsqueeze(-1) + factor @ whitened
+        average = (part.softmax(1).unsqueeze(2) * expected).sum(1)[0].mT.to(x)
+        hidden = x[pattern.rows].isnan()
+        filled[pattern.rows] = torch.where(hidden, average, x[pattern.rows])
+    return filled

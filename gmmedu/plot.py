@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import numpy as np
 import torch
-from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -24,11 +23,9 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmmedu.svg import compact
-
 if TYPE_CHECKING:
     from gmmedu.fitting import FitResult, Snapshot
-    from gmmedu.mixture import GaussianMixture
+    from gmmedu.models import GaussianMixture
 
     Components = GaussianMixture | Snapshot | tuple[Tensor, Tensor, Tensor]
 
@@ -67,7 +64,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
-    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.prop_cycle": mpl.cycler(color=PALETTE),
     "text.color": GREY,
     "xtick.color": GREY,
     "ytick.color": GREY,
@@ -79,44 +76,20 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "contour.negative_linestyle": "solid",
     "svg.fonttype": "path",
-    "svg.hashsalt": "gmmedu",  # without it the same figure is another file each time
+    # Without it the same figure is another file each time.
+    "svg.hashsalt": "gmmedu",
 }
 
-_RASTERIZE_ABOVE = (
-    5_000  # points; more of them as vectors make a page slow to scroll
-)
+# Points; more of them as vectors make a page slow to scroll.
+_RASTERIZE_ABOVE = 5_000
 _ELLIPSE_VERTICES = 120
 
 
 def use_style() -> None:
-    """Draw every figure from here on in the style of the book; SVG in notebooks."""
-    settings: Any = (
-        mpl.rcParams
-    )  # its types name every key, and change with the version
+    """Draw every figure from here on in the style of the book."""
+    # Its types name every key, and change with the version.
+    settings: Any = mpl.rcParams
     settings.update(STYLE)
-    try:
-        from IPython.core.getipython import get_ipython
-    except ImportError:
-        return
-    ip: Any = get_ipython()
-    if ip is None:
-        return
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
-    from matplotlib_inline.config import InlineBackend
-
-    # A figure keeps its declared width, so that its text keeps its size; no date, so that the
-    # same figure is the same file.
-    options: dict[str, Any] = {
-        "bbox_inches": None,
-        "metadata": {"Date": None},
-    }
-    inline = InlineBackend.instance()
-    inline.print_figure_kwargs = options
-    inline.figure_formats = {"svg"}
-    set_matplotlib_formats("svg", **options)
-    formatter = ip.display_formatter.formatters["image/svg+xml"]
-    write = formatter.lookup_by_type(Figure)
-    formatter.for_type(Figure, lambda figure: compact(write(figure)))
 
 
 def component_color(component: int) -> str:
@@ -159,18 +132,14 @@ def scatter(
             raise ValueError(
                 f"labels must have shape ({len(points)},), got {tuple(labels.shape)}"
             )
-        colors = np.array(
-            [to_rgb(component_color(int(k))) for k in labels.tolist()]
-        )
+        colors = np.array([to_rgb(component_color(int(k))) for k in labels.tolist()])
     elif responsibilities is not None:
         shares = _numpy(responsibilities)
         if shares.ndim != 2 or len(shares) != len(points):
             raise ValueError(
                 f"responsibilities must have shape ({len(points)}, K), got {tuple(shares.shape)}"
             )
-        palette = np.array(
-            [to_rgb(component_color(k)) for k in range(shares.shape[1])]
-        )
+        palette = np.array([to_rgb(component_color(k)) for k in range(shares.shape[1])])
         colors = np.clip(shares @ palette, 0.0, 1.0)
     ax.scatter(
         points[:, 0],
@@ -193,15 +162,11 @@ def ellipse_radius(mass: float) -> float:
     (eq-ellipse-mass). Raises ValueError unless 0 < mass < 1.
     """
     if not 0 < mass < 1:
-        raise ValueError(
-            f"mass must lie strictly between 0 and 1, got {mass!r}"
-        )
+        raise ValueError(f"mass must lie strictly between 0 and 1, got {mass!r}")
     return math.sqrt(-2 * math.log1p(-mass))
 
 
-def ellipse(
-    mean: Tensor, covariance: Tensor, mass: float
-) -> NDArray[np.float64]:
+def ellipse(mean: Tensor, covariance: Tensor, mass: float) -> NDArray[np.float64]:
     """Vertices, (120, 2), of the ellipse that holds ``mass`` of the Gaussian.
 
     Its axes are the eigenvectors of the covariance (eq-principal-axes). mean: (2,); covariance:
@@ -211,9 +176,7 @@ def ellipse(
     deviations = np.sqrt(np.clip(variances, 0.0, None))
     angles = np.linspace(0.0, 2 * np.pi, _ELLIPSE_VERTICES, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return (
-        _numpy(mean) + ellipse_radius(mass) * (circle * deviations) @ axes.T
-    )
+    return _numpy(mean) + ellipse_radius(mass) * (circle * deviations) @ axes.T
 
 
 def ellipses(
@@ -239,22 +202,14 @@ def ellipses(
             f"ellipses need a mixture in 2 dimensions, got {centers.shape[1]}; "
             "take a marginal first, for example model.marginal([0, 1])"
         )
-    for k, (center, covariance) in enumerate(
-        zip(centers, covariances, strict=True)
-    ):
+    for k, (center, covariance) in enumerate(zip(centers, covariances, strict=True)):
         hue = color or component_color(k)
         style = line_style or component_line_style(k)
         for share in sorted(mass, reverse=True):
             vertices = ellipse(center, covariance, share)
             if fill:
                 ax.add_patch(
-                    Polygon(
-                        vertices,
-                        facecolor=hue,
-                        alpha=0.12,
-                        linewidth=0,
-                        zorder=2,
-                    )
+                    Polygon(vertices, facecolor=hue, alpha=0.12, linewidth=0, zorder=2)
                 )
             ax.add_patch(
                 Polygon(
@@ -269,13 +224,7 @@ def ellipses(
         if means:
             x, y = center.tolist()
             ax.plot(
-                x,
-                y,
-                marker="+",
-                color=hue,
-                markersize=9,
-                markeredgewidth=1.8,
-                zorder=4,
+                x, y, marker="+", color=hue, markersize=9, markeredgewidth=1.8, zorder=4
             )
     ax.autoscale_view()
     return ax
@@ -303,11 +252,7 @@ def contours(
             "take a marginal first, for example model.marginal([0, 1])"
         )
     if limits is None:
-        limits = (
-            (*ax.get_xlim(), *ax.get_ylim())
-            if ax.has_data()
-            else _extent(model)
-        )
+        limits = (*ax.get_xlim(), *ax.get_ylim()) if ax.has_data() else _extent(model)
     low_x, high_x, low_y, high_y = limits
     xs, ys = (
         np.linspace(low_x, high_x, resolution),
@@ -357,25 +302,13 @@ def density_1d(
         )
     weights, means, covariances = _parameters(model)
     means, deviations = means[:, 0], np.sqrt(covariances[:, 0, 0])
-    low, high = (
-        (means - 4 * deviations).min(),
-        (means + 4 * deviations).max(),
-    )
+    low, high = ((means - 4 * deviations).min(), (means + 4 * deviations).max())
     if x is not None:
         values = _numpy(x)
         if values.ndim != 2 or values.shape[1] != 1:
-            raise ValueError(
-                f"x must have shape (N, 1), got {tuple(values.shape)}"
-            )
+            raise ValueError(f"x must have shape (N, 1), got {tuple(values.shape)}")
         values = values[:, 0]
-        ax.hist(
-            values,
-            bins=bins,
-            density=True,
-            color=GREY,
-            alpha=0.25,
-            label="data",
-        )
+        ax.hist(values, bins=bins, density=True, color=GREY, alpha=0.25, label="data")
         # Marks along the axis: their height is a share of the figure, not a density.
         ax.plot(
             values,
@@ -387,23 +320,17 @@ def density_1d(
             transform=ax.get_xaxis_transform(),
         )
         margin = 0.05 * (values.max() - values.min())
-        low, high = (
-            min(low, values.min() - margin),
-            max(high, values.max() + margin),
-        )
+        low, high = (min(low, values.min() - margin), max(high, values.max() + margin))
     # A narrow component needs points of its own, or an even grid steps over its peak.
-    around = (
-        means[:, None] + deviations[:, None] * np.linspace(-4, 4, 81)
-    ).ravel()
+    around = (means[:, None] + deviations[:, None] * np.linspace(-4, 4, 81)).ravel()
     grid = np.unique(np.concatenate([np.linspace(low, high, 400), around]))
     ax.plot(
         grid,
         np.exp(_log_density(model, grid[:, None])),
         color=color,
         linestyle=line_style,
-        linewidth=4
-        if components
-        else None,  # seen beside the component that makes most of it
+        # Seen beside the component that makes most of it.
+        linewidth=4 if components else None,
         alpha=0.6 if components else None,
         label=label,
     )
@@ -443,9 +370,7 @@ def nll_curves(
     too. reference: an NLL to draw as a level, say that of the best optimum known.
     """
     if against not in ("iterations", "seconds"):
-        raise ValueError(
-            f"against must be 'iterations' or 'seconds', got {against!r}"
-        )
+        raise ValueError(f"against must be 'iterations' or 'seconds', got {against!r}")
     ax = _axes(ax)
     first_steps = []
     for position, (name, result) in enumerate(results.items()):
@@ -465,11 +390,7 @@ def nll_curves(
         )
     if reference is not None:
         ax.axhline(
-            reference,
-            color=GREY,
-            linestyle=":",
-            linewidth=1.2,
-            label="reference",
+            reference, color=GREY, linestyle=":", linewidth=1.2, label="reference"
         )
     if log and first_steps:
         ax.set_xscale("symlog", linthresh=min(first_steps))
@@ -498,12 +419,7 @@ def fit_figure(
         density_1d(model, x, ax, label="fit")
         if truth is not None:
             density_1d(
-                truth,
-                None,
-                ax,
-                components=False,
-                line_style="--",
-                label="truth",
+                truth, None, ax, components=False, line_style="--", label="truth"
             )
         ax.set_xlabel(axis_labels[0])
         ax.legend()
@@ -515,28 +431,14 @@ def fit_figure(
     ellipses(model, ax, mass=mass)
     if truth is not None:
         ellipses(
-            truth,
-            ax,
-            mass=mass,
-            color=GREY,
-            line_style="--",
-            fill=False,
-            means=False,
+            truth, ax, mass=mass, color=GREY, line_style="--", fill=False, means=False
         )
     contours(model, ax)
     ax.set_xlabel(axis_labels[0])
     ax.set_ylabel(axis_labels[1])
     percentages = " and ".join(f"{100 * share:g}%" for share in mass)
     handles = [
-        Line2D(
-            [],
-            [],
-            marker="o",
-            linestyle="",
-            color=GREY,
-            alpha=0.6,
-            markersize=4,
-        ),
+        Line2D([], [], marker="o", linestyle="", color=GREY, alpha=0.6, markersize=4),
         Line2D([], [], color=GREY, linewidth=0.8, alpha=0.7),
         Line2D([], [], color=component_color(0)),
     ]
@@ -544,9 +446,7 @@ def fit_figure(
     if truth is not None:
         handles.append(Line2D([], [], color=GREY, linestyle="--"))
         names.append("truth")
-    figure.legend(
-        handles, names, loc="outside upper center", ncols=len(names)
-    )
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     return figure
 
 
@@ -589,7 +489,5 @@ def _log_density(
 ) -> NDArray[np.float64]:
     """log p of points (M, D), on the model's device: (M,)."""
     with torch.no_grad():
-        grid = torch.as_tensor(points, dtype=model.means.dtype).to(
-            model.means.device
-        )
+        grid = torch.from_numpy(points).to(model.means)
         return _numpy(model.log_prob(grid))

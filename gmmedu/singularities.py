@@ -1,45 +1,62 @@
 """Singularities: a likelihood that grows without bound as a component shrinks onto a point.
 
-Detection, and three mitigations, the same objects for both fitters (chapter 08). All lengths are
-relative to the data: 1 is the standard deviation of the data (of all but far outliers, see
-``units``), dimension by dimension where the family allows it, so a setting means the same for
-kilometers and for micrometers.
+Detection, and three mitigations, the same objects for all fitters (chapter 08). All lengths are
+relative to the data: 1 is the standard deviation of the data (of all but far outliers, and of the
+clumps where they are small and far apart; see ``units``), dimension by dimension where the family
+allows it, so a setting means the same for kilometers and for micrometers.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gmmedu import checks
-from gmmedu.families import NO_PSEUDO, Factors, Family, Pseudo
-from gmmedu.mixture import GaussianMixture, State, check_mixture
-from gmmedu.statistics import Points
-from gmmedu.units import Units
+from gmmedu.covariance import ConjugatePrior, Family
+from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.units import Units, moments
+from gmmedu.values import State, each
 
 
 class SingularityError(RuntimeError):
     """A fit without mitigation met a component that shrinks onto a point.
 
-    component: its index, or None when all components share the covariance; iteration: when.
-    The model keeps the parameters of the last good iteration.
+    component: its index, or None when all components share the covariance; iteration: when;
+    member: which fit of a batch, or None for a single one. The model keeps the parameters of the
+    last good iteration.
     """
 
     def __init__(
-        self, message: str, component: int | None, iteration: int
+        self,
+        message: str,
+        component: int | None,
+        iteration: int,
+        member: int | None = None,
     ) -> None:
         super().__init__(message)
         self.component = component
         self.iteration = iteration
+        self.member = member
+
+
+class SingularityWarning(UserWarning):
+    """A fit ended with a component on the floor that its mitigation sets."""
 
 
 def resolution(dtype: torch.dtype) -> float:
     """Below this standard deviation, relative to the data's, a covariance has no factor in
     ``dtype``: 5e-8 in float64, 1e-3 in float32. No floor is lower."""
     return math.sqrt(10 * torch.finfo(dtype).eps)
+
+
+class Drawable(Protocol):
+    """What a mitigation asks of points."""
+
+    def draw(self, uniform: Tensor) -> Tensor: ...
 
 
 class Mitigation:
@@ -49,22 +66,23 @@ class Mitigation:
         """The smallest standard deviation allowed in any direction, relative to the data's."""
         return resolution(dtype)
 
-    def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
+    def prior(self, num_components: int, num_dims: int) -> ConjugatePrior | None:
         """What is added to the statistics of each covariance."""
-        return NO_PSEUDO
+        return None
 
-    def mend(
+    def mitigate(
         self,
         state: State,
         singular: Tensor,
-        points: Points,
+        points: Drawable,
         family: Family,
         generator: torch.Generator | None,
         previous: int,
     ) -> tuple[State, str]:
-        """The state to go on with, and what was done; ``state`` is at the floor already.
+        """The state of one fit to go on with, (1, ...), and what was done; it is at the floor
+        already.
 
-        singular: which covariances (K or 1,) fell below it; previous: how many were reset before.
+        singular: which covariances (J,) fell below it; previous: how many were reset before.
         """
         return state, "clamped"
 
@@ -100,36 +118,30 @@ class Reset(Clamp):
         super().__post_init__()
         checks.check_count(self.max_resets, "max_resets", minimum=0)
 
-    def mend(
+    def mitigate(
         self,
         state: State,
         singular: Tensor,
-        points: Points,
+        points: Drawable,
         family: Family,
         generator: torch.Generator | None,
         previous: int,
     ) -> tuple[State, str]:
         if previous + int(singular.sum()) > self.max_resets:
             return state, "clamped"
-        log_weights = state.log_weights.log_softmax(0)
-        num_components, num_dims = state.means.shape
-        means = state.means.clone()
-        identity = torch.eye(
-            num_dims, dtype=means.dtype, device=means.device
-        )
-        theta = family.from_covariances(
-            identity.expand(num_components, -1, -1),
-            torch.ones_like(log_weights),
-        )
-        fresh = family.unpack(theta)
-        factors = Factors(*(part.clone() for part in state.factors))
-        for part, start in zip(factors, fresh, strict=True):
-            part[singular] = start[singular]
+        num_components = state.means.shape[1]
+        ones = each(torch.ones_like, state.scales)
+        scales = ones
+        if family.operator.event_dims == 2:
+            scales = each(lambda part: part.tril().triu(), ones)
         moved = singular.expand(num_components)
-        drawn = points.draw(num_components, generator)
-        means[moved] = points.columns[:-1, drawn].mT[moved]
-        log_weights[moved] = -math.log(num_components)
-        return State(log_weights.log_softmax(0), means, factors), "reset"
+        uniform = checks.uniform(num_components, generator=generator)
+        drawn = points.draw(uniform).unsqueeze(0)
+        log_weights = state.log_weights.log_softmax(-1)
+        log_weights = log_weights.masked_fill(moved, -math.log(num_components))
+        means = torch.where(moved.unsqueeze(-1), drawn, state.means)
+        fresh = family.where(singular.unsqueeze(0), scales, state.scales)
+        return State(log_weights.log_softmax(-1), means, fresh), "reset"
 
 
 @dataclass(frozen=True)
@@ -139,9 +151,9 @@ class Prior(Mitigation):
 
     In units of the data, the prior has ``degrees`` degrees of freedom (default D + 2) and scale
     matrix ``scatter`` times the identity (default K^(-2/D)): the M-step adds that scatter, and
-    degrees + D + 1 points, to those of each covariance. ``FitResult.nll``
-    stays the plain NLL. After Fraley and Raftery (2007), with their degrees of freedom and their
-    factor K^(-2/D), but a scale matrix without correlations and no prior on the means.
+    degrees + D + 1 points, to those of each covariance. ``FitResult.nll`` stays the plain NLL.
+    After Fraley and Raftery (2007), with their degrees of freedom and their factor K^(-2/D), but
+    a scale matrix without correlations and no prior on the means.
     """
 
     scatter: float | None = None
@@ -153,14 +165,12 @@ class Prior(Mitigation):
         if self.degrees is not None:
             checks.check_number(self.degrees, "degrees")
 
-    def pseudo(self, num_components: int, num_dims: int) -> Pseudo:
+    def prior(self, num_components: int, num_dims: int) -> ConjugatePrior:
         degrees = num_dims + 2 if self.degrees is None else self.degrees
         scatter = (
-            num_components ** (-2 / num_dims)
-            if self.scatter is None
-            else self.scatter
+            num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
         )
-        return Pseudo(points=degrees + num_dims + 1, scatter=scatter)
+        return ConjugatePrior(points=degrees + num_dims + 1, scatter=scatter)
 
 
 #: What the fitters use when no mitigation is named.
@@ -168,18 +178,23 @@ DEFAULT_MITIGATION = Clamp()
 
 
 def find_singular(
-    model: GaussianMixture, x: Tensor, min_scale: float = 1e-3
+    model: GaussianMixture, x: Tensor, min_scale: float = 1e-3, *, missing: bool = False
 ) -> list[int]:
     """Components that are degenerate on x (N, D): all of them when a shared covariance is.
 
     A component is degenerate when, in units of the data, its standard deviation in some direction
-    is below ``min_scale``.
+    is below ``min_scale``. missing: whether NaN is a value that was not observed.
     """
     check_mixture(model)
-    checks.check_points(x, model.num_dims, device=model.means.device)
+    if model.batch_shape:
+        raise TypeError(
+            "find_singular looks at one mixture; write find_singular(model[i], x)"
+        )
+    checks.check_points(x, model.num_dims, device=model.means.device, missing=missing)
     checks.check_number(min_scale, "min_scale")
-    x = x.to(torch.promote_types(x.dtype, model.means.dtype))
-    units = Units.of(x, model.family.per_dimension)
-    state = units.enter(model.state(), model.family)
-    _, singular = model.family.clamp(state.factors, min_scale)
-    return [int(k) for k in singular.expand(model.num_components).nonzero()]
+    x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
+    units = Units.of([moments([(x, None)])], model.family.per_dimension)
+    state = each(lambda part: part.detach().unsqueeze(0), model.state())
+    state = units.standardize(state, model.family)
+    _, singular = model.family.clamp(state.scales, min_scale * float(units.clump))
+    return [int(k) for k in singular[0].expand(model.num_components).nonzero()]

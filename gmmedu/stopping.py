@@ -1,28 +1,36 @@
 """When a fit has converged: three rules, each of which reads the objective's history (chapter 06).
 
-The objective is the mean NLL, less the log prior per point where there is a prior. A number in the
-place of a rule is ``Absolute`` of that number; a tolerance of 0 never stops a fit.
+The objective is the mean NLL, less the log prior per point where there is a prior. A number in
+the place of a rule is ``Absolute`` of that number; a tolerance of 0 never stops a fit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from gmmedu import checks
+
+#: The objective of one fit, or of each fit of a batch: an array of float64.
+Objective = Any
 
 
 @dataclass(frozen=True)
 class Stopping:
     """What the rules share. ``tolerance``: not negative, in nats per point unless a rule says
-    otherwise."""
+    otherwise. A rule of your own is a subclass with ``met``."""
 
     tolerance: float
 
     def __post_init__(self) -> None:
         checks.check_number(self.tolerance, "tolerance", inclusive=True)
 
-    def met(self, objective: float, earlier: list[float]) -> bool:
-        """Whether to stop at ``objective``, given those before it, oldest first."""
+    def met(self, objective: Objective, earlier: Sequence[Objective]) -> Any:
+        """Whether to stop at ``objective``, given the last few before it, oldest first; where
+        they are arrays, one answer for each fit of a batch."""
         raise NotImplementedError
 
 
@@ -31,10 +39,10 @@ class Absolute(Stopping):
     """The last iteration changed the objective by less than the tolerance. Cheap, and early where
     progress is slow: a small step is no proof that little is left."""
 
-    def met(self, objective: float, earlier: list[float]) -> bool:
-        return (
-            bool(earlier) and abs(earlier[-1] - objective) < self.tolerance
-        )
+    def met(self, objective: Objective, earlier: Sequence[Objective]) -> Any:
+        if not earlier:
+            return np.zeros_like(objective, dtype=bool)
+        return np.abs(earlier[-1] - objective) < self.tolerance
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,10 @@ class Relative(Stopping):
     """The same as a share of the objective's size, so the tolerance has no unit. As the objective
     shifts with the units of the data, so does this rule; near an objective of 0 it never stops."""
 
-    def met(self, objective: float, earlier: list[float]) -> bool:
-        return bool(earlier) and abs(
-            earlier[-1] - objective
-        ) < self.tolerance * abs(objective)
+    def met(self, objective: Objective, earlier: Sequence[Objective]) -> Any:
+        if not earlier:
+            return np.zeros_like(objective, dtype=bool)
+        return np.abs(earlier[-1] - objective) < self.tolerance * np.abs(objective)
 
 
 @dataclass(frozen=True)
@@ -57,22 +65,24 @@ class Aitken(Stopping):
     While the steps do not shrink the rule does not stop.
     """
 
-    def met(self, objective: float, earlier: list[float]) -> bool:
+    def met(self, objective: Objective, earlier: Sequence[Objective]) -> Any:
         if len(earlier) < 2:
-            return False
-        last, step = earlier[-2] - earlier[-1], earlier[-1] - objective
-        if step == 0 or last == 0:
-            return self.tolerance > 0 and step == 0
-        rate = step / last
-        return (
-            0 < rate < 1 and abs(step) * rate / (1 - rate) < self.tolerance
+            return np.zeros_like(objective, dtype=bool)
+        last, step = (
+            np.subtract(earlier[-2], earlier[-1]),
+            np.subtract(earlier[-1], objective),
         )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = np.divide(step, last)
+            left = np.abs(step) * rate / (1 - rate)
+        still = (step == 0) | (last == 0)
+        settled = (self.tolerance > 0) & (step == 0)
+        shrinking = (rate > 0) & (rate < 1) & (left < self.tolerance)
+        return np.where(still, settled, shrinking)
 
 
 def rule(tolerance: float | Stopping) -> Stopping:
     """A rule as it is, a number as the tolerance of ``Absolute``."""
-    return (
-        tolerance
-        if isinstance(tolerance, Stopping)
-        else Absolute(tolerance)
-    )
+    if isinstance(tolerance, Stopping):
+        return tolerance
+    return Absolute(checks.check_number(tolerance, "tolerance", inclusive=True))

@@ -11,8 +11,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,33 +24,13 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
-    Playwright,
     Response,
     Route,
-    sync_playwright,
 )
 from playwright.sync_api import Error as PlaywrightError
 
 PHONE_WIDTH = 390
 SCHEMES = ("light", "dark")
-FLAGS = [
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
-)
-HOW_TO_INSTALL = (
-    "no Chromium on this machine, and the pages are checked in a real browser: install one with "
-    f"`apt-get install chromium` (Debian) or `{sys.executable} -m playwright install chromium`"
-)
 
 WAIT_FOR_MATH = """async () => {
   if (!document.querySelector('.math')) return;
@@ -180,32 +158,6 @@ def served(site: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def chromium_on_this_machine(playwright: Playwright) -> str:
-    """The first Chromium on the path, in a usual place, or of playwright's own.
-
-    Raises RuntimeError, saying how to install one, where there is none.
-    """
-    on_path = [shutil.which(name) for name in NAMES]
-    for place in (*on_path, *PLACES, playwright.chromium.executable_path):
-        if place and Path(place).is_file():
-            return place
-    raise RuntimeError(HOW_TO_INSTALL)
-
-
-@contextmanager
-def running_browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with sync_playwright() as playwright:
-        executable = chromium_on_this_machine(playwright)
-        # Chromium refuses its sandbox to root, and container hosts often forbid it to others.
-        confined = ["--no-sandbox"] if sys.platform == "linux" else []
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS + confined)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 class Inspector:

@@ -2,8 +2,11 @@
 
 jupyter-cache knows a notebook by its own code cells, and Sphinx by its own text, so both would
 keep a figure that an older `gmmedu` drew, and Sphinx forgets on its second run that the first one
-warned. Here the cache is named after everything an output depends on, and a build that warned
-leaves nothing behind to be believed.
+warned. Here each notebook has a cache named after everything its outputs depend on, is read again
+when that changes, and a build that warned leaves nothing behind to be believed.
+
+Jupyter Book executes a notebook where it reads it, one after the other. Here those that must run
+are run before the reading, side by side on the cores there are, and the reading finds their outputs.
 
 Each interactive brings its script along, for pages that stand alone; here a page loads it once.
 
@@ -16,39 +19,139 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
 from sphinx.application import Sphinx
-from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 
-from gmmedu.widgets.base import page_script
+from gmmbook.widgets.base import page_script
 
 #: The script of the interactives, as the site names it.
 SCRIPT = "gmmedu.js"
-ROOT = Path(__file__).resolve().parents[2]
+logger = logging.getLogger(__name__)
 
 
-def fingerprint(root: Path = ROOT) -> str:
-    """Twelve digits that change with the package, its data, the pinned set or the device."""
+def digest(paths: Iterable[Path], root: Path) -> str:
+    """Twelve digits that change with the names and the contents of the files, or the device."""
     digest = hashlib.sha256(os.environ.get("GMMEDU_DEVICE", "").encode())
-    for path in [
-        root / "constraints.txt",
-        *sorted((root / "gmmedu").rglob("*")),
-    ]:
+    for path in sorted(paths):
         if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(
-                path.relative_to(root).as_posix().encode()
-                + b"\0"
-                + path.read_bytes()
-            )
+            name = path.relative_to(root).as_posix().encode()
+            digest.update(name + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def name_cache(app: Sphinx, config: Config) -> None:
-    """A cache of its own for each state of the code; a new name also makes Sphinx read anew."""
-    cache = Path(app.outdir).parent / ".jupyter_cache" / fingerprint()
-    config.nb_execution_cache_path = str(cache)
+def engine(root: Path) -> list[Path]:
+    """The package, its data and the pinned set: what every number of the book depends on."""
+    return [root / "constraints.txt", *(root / "gmmedu").rglob("*")]
+
+
+def sources(notebook: Path, root: Path) -> list[Path]:
+    """What the outputs of a notebook depend on, beside its own cells.
+
+    That is the engine, what the chapters share, and the modules of its own chapter: an exercise or
+    a figure of one chapter is nothing to another.
+    """
+    own = f"chapter{notebook.name[:2]}"
+    return engine(root) + [
+        path
+        for path in (root / "book" / "gmmbook").rglob("*")
+        if path.stem == own or not re.fullmatch(r"chapter\d\d", path.stem)
+    ]
+
+
+def cache_of(app: Sphinx, notebook: Path) -> str:
+    """Where the outputs of a notebook are kept, for this state of what they depend on."""
+    root = Path(app.srcdir)
+    name = f"{notebook.stem}-{digest(sources(notebook, root), root)}"
+    return str(Path(app.outdir).parent / ".jupyter_cache" / name)
+
+
+def notebooks_of(
+    env: BuildEnvironment, names: Iterable[str]
+) -> dict[str, Path]:
+    paths = {name: Path(env.doc2path(name)) for name in sorted(names)}
+    return {
+        name: path
+        for name, path in paths.items()
+        if path.suffix == ".ipynb"
+    }
+
+
+def find_outdated(
+    app: Sphinx, env: BuildEnvironment, *known: set[str]
+) -> list[str]:
+    """The pages of notebooks whose outputs depend on something that has changed."""
+    return [
+        name
+        for name, path in notebooks_of(env, env.found_docs).items()
+        if env.metadata[name].get("cache") != cache_of(app, path)
+    ]
+
+
+def run_notebooks(
+    app: Sphinx, env: BuildEnvironment, names: list[str]
+) -> None:
+    """Run what has no outputs yet, as many at a time as there are cores.
+
+    One that fails is left to the reading, which runs it again and says what went wrong.
+    """
+    waiting = []
+    for path in notebooks_of(env, names).values():
+        cache = get_cache(cache_of(app, path))
+        notebook = nbformat.read(path, as_version=4)
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            waiting.append((path, notebook, cache))
+    if not waiting:
+        return
+    cores = os.cpu_count() or 1
+    # Kernels side by side, each with threads for all cores, would wait for one another.
+    threads = max(1, cores // len(waiting))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+    def run(path: Path, notebook: Any, cache: Any) -> None:
+        result = single_nb_execution(
+            notebook,
+            cwd=str(path.parent),
+            timeout=app.config.nb_execution_timeout,
+            allow_errors=False,
+        )
+        if result.err is None:
+            bundle = CacheBundleIn(
+                notebook,
+                str(path),
+                data={"execution_seconds": result.time},
+            )
+            cache.cache_notebook_bundle(
+                bundle, check_validity=False, overwrite=True
+            )
+            logger.info("ran %s in %.1f s", path.name, result.time)
+
+    logger.info("running %d notebooks, %d at a time", len(waiting), cores)
+    with ThreadPoolExecutor(cores) as pool:
+        # Taking the results raises what went wrong beside a cell.
+        list(pool.map(lambda each: run(*each), waiting))
+
+
+def name_cache(app: Sphinx, name: str, content: list[str]) -> None:
+    """Before a page is read: where its outputs are kept, for MyST-NB and for the next build."""
+    env: Any = app.env
+    for path in notebooks_of(env, [name]).values():
+        cache = cache_of(app, path)
+        env.metadata[name]["cache"] = cache
+        env.mystnb_config = env.mystnb_config.copy(
+            execution_cache_path=cache
+        )
 
 
 def forget_warnings(app: Sphinx, failure: Exception | None) -> None:
@@ -131,7 +234,9 @@ def write_script(app: Sphinx, failure: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("verification")
-    app.connect("config-inited", name_cache)
+    app.connect("env-get-outdated", find_outdated)
+    app.connect("env-before-read-docs", run_notebooks)
+    app.connect("source-read", name_cache)
     app.connect("build-finished", forget_warnings)
     app.connect("html-page-context", share_script)
     app.connect("html-page-context", mend_markup)

@@ -40,8 +40,18 @@ PROSE = [*CODE, "kern", "liga", "lnum", "tnum", "rvrn"]
 # Of Literata the cut for text of 14 px and more. Bold italics are so rare that a browser may
 # thicken the italic.
 FACES = (
-    ("literata", "Literata[opsz,wght]", {"opsz": 14, "wght": (400, 700)}, PROSE),
-    ("literata", "Literata-Italic[opsz,wght]", {"opsz": 14, "wght": 400}, PROSE),
+    (
+        "literata",
+        "Literata[opsz,wght]",
+        {"opsz": 14, "wght": (400, 700)},
+        PROSE,
+    ),
+    (
+        "literata",
+        "Literata-Italic[opsz,wght]",
+        {"opsz": 14, "wght": 400},
+        PROSE,
+    ),
     ("jetbrains_mono", "JetBrainsMono[wght]", {"wght": (400, 700)}, CODE),
 )
 

@@ -7,7 +7,6 @@ proofs or the pinned set change.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -217,13 +216,11 @@ def _dedent(text: str, indent: int) -> str:
 
 
 def _fingerprint(root: Path) -> str:
-    digest = hashlib.sha256(gmmedu_book.fingerprint(root).encode())
-    for path in [
-        *sorted((root / PROOFS).glob("*.py")),
-        root / "tests" / "reference.py",
-    ]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
+    proofs = (root / PROOFS).glob("*.py")
+    reference = root / "tests" / "reference.py"
+    return gmmedu_book.digest(
+        [*gmmedu_book.engine(root), *proofs, reference], root
+    )
 
 
 class VerificationTable(SphinxDirective):

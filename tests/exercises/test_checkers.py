@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmmedu.exercises.checkers import Checker, Choice, Code, Demands, Value
+from gmmbook.exercises.checkers import Checker, Choice, Code, Demands, Value
 
 SHARES = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1]])
 SQUARE = torch.tensor([[1.0, 2.0], [3.0, 5.0]])

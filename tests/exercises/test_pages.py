@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from gmmedu.exercises import identifiers
+from gmmbook.exercises import identifiers
 
 CHAPTERS = sorted((Path(__file__).resolve().parents[2] / "book").glob("0[1-9]-*.ipynb"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from gmmedu.widgets import Interactive
+from gmmbook.widgets import Interactive
 
 OpenStatic = Callable[..., Page]
 

@@ -11,7 +11,7 @@ import torch
 import traitlets
 from playwright.sync_api import Browser, Page, expect
 
-from gmmedu.widgets import GaussianExplorer
+from gmmbook.widgets import GaussianExplorer
 from widgets.conftest import OpenStatic, drag
 
 FLOAT64 = torch.float64

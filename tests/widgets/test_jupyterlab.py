@@ -102,7 +102,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name, case in CASES.items():
         *before, last = case.make.splitlines()
         cells = (
-            "\n".join(["from gmmedu.widgets import *", *before, f"view = {last}", "view"]),
+            "\n".join(["from gmmbook.widgets import *", *before, f"view = {last}", "view"]),
             f"import json\nprint(json.dumps([*{case.own}, {case.value[0]}]))",
             f"view.set({case.set})",
         )

@@ -11,7 +11,7 @@ import traitlets
 from playwright.sync_api import Page, expect
 
 import gmmedu
-from gmmedu.widgets import LandscapeExplorer
+from gmmbook.widgets import LandscapeExplorer
 from widgets.conftest import OpenStatic, reopen
 
 FLOAT64 = torch.float64

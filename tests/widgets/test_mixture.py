@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Page, expect
 from torch import Tensor
 
 import gmmedu
+from gmmbook.widgets import MixtureExplorer
+from gmmbook.widgets.base import _SOURCES
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
-from gmmedu.widgets import MixtureExplorer
-from gmmedu.widgets.base import _SOURCES
 from widgets.conftest import OpenStatic, drag, reopen
 
 FLOAT64 = torch.float64

@@ -13,8 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 import gmmedu
-from gmmedu.plot import PALETTE
-from gmmedu.widgets import (
+from gmmbook.widgets import (
     FitScrubber,
     GaussianExplorer,
     Interactive,
@@ -22,7 +21,8 @@ from gmmedu.widgets import (
     MixtureExplorer,
     SingularityExplorer,
 )
-from gmmedu.widgets.base import _IDLE, _SOURCES, MODULE
+from gmmbook.widgets.base import _IDLE, _SOURCES, MODULE
+from gmmedu.plot import PALETTE
 from widgets.conftest import OpenStatic
 
 X = gmmedu.load_old_faithful()

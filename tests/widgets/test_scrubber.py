@@ -14,9 +14,9 @@ from playwright.sync_api import Page, expect
 from torch import Tensor
 
 import gmmedu
+from gmmbook.widgets import FitScrubber
+from gmmbook.widgets.base import Interactive
 from gmmedu.fitting import FitResult, Snapshot
-from gmmedu.widgets import FitScrubber
-from gmmedu.widgets.base import Interactive
 from widgets.conftest import OpenStatic, reopen
 
 FLOAT64 = torch.float64
@@ -61,7 +61,7 @@ def made(covariances: Tensor, means: Tensor | None = None, length: int = 9) -> F
         for t in (*range(0, length - 1, 3), length - 1)
     ]
     nll = float(history[-1])
-    return FitResult(nll, history, elapsed, True, length - 1, 1.0, [], snapshots)
+    return FitResult(nll, history, elapsed, True, length - 1, length, 1.0, [], snapshots, [])
 
 
 def random_covariances(count: int) -> Tensor:

@@ -1,0 +1,11 @@
+"""gmmbook: what the book needs beside ``gmmedu``, which it imports and which never imports it.
+
+A notebook takes ``show``, ``check`` and ``use_style`` from here, its figures from
+``gmmbook.figures`` and its interactives from ``gmmbook.widgets``.
+"""
+
+from gmmbook.exercises import check
+from gmmbook.source import show
+from gmmbook.svg import use_style
+
+__all__ = ["check", "show", "use_style"]

@@ -1,0 +1,379 @@
+"""What an answer can be checked against: a value, a function, a choice, or a list of demands.
+
+A checker knows the right answer and the mistakes that people make. Where an answer is neither, it
+looks for the kind of error: shape, sign, a factor, a power, a constant, normalization, order.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ``check`` says of an answer; true when it is right, and its text says why when not."""
+
+    identifier: str
+    right: bool
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.right
+
+    def __repr__(self) -> str:
+        return f"{self.identifier}: {self.message}"
+
+
+class Unreadable(Exception):
+    """An answer of the wrong kind; its message is a line for the reader."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checker(ABC):
+    """praise: what to say of a right answer, one sentence that closes the exercise's thought.
+    hint: where to look again when an answer is wrong in no way that is known."""
+
+    praise: str = ""
+    hint: str = (
+        "Go back to the equation that the exercise names and do one step at a time."
+    )
+
+    def verdict(self, identifier: str, answer: Any) -> Verdict:
+        """Never raises: whatever goes wrong is a line of the verdict."""
+        if answer is None or answer is Ellipsis:
+            return Verdict(
+                identifier,
+                False,
+                "no answer yet. Put yours in the place of the three dots.",
+            )
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                problem = self.problem(answer)
+        except Unreadable as unreadable:
+            problem = str(unreadable)
+        except Exception as error:
+            problem = (
+                f"this answer, {_article(answer)}, could not be read "
+                f"({_summary(error)}). Look again at what the exercise asks for."
+            )
+        if problem is None:
+            return Verdict(identifier, True, f"right. {self.praise}".rstrip())
+        return Verdict(
+            identifier, False, f"not yet. {problem[:1].upper()}{problem[1:]}"
+        )
+
+    @abstractmethod
+    def problem(self, answer: Any) -> str | None:
+        """What is wrong with the answer, or None when it is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value(Checker):
+    """A number or a tensor.
+
+    expected: the right answer. mistakes: pairs of (the answer that a mistake leads to, what to
+    say of it). tolerance: relative to the largest number expected.
+    """
+
+    expected: Any
+    mistakes: Sequence[tuple[Any, str]] = ()
+    tolerance: float = 2e-3
+
+    def problem(self, answer: Any) -> str | None:
+        if callable(answer) and not isinstance(answer, Tensor):
+            raise Unreadable("this is a function; call it and check what it returns.")
+        expected = _tensor(self.expected, "")
+        given = _tensor(answer, "the answer")
+        mistakes = [(_tensor(value, ""), text) for value, text in self.mistakes]
+        return _difference(given, expected, mistakes, self.tolerance, self.hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Checker):
+    """A function that the reader writes.
+
+    reference: a function that is right. cases: pairs of (what is special about these arguments,
+    the arguments), tried in order; the reader is told which case fails. mistakes: pairs of (a
+    function that is wrong, what to say of it).
+    """
+
+    reference: Function
+    cases: Sequence[tuple[str, Sequence[Any]]]
+    mistakes: Sequence[tuple[Function, str]] = ()
+    tolerance: float = 1e-6
+
+    def problem(self, answer: Any) -> str | None:
+        if not callable(answer) or isinstance(answer, type | torch.nn.Module):
+            raise Unreadable(
+                f"the exercise asks for a function, and this is {_article(answer)}; "
+                "give its name without calling it."
+            )
+        for place, (name, arguments) in enumerate(self.cases):
+            given = call(answer, arguments, name)
+            expected = _tensor(self.reference(*_copies(arguments)), "")
+            mistakes = [
+                (_tensor(function(*_copies(arguments)), ""), text)
+                for function, text in self.mistakes
+            ]
+            found = _difference(given, expected, mistakes, self.tolerance, self.hint)
+            if found is not None:
+                before = "Right until now, but with" if place else "With"
+                return f"{before} {name}: {found}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Checker):
+    """One letter, or several as in "ac".
+
+    right: the letters that are right. others: what to say of each wrong letter. missing: where to
+    look for a right letter that was left out.
+    """
+
+    right: str
+    others: Mapping[str, str]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def problem(self, answer: Any) -> str | None:
+        letters = sorted({*self.right, *self.others})
+        if isinstance(answer, list | tuple | set):
+            answer = "".join(str(letter) for letter in answer)
+        if not isinstance(answer, str):
+            raise Unreadable(
+                f"the exercise asks for letters out of {', '.join(letters)}, "
+                f"in quotes; this is {_article(answer)}."
+            )
+        given = {letter for letter in answer.lower() if letter.isalnum()}
+        if not given or given - set(letters):
+            raise Unreadable(
+                f"give the letters of your answers, out of {', '.join(letters)}."
+            )
+        for letter in sorted(given - set(self.right)):
+            return f"({letter}) {self.others[letter]}"
+        for letter in self.right:
+            if letter not in given:
+                hint = self.missing.get(letter, "")
+                return f"what you chose is right, and it is not all. {hint}".rstrip()
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands(Checker):
+    """An answer that is not unique: anything that meets all demands.
+
+    demands: pairs of (a test of the answer, what to say when it fails), in order. read: turns the
+    answer into what the tests take; by default a float64 tensor.
+    """
+
+    demands: Sequence[tuple[Callable[[Any], bool], str]]
+    read: Callable[[Any], Any] = field(
+        default=lambda answer: _tensor(answer, "the answer")
+    )
+
+    def problem(self, answer: Any) -> str | None:
+        value = self.read(answer)
+        for meets, text in self.demands:
+            if not bool(meets(value)):
+                return text
+        return None
+
+
+def call(function: Function, arguments: Sequence[Any], name: str) -> Tensor:
+    """The reader's function at copies of the arguments, as a tensor; a line when that fails."""
+    copies = _copies(arguments)
+    shapes = ", ".join(_kind(argument) for argument in arguments)
+    try:
+        value = function(*copies)
+    except Exception as error:
+        raise Unreadable(
+            f"your function raised {_summary(error)}, with {name} (arguments: {shapes})."
+        ) from None
+    if value is None:
+        raise Unreadable("your function returned None; does it end with `return`?")
+    for copy, argument in zip(copies, arguments, strict=True):
+        if isinstance(argument, Tensor) and not _same(copy, argument):
+            raise Unreadable(
+                "your function changes its arguments; work on copies of them."
+            )
+    return _tensor(value, "what your function returned")
+
+
+def _difference(
+    given: Tensor,
+    expected: Tensor,
+    mistakes: Sequence[tuple[Tensor, str]],
+    tolerance: float,
+    hint: str = "",
+) -> str | None:
+    """What sets an answer apart from the right one, or None where nothing does."""
+    if expected.ndim == 0 and given.numel() == 1:
+        given = given.reshape(())
+    if given.shape != expected.shape:
+        return _shape_problem(given, expected)
+    if _close(given, expected, tolerance):
+        return None
+    for mistake, text in mistakes:
+        if mistake.shape == given.shape and _close(given, mistake, tolerance):
+            return text
+    if bool(given.isnan().any()):
+        return (
+            f"there are {int(given.isnan().sum())} NaN in it: "
+            "a log or a root of a negative number, or 0 / 0?"
+        )
+    if bool((given.isinf() & expected.isfinite()).any()):
+        return (
+            "it is infinite where it should not be: "
+            "an overflow, an underflow before a log, or a division by zero?"
+        )
+    return _pattern(given, expected, tolerance) or hint
+
+
+def _shape_problem(given: Tensor, expected: Tensor) -> str:
+    got, wanted = tuple(given.shape), tuple(expected.shape)
+    if not wanted:
+        return f"one number is wanted, and this has shape {got}."
+    line = f"the shape should be {wanted} and is {got}."
+    if got == wanted[::-1]:
+        line += " Is it transposed?"
+    elif given.numel() == expected.numel():
+        line += " Reshape it."
+    return line
+
+
+#: Factors that have a name, so that saying them says where to look and not what the answer is.
+_FACTORS = (
+    (2.0, "2"),
+    (0.5, "1/2"),
+    (2 * math.pi, "2 pi"),
+    (1 / (2 * math.pi), "1/(2 pi)"),
+    (math.sqrt(2 * math.pi), "the root of 2 pi"),
+    (1 / math.sqrt(2 * math.pi), "one over the root of 2 pi"),
+    (math.pi, "pi"),
+    (100.0, "100 (a percentage?)"),
+    (1 / math.log(2), "1/log 2 (bits, and not nats?)"),
+    (math.log(2), "log 2 (bits and nats?)"),
+    (1 / math.log(10), "1/log 10 (the logarithm to base 10?)"),
+)
+
+
+def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
+    """The kind of error, where it is one of the usual ones."""
+    if _close(given, -expected, tolerance):
+        return "the sign is wrong, and nothing else."
+    for factor, name in _FACTORS:
+        if _close(given, factor * expected, tolerance):
+            return f"it is off by a factor of {name}."
+    if _close(given, expected.square(), tolerance):
+        return "it is the square of what is wanted (a variance, and not a standard deviation?)."
+    if bool((expected >= 0).all()) and _close(given, expected.sqrt(), tolerance):
+        return (
+            "it is the square root of what is wanted "
+            "(a standard deviation, and not a variance?)."
+        )
+    if bool((expected != 0).all()) and _close(given, 1 / expected, tolerance):
+        return "it is one over what is wanted."
+    if _close(given, expected.exp(), tolerance):
+        return "the logarithm is wanted, and this is the number itself."
+    if bool((expected > 0).all()) and _close(given, expected.log(), tolerance):
+        return "this is the logarithm of what is wanted."
+    if expected.ndim == 0:
+        near = (given - expected).abs() <= 0.03 * expected.abs()
+        return "close. Keep more digits on the way." if bool(near) else None
+    if (
+        expected.ndim == 2
+        and given.shape == given.mT.shape
+        and _close(given.mT, expected, tolerance)
+    ):
+        return "it is transposed."
+    if _sums_to_one(expected, tolerance) and not _sums_to_one(given, tolerance):
+        return "normalization: the numbers of the last dimension should sum to 1, and do not."
+    if _close(
+        given.flatten().sort().values, expected.flatten().sort().values, tolerance
+    ):
+        return "the numbers are right and their order is not."
+    shift = given - expected
+    if given.numel() > 1 and _close(shift, shift.mean().expand_as(shift), tolerance):
+        return "every entry is off by the same constant: is a term missing?"
+    ratio = given / expected
+    if bool(ratio.isfinite().all()) and given.numel() > 1:
+        if _close(ratio, ratio.mean().expand_as(ratio), tolerance):
+            return "every entry is off by the same factor."
+    return None
+
+
+def _sums_to_one(values: Tensor, tolerance: float) -> bool:
+    sums = values.sum(-1)
+    return values.shape[-1] > 1 and _close(sums, torch.ones_like(sums), tolerance)
+
+
+def _close(given: Tensor, wanted: Tensor, tolerance: float) -> bool:
+    finite = wanted.isfinite()
+    if not torch.allclose(given[~finite], wanted[~finite], equal_nan=True):
+        return False
+    given, wanted = given[finite], wanted[finite]
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    return bool(((given - wanted).abs() <= tolerance * scale + 1e-12).all())
+
+
+def _tensor(value: Any, what: str) -> Tensor:
+    if isinstance(value, str):
+        raise Unreadable(
+            f"{what} should be a number or a tensor, and is text: drop the quotes."
+        )
+    if callable(value) and not isinstance(value, Tensor):
+        raise Unreadable(f"{what} should be a number or a tensor, and is a function.")
+    try:
+        if isinstance(value, Tensor):
+            tensor = value.detach()
+        elif isinstance(value, list | tuple) and any(
+            isinstance(v, Tensor) for v in value
+        ):
+            tensor = torch.stack([torch.as_tensor(v).detach() for v in value])
+        else:
+            tensor = torch.as_tensor(value)
+    except Exception:
+        raise Unreadable(
+            f"{what} should be a number or a tensor, and is {_article(value)}."
+        ) from None
+    if tensor.is_complex():
+        raise Unreadable(f"{what} should be real, and is complex.")
+    return tensor.to("cpu", torch.float64)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Entry by entry; a missing value, NaN, is the same as itself."""
+    if one.shape != other.shape:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _copies(arguments: Sequence[Any]) -> list[Any]:
+    return [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+
+
+def _kind(argument: Any) -> str:
+    if isinstance(argument, Tensor):
+        return f"a tensor of shape {tuple(argument.shape)}"
+    return f"{argument!r:.40}"
+
+
+def _summary(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+
+
+def _article(value: Any) -> str:
+    """The type of a value, as a sentence has it: "a str", "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

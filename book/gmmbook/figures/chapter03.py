@@ -1,0 +1,355 @@
+"""Figures of chapter 03, the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gmmedu import plot
+
+#: A critical point as the chapter finds it: where, f there, the Hessian there.
+Critical = tuple[Tensor, Tensor, Tensor]
+
+# The curves' colors, not components': none that is dim on a dark page.
+_HUES = (plot.PALETTE[2], plot.PALETTE[3], plot.PALETTE[4])
+
+
+def running_product(products: Mapping[str, Tensor], log10_exact: Tensor) -> Figure:
+    """Products of the first n densities, (N,) for each dtype, and the exact logarithm."""
+    figure, ax = plt.subplots(figsize=(5.4, 4.0))
+    exact = _numpy(log10_exact)
+    count = np.arange(1, len(exact) + 1)
+    ax.plot(count, exact, color=plot.GREY, linestyle="--", label="exact", zorder=4)
+    for hue, (name, product) in zip(_HUES[1::-1], products.items(), strict=True):
+        values = _numpy(product)
+        alive = values > 0
+        ax.plot(
+            count[alive],
+            np.log10(values[alive]),
+            color=hue,
+            # The float32 line, the short one, is drawn first and shows beside the other.
+            linewidth=9 if name == "float32" else 4,
+            alpha=0.6,
+        )
+        last = int(count[alive][-1])
+        height = float(np.log10(values[last - 1]))
+        ax.plot(last, height, "o", color=hue)
+        ax.annotate(
+            f"{name}: 0 from here on",
+            (last, height),
+            (9, 4),
+            textcoords="offset points",
+            color=hue,
+        )
+    ax.set(
+        xlabel="number of eruptions",
+        ylabel="product of densities",
+        xlim=(0, len(exact) + 5),
+    )
+    ticks = np.arange(-500, 1, 100)
+    ax.set_yticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
+    ax.legend(loc="lower left")
+    return figure
+
+
+def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> Figure:
+    """Running mean NLL of each model on each run, (runs, N), with its limit and error band."""
+    figure, ax = plt.subplots(figsize=(5.4, 4.2))
+    for hue, (name, values) in zip(_HUES, log_densities.items(), strict=True):
+        log_p = _numpy(values)
+        count = np.arange(1, log_p.shape[1] + 1)
+        running = -np.cumsum(log_p, axis=1) / count
+        shown = np.unique(np.geomspace(10, len(count), 300).astype(int)) - 1
+        error = 1.96 * log_p.std() / np.sqrt(count[shown])
+        limit = limits[name]
+        ax.fill_between(
+            count[shown],
+            limit - error,
+            limit + error,
+            color=hue,
+            alpha=0.15,
+            linewidth=0,
+        )
+        ax.plot(count[shown], running[:, shown].T, color=hue, linewidth=1, alpha=0.8)
+        ax.axhline(limit, color=hue, linestyle=":", linewidth=1.4)
+        highest = limit == max(limits.values())
+        ax.annotate(
+            name,
+            (1, limit),
+            (-2, 6 if highest else -15),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            color=hue,
+        )
+    ax.set_xscale("log")
+    ax.set(
+        xlabel="number of points",
+        ylabel="mean NLL (nats per point)",
+        xlim=(10, len(count)),
+    )
+    return figure
+
+
+def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
+    """The density of the waits (M,), per minute and per hour, and the waits (N,) as marks."""
+    figure, axes = plt.subplots(2, 1, figsize=(5.4, 5.2))
+    hue = _HUES[0]
+    for ax, unit, scale in zip(axes, ("minute", "hour"), (1.0, 60.0), strict=True):
+        grid = _numpy(minutes).ravel() / scale
+        height = _numpy(density) * scale
+        ax.fill_between(grid, height, color=hue, alpha=0.15, linewidth=0)
+        ax.plot(grid, height, color=hue)
+        marks = _numpy(wait) / scale
+        ax.plot(
+            marks, np.zeros_like(marks), "|", color=plot.GREY, alpha=0.5, markersize=9
+        )
+        ax.set(
+            xlabel=f"wait ({unit}s)",
+            ylabel=f"density (per {unit})",
+            xlim=(grid[0], grid[-1]),
+            ylim=(0, 1.12 * height.max()),
+        )
+    axes[1].axhline(1, color=plot.GREY, linestyle=":")
+    return figure
+
+
+def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
+    """The log-sum-exp of (lead, 0) between its bounds, and its derivative, (M,) each."""
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(5.4, 5.6), sharex=True, height_ratios=(3, 2)
+    )
+    a, corner = _numpy(lead), np.maximum(_numpy(lead), 0)
+    top.fill_between(
+        a, corner, corner + math.log(2), color=plot.GREY, alpha=0.2, linewidth=0
+    )
+    top.plot(
+        a, corner + math.log(2), color=plot.GREY, linestyle="--", label="max + log 2"
+    )
+    top.plot(a, _numpy(smooth), color=_HUES[0], label="log-sum-exp")
+    top.plot(a, corner, color=plot.GREY, linestyle=":", label="max")
+    top.set(ylabel="value (nats)")
+    top.legend(loc="upper left")
+    bottom.plot(a, _numpy(slope), color=_HUES[1])
+    bottom.set(xlabel="$a$ (nats)", ylabel="derivative", xlim=(a[0], a[-1]))
+    bottom.set_yticks([0, 0.5, 1])
+    return figure
+
+
+def far_points(distance: Tensor, forms: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """Loss and pull of one point at each distance (M,), in each form of the logarithm."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 5.8), sharex=True)
+    d = _numpy(distance)
+    styles = (("-", 1.8), ("--", 2.2), ("-", 5.0))
+    order = (2.0, 3.0, 1.0)
+    rows = zip(_HUES, styles, order, forms.items(), strict=True)
+    for hue, (style, width), above, (name, (loss, pull)) in rows:
+        for ax, values in ((top, _numpy(loss)), (bottom, np.abs(_numpy(pull)))):
+            seen = np.isfinite(values)
+            alpha = 0.5 if width > 4 else 1.0
+            line = {
+                "linestyle": style,
+                "linewidth": width,
+                "alpha": alpha,
+                "zorder": above,
+            }
+            ax.plot(d[seen], values[seen], color=hue, label=name, **line)
+            if not seen.all():
+                end = int(seen.nonzero()[0][-1])
+                ax.plot(
+                    d[end],
+                    values[end],
+                    "x",
+                    color=hue,
+                    markersize=11,
+                    markeredgewidth=2.5,
+                )
+    top.set_ylabel("loss (nats)")
+    top.legend(loc="upper left")
+    bottom.set(
+        xlabel="distance (standard deviations)",
+        ylabel="pull on the mean",
+        xlim=(0, d[-1]),
+    )
+    return figure
+
+
+def twins(
+    axis: Tensor,
+    values: Tensor,
+    critical: Sequence[Critical],
+    share: Tensor,
+    profile: Tensor,
+) -> Figure:
+    """The surface (M, M) over two means with the chord between its minima, and f along it."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 7.4), height_ratios=(5, 2))
+    _surface(top, axis, values)
+    ends = [point for point, _, hessian in critical if _is_minimum(hessian)]
+    line = np.stack([_numpy(end) for end in ends])
+    top.plot(line[:, 0], line[:, 1], color=_CHORD, linewidth=2.2)
+    _mark(top, critical)
+    bottom.plot(_numpy(share).ravel(), _numpy(profile), color=_CHORD, linewidth=2.2)
+    for end in (0, -1):
+        place = float(_numpy(share).ravel()[end])
+        bottom.plot(
+            place, float(profile[end]), "o", color=_CHORD, markersize=8, clip_on=False
+        )
+    bottom.set(
+        xlabel="share of the way from twin to twin", ylabel="$f$ (nats)", xlim=(0, 1)
+    )
+    return figure
+
+
+def landscape(
+    axis: Tensor,
+    values: Tensor,
+    critical: Sequence[Critical],
+    paths: Tensor,
+    ridge: Tensor,
+) -> Figure:
+    """The surface (M, M) over two means, critical points, paths (P, steps, 2) and the ridge."""
+    figure, ax = plt.subplots(figsize=(5.4, 5.0))
+    _surface(ax, axis, values, diagonal=False)
+    low, high = float(axis[0]), float(axis[-1])
+    for piece in ridge:
+        points = _numpy(piece)
+        ax.plot(
+            points[:, 0], points[:, 1], color="#ffffff", linestyle="--", linewidth=2
+        )
+    for path in paths:
+        points = _numpy(path)
+        ax.plot(points[:, 0], points[:, 1], color=_CHORD, linewidth=1.3)
+        ax.plot(*points[0], "o", color=_CHORD, markersize=3.5)
+    # Each value where no path runs: left of the better minimum, below the saddle.
+    _mark(ax, critical, {0: (-46, 6), 1: (12, -18)})
+    ax.set(xlim=(low, high), ylim=(low, high))
+    return figure
+
+
+def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure:
+    """The objective against the width of a component on one value; a good fit as a level."""
+    figure, ax = plt.subplots(figsize=(5.4, 4.0))
+    for hue, (name, values) in zip(_HUES, curves.items(), strict=False):
+        ax.plot(_numpy(sds), _numpy(values), color=hue, label=name)
+    ax.axhline(float(good), color=plot.GREY, linestyle=":", label="the good mixture")
+    ax.set_xscale("log")
+    ax.set(xlabel="standard deviation (min)", ylabel="mean NLL (nats per point)")
+    ax.set_xlim(float(sds[0]), float(sds[-1]))
+    ax.legend(loc="lower left")
+    return figure
+
+
+_CHORD = plot.PALETTE[4]
+#: Heights of the contours, in nats: closer where the surfaces are low.
+_LEVELS = (
+    *(
+        3.8,
+        3.825,
+        3.85,
+        3.875,
+        3.9,
+        3.925,
+        3.95,
+        3.975,
+        4.0,
+        4.05,
+        4.1,
+        4.15,
+        4.2,
+        4.25,
+        4.3,
+    ),
+    *(4.4, 4.5, 4.6, 4.7, 4.85, 5.0, 5.2, 5.4, 5.7, 6.0, 6.5, 7.0, 7.5, 8.0),
+)
+
+
+def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -> None:
+    """Filled contours of f over the plane of two means, closer where it is low; low is dark."""
+    grid, heights = _numpy(axis), _numpy(values).T
+    norm = BoundaryNorm(_LEVELS, ncolors=256, extend="max")
+    # Without its brightest part the map carries white lines and text everywhere.
+    dim = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.78, 256)))
+    filled: Any = ax.contourf(
+        grid, grid, heights, levels=_LEVELS, cmap=dim, norm=norm, extend="max"
+    )
+    ax.contour(
+        grid,
+        grid,
+        heights,
+        levels=_LEVELS,
+        colors=["#ffffff"],
+        linewidths=0.4,
+        alpha=0.35,
+    )
+    if diagonal:
+        ax.plot(
+            grid[[0, -1]], grid[[0, -1]], color="#ffffff", linestyle="--", linewidth=1
+        )
+    bar = ax.figure.colorbar(
+        filled, ax=ax, shrink=0.85, ticks=_LEVELS[::4], format="%g", spacing="uniform"
+    )
+    bar.set_label("$f$ (nats per point)")
+    bar.outline.set_visible(False)
+    bar.ax.minorticks_off()
+    ax.set(xlabel=r"$\mu_1$ (min)", ylabel=r"$\mu_2$ (min)", aspect="equal")
+
+
+def _mark(
+    ax: Axes,
+    critical: Sequence[Critical],
+    offsets: Mapping[int, tuple[float, float]] | None = None,
+) -> None:
+    """Filled dots at the lowest minima, open ones at other minima, crosses at saddles.
+
+    offsets: where the value of the n-th point stands, in points, if not to its upper right.
+    """
+    aside = offsets or {}
+    lowest = min(float(value) for _, value, _ in critical)
+    for n, (point, value, hessian) in enumerate(critical):
+        place = point.tolist()
+        ax.annotate(
+            f"{float(value):.2f}",
+            place,
+            aside.get(n, (12, 7)),
+            textcoords="offset points",
+            color="#ffffff",
+            fontweight="bold",
+            zorder=7,
+        )
+        if not _is_minimum(hessian):
+            ax.plot(
+                *place, "x", color="#ffffff", markersize=12, markeredgewidth=5, zorder=5
+            )
+            ax.plot(
+                *place, "x", color=_CHORD, markersize=11, markeredgewidth=2.6, zorder=6
+            )
+            continue
+        face = _CHORD if float(value) < lowest + 1e-6 else "#ffffff"
+        ax.plot(*place, "o", color=face, markersize=11, zorder=5)
+        edge = "#ffffff" if face == _CHORD else _CHORD
+        ax.plot(
+            *place,
+            "o",
+            markerfacecolor="none",
+            markeredgecolor=edge,
+            markersize=11,
+            markeredgewidth=2.2,
+            zorder=6,
+        )
+
+
+def _is_minimum(hessian: Tensor) -> bool:
+    return bool(np.linalg.eigvalsh(_numpy(hessian))[0] > 0)
+
+
+def _numpy(values: Tensor) -> NDArray[np.float64]:
+    return values.detach().cpu().double().numpy()

@@ -1,0 +1,17 @@
+"""Interactives: in Jupyter, on any web page, and as figures (chapters 01 to 08)."""
+
+from gmmbook.widgets.base import Interactive
+from gmmbook.widgets.gaussian import GaussianExplorer
+from gmmbook.widgets.landscape import LandscapeExplorer
+from gmmbook.widgets.mixture import MixtureExplorer
+from gmmbook.widgets.scrubber import FitScrubber
+from gmmbook.widgets.singularity import SingularityExplorer
+
+__all__ = [
+    "FitScrubber",
+    "GaussianExplorer",
+    "Interactive",
+    "LandscapeExplorer",
+    "MixtureExplorer",
+    "SingularityExplorer",
+]

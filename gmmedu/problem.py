@@ -1,0 +1,443 @@
+"""What is to be fitted: points in their units, a family, a floor; one pass over them; mitigation.
+
+A batch of fits is one problem with members; one fit is a problem with one member. Everything has
+one leading dimension here, M members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmmedu import checks
+from gmmedu.covariance import ConjugatePrior, Floor
+from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.passes import Workspace, sums
+from gmmedu.singularities import Mitigation, Reset, SingularityError, resolution
+from gmmedu.units import Units, moments
+from gmmedu.values import Points, State, Statistics, each, put, take
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a mitigation did: at which iteration, to which component (None: to the covariance
+    that all share), what ("clamped" or "reset"), and in which fit of a batch (None: the only)."""
+
+    iteration: int
+    component: int | None
+    action: str
+    member: int | None = None
+
+
+class Stream:
+    """Points that come in batches, as often as they are asked for.
+
+    batches: a re-iterable, a DataLoader say, of tensors (B, D), or of pairs of those and weights
+    (B,). Each pass reads it once; no more than a batch is held.
+    """
+
+    def __init__(
+        self, batches: Iterable[Any], model: GaussianMixture, missing: bool
+    ) -> None:
+        if isinstance(batches, Iterator):
+            raise TypeError(
+                f"x must be a tensor, or batches that can be read again and again, got a "
+                f"{type(batches).__name__}; use a list of them, or a DataLoader"
+            )
+        self.batches, self.missing = batches, missing
+        self.like, self.num_dims = model.means, model.num_dims
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for batch in self.batches:
+            pair = batch if isinstance(batch, list | tuple) else (batch,)
+            if not 1 <= len(pair) <= 2:
+                raise ValueError(
+                    f"x must give tensors (B, {self.num_dims}), or pairs of those and weights "
+                    f"(B,), got {len(pair)} things at once"
+                )
+            x = pair[0].to(self.like.device) if isinstance(pair[0], Tensor) else pair[0]
+            checks.check_points(
+                x, self.num_dims, minimum=0, missing=self.missing, name="a batch"
+            )
+            weights = None
+            if len(pair) == 2:
+                weights = pair[1]
+                if isinstance(weights, Tensor):
+                    weights = weights.to(x.device)
+                weights = checks.check_weights(
+                    weights, (len(x),), x.device, "the weights of a batch", empty=True
+                )
+            if len(x):
+                yield x.to(torch.promote_types(x.dtype, self.like.dtype)), weights
+
+
+@dataclass(frozen=True)
+class StreamedPoints:
+    """A stream in units: what a pass asks of points."""
+
+    stream: Stream
+    units: Units
+    dtype: torch.dtype
+    weight_unit: float
+    total: Tensor
+
+    def pieces(self) -> Iterator[Points]:
+        for x, weights in self.stream:
+            columns = self.units.columns(x, self.dtype)
+            if weights is None and self.weight_unit != 1:
+                weights = torch.ones_like(columns[0, 0])
+            if weights is not None:
+                weights = (weights * self.weight_unit).to(columns).unsqueeze(0)
+            yield Points.from_columns(columns, weights)
+
+    def take(self, members: Tensor) -> StreamedPoints:
+        return self
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """As ``Points.draw``, by one more look at the stream."""
+        wanted, drawn, below = uniform.to(self.total.device) * self.total, [], 0.0
+        order = wanted.argsort()
+        for piece in self.pieces():
+            share = (
+                torch.ones_like(piece.columns[0, 0])
+                if piece.weights is None
+                else (piece.weights[0])
+            )
+            cumulative = below + share.cumsum(0, dtype=torch.float64)
+            mine = wanted[order][
+                (wanted[order] >= below) & (wanted[order] < cumulative[-1])
+            ]
+            index = torch.searchsorted(cumulative, mine, right=True)
+            drawn.append(piece.columns[0, :-1, index].mT)
+            below = float(cumulative[-1])
+        return torch.cat(drawn)[order.argsort()]
+
+
+class Problem:
+    """Checked at the door: raises ``TypeError`` or ``ValueError`` that names the argument."""
+
+    def __init__(
+        self,
+        model: GaussianMixture,
+        x: Tensor | Iterable[Any],
+        *,
+        mitigation: Mitigation | None,
+        sample_weight: Tensor | None = None,
+        missing: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check_mixture(model)
+        if mitigation is not None and not isinstance(mitigation, Mitigation):
+            raise TypeError(
+                f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
+            )
+        checks.check_flag(missing, "missing")
+        checks.check_generator(generator)
+        self.model, self.family, self.mitigation = model, model.family, mitigation
+        self.num_members = max(1, int(np.prod(model.batch_shape)))
+        numbers = (model.logits, model.means, model.raw_scale)
+        self.held = [not number.requires_grad for number in numbers]
+        self.workspace = Workspace()
+        weight_unit = self._place(x, sample_weight, missing)
+        self.total = self.points.total.cpu().numpy()
+        self._set_floor(weight_unit)
+        state, size = model.state(), len(model.batch_shape)
+        flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
+        self.start = self.units.standardize(flat, self.family)
+        self.members = np.arange(self.num_members)
+        self.passes, self._resets = np.zeros((2, self.num_members), dtype=int)
+        self.events: list[Event] = []
+        self._clamped: set[tuple[int, int | None]] = set()
+        self.failures: dict[int, SingularityError] = {}
+        self._generators: list[torch.Generator] = []
+        if isinstance(mitigation, Reset):
+            # One seed a member: a batch draws what its members would draw one by one.
+            seeds = torch.randint(
+                2**62, (self.num_members,), generator=generator, device="cpu"
+            )
+            new = (torch.Generator(device="cpu") for _ in seeds)
+            self._generators = [
+                g.manual_seed(seed) for g, seed in zip(new, seeds.tolist(), strict=True)
+            ]
+
+    # At the door
+
+    def _place(self, x: Any, sample_weight: Tensor | None, missing: bool) -> float:
+        """Set units, points and the offset of their NLL; returns by what weights are multiplied."""
+        if not _is_stream(x):
+            return self._lay_out(x, sample_weight, missing)
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight must be None where x is a stream; let it give pairs of points and "
+                "weights"
+            )
+        return self._stream(x, missing)
+
+    def _stream(self, batches: Iterable[Any], missing: bool) -> float:
+        """``_place`` for batches."""
+        stream = Stream(batches, self.model, missing)
+        found, least = moments(stream), self.model.num_components
+        if found.num_points < least:
+            raise ValueError(
+                f"x has {found.num_points} points and at least {least} are needed (one for each "
+                "component)"
+            )
+        self.units = Units.of([found], self.family.per_dimension)
+        # So that a point weighs 1 on average, whatever the size of the weights.
+        unit = found.num_points / float(found.total)
+        total = found.total.double().reshape(1) * unit
+        dtype = self.model.means.dtype
+        self.points: Points | StreamedPoints = StreamedPoints(
+            stream, self.units, dtype, unit, total
+        )
+        self._set_offset([found])
+        return unit
+
+    def _lay_out(self, x: Tensor, sample_weight: Tensor | None, missing: bool) -> float:
+        """``_place`` for a tensor."""
+        model = self.model
+        x = checks.check_points(
+            x,
+            model.num_dims,
+            batch_shape=model.batch_shape,
+            device=model.means.device,
+            minimum=model.num_components,
+            missing=missing,
+            complete=True,
+        )
+        x, weights, unit = self._weighted(x, sample_weight)
+        x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
+        x = x if x.ndim == 3 else x.unsqueeze(0)
+        if weights is not None and len(weights) > len(x):
+            x = x.expand(len(weights), -1, -1)
+        of_each = [None] * len(x) if weights is None else list(weights)
+        found = [moments([pair]) for pair in zip(x, of_each, strict=True)]
+        self.units = Units.of(found, self.family.per_dimension)
+        columns = self.units.columns(x, model.means.dtype)
+        if weights is not None:
+            weights = weights.to(columns)
+            # A point that weighs nothing is nowhere.
+            columns[:, :-1].masked_fill_((weights == 0).unsqueeze(1), 0.0)
+        self.points = Points.from_columns(columns, weights)
+        self._set_offset(found)
+        return unit
+
+    def _weighted(
+        self, x: Tensor, sample_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, float]:
+        """x (N, D) or (M, N, D), and weights (1 or M, N), in float64, the largest 1."""
+        batch_shape, size = self.model.batch_shape, len(self.model.batch_shape)
+        if x.ndim > 2:
+            x = x.reshape(-1, *x.shape[-2:])
+        if sample_weight is None:
+            return x, None, 1.0
+        shape: tuple[int, ...] = (x.shape[-2],)
+        if size and getattr(sample_weight, "ndim", 1) > 1:
+            shape = (*batch_shape, x.shape[-2])
+        device = self.model.means.device
+        weights = checks.check_weights(sample_weight, shape, device, "sample_weight")
+        weights = weights.reshape(-1, weights.shape[-1])
+        used = (weights > 0).any(0)
+        if not bool(used.all()):
+            x, weights = x[..., used, :], weights[:, used]
+        if x.ndim == 3 and len(weights) < len(x):
+            weights = weights.expand(len(x), -1)
+        unit = 1 / float(weights.max())
+        return x, weights * unit, unit
+
+    def _set_offset(self, sets: list[Any]) -> None:
+        """By how much a mean log density in these units is too high: (P,), float64."""
+        for one in sets:
+            unseen = (one.observed == 0).nonzero().flatten().tolist()
+            if unseen:
+                raise ValueError(
+                    f"x has no observed value in column {unseen[0]}; drop it first"
+                )
+        shares = torch.stack([s.observed.double() / s.total for s in sets])
+        offset = (shares * self.units.scale.double().log()).sum(-1)
+        self.offset = offset.cpu().numpy()
+
+    def _set_floor(self, weight_unit: float) -> None:
+        dtype, mitigation = self.model.means.dtype, self.mitigation
+        least = resolution(dtype) if mitigation is None else mitigation.floor(dtype)
+        floors = (least * self.units.clump.double()).clamp_min(
+            10 * torch.finfo(dtype).eps
+        )
+        same = bool((floors == floors[0]).all())
+        self.floor: Floor = float(floors[0]) if same else floors.to(dtype).unsqueeze(-1)
+        shape = (self.model.num_components, self.model.num_dims)
+        prior = None if mitigation is None else mitigation.prior(*shape)
+        if prior is not None:
+            prior = ConjugatePrior(
+                prior.points * weight_unit, prior.scatter * weight_unit
+            )
+        self.prior = prior
+
+    # During the fit
+
+    @property
+    def small(self) -> bool:
+        """Whether a pass is over before it is worth dividing among threads."""
+        rows = self.num_members * self.model.num_components * self.model.num_dims
+        return self.points.num_points * rows <= 2**20
+
+    @property
+    def batched(self) -> bool:
+        return bool(self.model.batch_shape)
+
+    def e_step(self, state: State) -> Statistics:
+        """One pass over the points."""
+        self.passes[self.members] += 1
+        return sums(self.points, self.family, state, self.workspace)
+
+    def e_step_of(self, state: State, rows: Tensor) -> Statistics:
+        """One pass for the members in some rows, whose states these are."""
+        if len(rows) == len(self.members):
+            return self.e_step(state)
+        self.passes[self.members[rows.cpu().numpy()]] += 1
+        return sums(self.points.take(rows), self.family, state, Workspace())
+
+    def nll(self, statistics: Statistics, rows: Any = slice(None)) -> Any:
+        """Mean NLL in the data's own units, in nats, of each member or of those in some rows:
+        float64, (M,)."""
+        log_likelihood = statistics.log_likelihood.cpu().numpy()
+        return self._of(self.offset, rows) - log_likelihood / self._of(self.total, rows)
+
+    def penalty(self, state: State, rows: Any = slice(None)) -> Any:
+        """What the objective of a fit has more than the NLL: less the log prior per point."""
+        if self.prior is None:
+            return 0.0
+        num_dims = state.means.shape[-1]
+        log_prior = self.family.log_prior(state.scales, num_dims, self.prior)
+        return -log_prior.double().cpu().numpy() / self._of(self.total, rows)
+
+    def floor_of(self, rows: Tensor) -> Floor:
+        """The floor of the members in some rows."""
+        return self.floor[rows] if isinstance(self.floor, Tensor) else self.floor
+
+    @staticmethod
+    def _of(values: Any, rows: Any) -> Any:
+        return values if len(values) == 1 else values[rows]
+
+    def mitigate(
+        self,
+        before: State,
+        state: State,
+        singular: Tensor,
+        iteration: int,
+        rows: list[int] | None = None,
+    ) -> State:
+        """The state after a step, once the mitigation has dealt with ``singular``, (M, J).
+
+        before: the state to go back to; rows: of which members these are, if not of all."""
+        if not self._clamped and not bool(singular.any()):
+            return state
+        rows = list(range(len(self.members))) if rows is None else rows
+        gone = {m for m in self._clamped if m[0] in self.members[rows]}
+        clamped = self._clamped - gone
+        for place in singular.any(1).nonzero().flatten():
+            member, index = int(self.members[rows[int(place)]]), place.reshape(1)
+            one, action, which = self._mitigated(
+                take(before, index),
+                take(state, index),
+                singular[place],
+                rows[int(place)],
+                iteration,
+            )
+            state = put(state, index, one)
+            for component in which:
+                if action == "reset" or (member, component) not in gone:
+                    name = member if self.batched else None
+                    self.events.append(Event(iteration, component, action, name))
+                if action == "clamped":
+                    clamped.add((member, component))
+        self._clamped = clamped
+        return state
+
+    def _mitigated(
+        self, before: State, state: State, singular: Tensor, row: int, iteration: int
+    ) -> tuple[State, str, list[Any]]:
+        """One member's state, what was done, and to which components; (1, ...), singular (J,)."""
+        member, found = int(self.members[row]), singular.nonzero().flatten().tolist()
+        which = found if len(singular) == self.model.num_components else [None]
+        if self.mitigation is None:
+            self._fail(member, which[0], iteration)
+            return before, "failed", []
+        if not self._generators or any(self.held):
+            return state, "clamped", which
+        state, action = self.mitigation.mitigate(
+            state,
+            singular,
+            self._points_of(row),
+            self.family,
+            self._generators[member],
+            int(self._resets[member]),
+        )
+        if action == "reset":
+            self._resets[member] += len(found)
+        return state, action, which
+
+    def _points_of(self, row: int) -> Points | StreamedPoints:
+        """What the member in a row looks at."""
+        if len(self.units.center) == 1:
+            return self.points
+        return self.points.take(torch.tensor([row], device=self.start.means.device))
+
+    def _fail(self, member: int, component: int | None, iteration: int) -> None:
+        subject = (
+            "the shared covariance" if component is None else f"component {component}"
+        )
+        least = (
+            float(self.floor)
+            if isinstance(self.floor, float)
+            else float(self.floor.min())
+        )
+        self.failures[member] = SingularityError(
+            f"{subject} became singular at iteration {iteration}: its standard deviation in "
+            f"some direction fell below {least:.1e} times that of the data. The model "
+            "keeps the parameters of the iteration before. Fit with mitigation=Clamp(), "
+            "Reset() or Prior(), use fewer components, or remove duplicate points.",
+            component,
+            iteration,
+            member if self.batched else None,
+        )
+
+    def fail_range(self, state: State, row: int, iteration: int) -> None:
+        """Note that a member has left the range of its numbers."""
+        member = int(self.members[row])
+        numbers = torch.cat(
+            [state.log_weights[row].unsqueeze(-1), state.means[row]], -1
+        )
+        bad = (~torch.isfinite(numbers)).any(-1).nonzero().flatten().tolist()
+        which = f"component {bad[0]}" if bad else "the mixture as a whole"
+        self.failures[member] = SingularityError(
+            f"the NLL is no longer finite at iteration {iteration}; {which} left the range of "
+            f"{state.means.dtype}. The model keeps the parameters of the iteration before. Start "
+            "from gmmedu.initialize(model, x), lower the learning rates, or use float64.",
+            bad[0] if bad else None,
+            iteration,
+            member if self.batched else None,
+        )
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these members alone."""
+        self.members = self.members[rows.cpu().numpy()]
+        if len(self.units.center) > 1:
+            self.points = self.points.take(rows)
+            self.units = take(self.units, rows)
+            kept = rows.cpu().numpy()
+            self.offset, self.total = self.offset[kept], self.total[kept]
+            self.workspace = Workspace()
+            if isinstance(self.floor, Tensor):
+                self.floor = self.floor[rows]
+
+
+def _is_stream(x: Any) -> bool:
+    """Whether x gives batches; arrays and frames are refused where tensors are checked."""
+    array = isinstance(x, Tensor | np.ndarray | str) or hasattr(x, "to_numpy")
+    return isinstance(x, Iterable) and not array

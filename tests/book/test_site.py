@@ -1,0 +1,359 @@
+"""The book builds without a warning, and a reader's browser has nothing to complain of."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import page_inspector
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from page_inspector import Inspector, environment_for_a_build, pages_of, served
+from playwright.sync_api import Browser, expect
+from verification import equations_of
+from widgets.conftest import drag
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The book, built the way `make book` builds it, every page written anew."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = Path(sys.executable).with_name("jupyter-book")
+    build = subprocess.run(
+        [command, "build", ".", "-n", "-W", "--keep-going", "--quiet"],
+        cwd=ROOT,
+        env=environment_for_a_build(),
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, f"the strict build failed:\n{build.stdout}\n{build.stderr}"
+    return SITE
+
+
+@pytest.fixture(scope="module")
+def inspector(browser: Browser, site: Path) -> Iterator[Inspector]:
+    with served(site) as home:
+        inspector = Inspector(browser, site, home)
+        yield inspector
+        inspector.close()
+
+
+def test_every_page_of_the_contents_is_built(site: Path) -> None:
+    built = set(pages_of(site))
+    sources = [line.split()[-1] for line in (ROOT / "_toc.yml").read_text().splitlines()]
+    expected = {f"{name}.html" for name in sources if name.startswith("book/")}
+    assert expected | {"genindex.html", "search.html"} <= built
+
+
+def test_every_page_is_sound_in_a_browser(inspector: Inspector, site: Path) -> None:
+    findings = [finding for name in pages_of(site) for finding in inspector.inspect(name)]
+    assert not findings, "\n" + "\n".join(map(str, findings))
+
+
+# Text, emphasis and code.
+FACES = {"Literata normal", "Literata italic", "JetBrains Mono normal"}
+LOADED_FACES = """async () => {
+  await document.fonts.ready;
+  return [...document.fonts].filter(face => face.status === 'loaded')
+    .map(face => `${face.family.replaceAll('"', '')} ${face.style}`);
+}"""
+
+
+def test_the_site_brings_its_own_faces(inspector: Inspector, site: Path) -> None:
+    page = inspector.context("light").new_page()
+    page.goto(inspector.home + "book/index.html")
+    assert set(page.evaluate(LOADED_FACES)) >= FACES
+    for selector, family in (("article p", "Literata"), ("article code", '"JetBrains Mono"')):
+        style = page.locator(selector).first.evaluate("e => getComputedStyle(e).fontFamily")
+        assert style.startswith(family)
+    page.close()
+    faces = list((site / "_static" / "fonts").glob("*.woff2"))
+    assert len(faces) == len(FACES)
+    assert sum(face.stat().st_size for face in faces) < 100_000
+
+
+def test_the_pages_hold_without_their_faces(
+    browser: Browser, inspector: Inspector, site: Path
+) -> None:
+    """Where a face does not come, that of the machine must not widen a page of a phone."""
+    context = browser.new_context(viewport={"width": page_inspector.PHONE_WIDTH, "height": 844})
+    context.route("**/*.woff2", lambda route: route.abort())
+    findings = []
+    for name in pages_of(site):
+        page = context.new_page()
+        page.goto(inspector.home + name)
+        page.evaluate(page_inspector.WAIT_FOR_MATH)
+        assert not FACES & set(page.evaluate(LOADED_FACES))
+        page.evaluate(page_inspector.UNFOLD)
+        findings += [f"{name}: {wide}" for wide in page.evaluate(page_inspector.SIDEWAYS)]
+        page.close()
+    context.close()
+    assert not findings, "\n" + "\n".join(findings)
+
+
+def test_the_root_leads_to_the_first_page(inspector: Inspector) -> None:
+    page = inspector.context("light").new_page()
+    page.goto(inspector.home)
+    page.wait_for_url(inspector.home + "book/index.html")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", page_inspector.SCHEMES)
+def test_the_pages_follow_the_color_scheme(inspector: Inspector, scheme: str) -> None:
+    page = inspector.context(scheme).new_page()
+    page.goto(inspector.home + "book/index.html")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red = int(background.split("(")[1].split(",")[0])
+    assert (red > 200) == (scheme == "light"), background
+    page.close()
+
+
+def test_a_search_finds_pages(inspector: Inspector, site: Path) -> None:
+    page = inspector.context("light").new_page()
+    page.goto(inspector.home + "book/index.html")
+    page.keyboard.press("Control+k")
+    page.locator("input[name=q]").fill("responsibilities")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=responsibilities")
+    results = page.locator("#search-results li a")
+    results.first.wait_for(timeout=10_000)
+    found = [link.get_attribute("href") or "" for link in results.all()]
+    page.close()
+    assert found
+    for link in found:
+        assert (site / link.split("?")[0].split("#")[0]).is_file(), link
+
+
+def test_each_notebook_can_be_launched_and_downloaded(site: Path) -> None:
+    for notebook in sorted((ROOT / "book").glob("*.ipynb")):
+        text = (site / "book" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert (
+            f"colab.research.google.com/github/gmmedu/gmmedu/blob/main/book/{notebook.name}" in text
+        )
+        assert f"urlpath=lab/tree/book/{notebook.name}" in text
+        assert f"../_sources/book/{notebook.name}" in text
+        assert (site / "_sources" / "book" / notebook.name).is_file()
+
+
+def test_a_shared_link_shows_title_summary_and_picture(site: Path) -> None:
+    for name in pages_of(site):
+        if name.startswith("book/"):
+            text = (site / name).read_text(encoding="utf-8")
+            for field in ("og:title", "og:description", "og:url", "og:image", "og:image:alt"):
+                assert f'property="{field}"' in text, f"{name}: {field}"
+    assert (site / "_static" / "social.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_solution_is_folded_until_it_is_asked_for(inspector: Inspector, site: Path) -> None:
+    chapters = sorted((ROOT / "book").glob("0[1-9]-*.ipynb"))
+    assert chapters
+    for chapter in chapters:
+        page = inspector.context("light").new_page()
+        page.goto(f"{inspector.home}book/{chapter.stem}.html")
+        solutions = page.locator(".solution")
+        assert solutions.count() == page.locator(".exercise").count() >= 5, chapter.stem
+        for box in solutions.all():  # the button lies within its title, where it is seen
+            title, button = box.locator(".admonition-title"), box.locator("button.toggle-button")
+            outer, inner = title.bounding_box(), button.bounding_box()
+            assert outer and inner and outer["y"] - 1 <= inner["y"], chapter.stem
+            assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1, chapter.stem
+        first = solutions.first
+        code = first.locator(".cell_input").first
+        assert not code.is_visible()
+        first.locator("button.toggle-button, summary").first.click()
+        code.wait_for(state="visible", timeout=5_000)
+        page.close()
+
+
+def test_every_equation_is_in_the_table_with_its_proof(site: Path) -> None:
+    labels = [e.label for p in sorted((ROOT / "book").glob("*.ipynb")) for e in equations_of(p)]
+    text = (site / "book" / "verification.html").read_text(encoding="utf-8")
+    assert labels
+    for label in labels:
+        row = text.partition(f">{label}<")[2].partition("</tr>")[0]
+        assert "::test_" in row and "allowed)" in row, label
+
+
+# Interactives, weight and accessibility of the built pages.
+
+INTERACTIVE = [
+    ("00-first-look", "scrubber"),
+    ("01-multivariate-normal", "gaussian"),
+    ("02-mixture-likelihood", "mixture"),
+    ("03-nll-objective", "landscape"),
+    ("05-gradient-descent", "landscape"),
+    ("05-gradient-descent", "scrubber"),
+    ("06-expectation-maximization", "scrubber"),
+    ("07-descent-versus-em", "scrubber"),
+    ("08-singularities", "singularity"),
+]
+
+
+@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
+def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str, name: str) -> None:
+    address, figure = f"{inspector.home}book/{chapter}.html", f"[data-gmmedu={name}]"
+    page = inspector.context("dark").new_page()
+    page.goto(address)
+    which = 1 if name == "gaussian" else 0  # its first one only reads a density
+    knob = page.locator(figure).locator(".gm-widget [role=slider]").nth(which)
+    knob.focus()
+    before = knob.get_attribute("aria-valuetext")
+    for key in ("ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    page.wait_for_function("location.hash.length > 1")
+    after, link = knob.get_attribute("aria-valuetext"), page.evaluate("location.hash")
+    assert after != before and link.startswith(f"#{name}=")
+    page.close()
+    page = inspector.context("light").new_page()
+    page.goto(address + link)
+    own = page.locator(figure)
+    restored = own.locator(".gm-widget [role=slider]").nth(which)
+    expect(restored).to_have_attribute("aria-valuetext", after or "")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    expect(own).to_be_in_viewport()  # a link to a view shows it
+    own.get_by_role("button", name="Reset").click()
+    page.wait_for_function("location.hash === ''")
+    page.emulate_media(media="print")
+    assert own.locator(".gm-plane").first.is_visible()
+    assert not own.locator(".gm-controls").is_visible()
+    page.close()
+
+
+@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
+def test_an_interactive_is_dragged_and_played_on_a_phone(
+    browser: Browser, inspector: Inspector, chapter: str, name: str
+) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.goto(f"{inspector.home}book/{chapter}.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    own = page.locator(f"[data-gmmedu={name}]")
+    knob = own.get_by_role("slider").nth(1 if name == "gaussian" else 0)
+    knob.scroll_into_view_if_needed()
+    before = knob.get_attribute("aria-valuetext") or ""
+    drag(page, knob.get_attribute("aria-label") or "", 40, -20, view=name)
+    expect(knob).not_to_have_attribute("aria-valuetext", before)
+    for play in own.get_by_role("button", name=re.compile("^(Play|Run EM)$")).all():
+        shown = own.locator(".gm-values").inner_text()
+        play.click()
+        expect(own.locator(".gm-values")).not_to_have_text(shown, use_inner_text=True)
+    page.close()
+
+
+@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
+def test_without_javascript_its_picture_stands_in_the_page(
+    browser: Browser, inspector: Inspector, chapter: str, name: str
+) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{inspector.home}book/{chapter}.html")
+    assert page.locator(f"[data-gmmedu={name}] img.gm-still").is_visible()
+    assert page.locator(".gm-widget").count() == 0
+    context.close()
+
+
+def test_no_page_is_heavy(site: Path) -> None:
+    """As a server sends it, compressed: the page, its pictures, and the front end."""
+    for name in pages_of(site):
+        path = site / name
+        text = path.read_text(encoding="utf-8")
+        files = {
+            path,
+            *(path.parent / src for src in re.findall(r'src="([^"]*_images/[^"]*)"', text)),
+        }
+        if "_static/gmmedu.js" in text:
+            files.add(site / "_static" / "gmmedu.js")
+        weight = sum(len(gzip.compress(file.read_bytes())) for file in files)
+        assert weight < 500_000, f"{name}: {weight} bytes"
+    assert "data-gmmedu-module" not in (site / "book" / "01-multivariate-normal.html").read_text()
+
+
+@pytest.mark.parametrize("scheme", page_inspector.SCHEMES)
+def test_no_page_keeps_a_reader_out(inspector: Inspector, site: Path, scheme: str) -> None:
+    """axe-core finds nothing serious or critical."""
+    grave = []
+    for name in pages_of(site):
+        page = inspector.context(scheme).new_page()
+        page.goto(inspector.home + name)
+        page.evaluate(page_inspector.WAIT_FOR_MATH)
+        for found in Axe().run(page).response["violations"]:
+            if found["impact"] in ("serious", "critical"):
+                where = found["nodes"][0]["html"][:150]
+                grave.append(f"{name}: {found['id']} ({len(found['nodes'])}): {where}")
+        page.close()
+    assert not grave, "\n".join(grave)
+
+
+# The detectors, each shown a page that has the fault and one that has not.
+
+KINDS = (
+    "console error",
+    "outside request",
+    "missing file",
+    "picture",
+    "formula",
+    "dead link",
+    "sideways",
+    "search field",
+)
+SOUND = """<!doctype html><html lang="en"><head><meta name="viewport" content="width=device-width">
+<title>page</title><link rel="icon" href="data:,"></head><body><article>
+<h1 id="top">A page</h1>{}</article></body></html>"""
+MATHJAX = "<script>MathJax = {startup: {promise: Promise.resolve()}}</script>"  # done, it says
+DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+BAD = {
+    "console error": "<script>console.error('a complaint')</script>",
+    "console error from an exception": "<script>throw new Error('a bug')</script>",
+    "outside request": "<img src='https://example.org/x.png' alt='A dot far away'>",
+    "outside request by a script": "<script>fetch('https://example.org').catch(_ => 0)</script>",
+    "missing file": "<script src='nowhere.js'></script>",
+    "picture": f"<img src='{DOT}'>",
+    "picture named by its file": f"<img src='{DOT}' alt='a.png'>",
+    "picture drawn in place": "<svg width='9' height='9'><circle r='3'/></svg>",
+    "formula": rf"<span class='math'>\(x\)</span>{MATHJAX}",
+    "formula left as text": "<p>so $$x^2$$ follows</p>",
+    "formula left as inline text": r"<p>so $\mu$ follows</p>",
+    "formula in error": "<mjx-container><mjx-merror>Undefined</mjx-merror></mjx-container>",
+    "dead link": "<a href='gone.html'>gone</a>",
+    "dead link to an anchor": "<a href='#bottom'>down</a>",
+    "dead link to a disk": "<a href='file:///a/page.html'>my disk</a>",
+    "sideways": "<div style='width: 700px'>wide</div>",
+    "sideways once unfolded": """<details><summary>more</summary>
+      <div style='width: 700px'>wide</div></details>""",
+    "sideways but cut off": """<style>html {overflow-x: hidden}</style>
+      <div style='width: 700px'>wide</div>""",
+    "search field": "<input name='q'>",
+}
+GOOD = rf"""<a href='#top'>up</a> <a href='page.html#top'>here</a> <code>$$x$$</code> $5 and $6
+<img src='{DOT}' alt='A single transparent dot'>
+<svg role='img' aria-label='A circle' width='9' height='9'><circle r='3'/></svg>
+<span class='math'><mjx-container>x</mjx-container></span>{MATHJAX}
+<div style='overflow-x: auto'><div style='width: 700px'>scrolls inside itself</div></div>"""
+
+
+def _findings(browser: Browser, folder: Path, body: str) -> set[str]:
+    (folder / "page.html").write_text(SOUND.replace("{}", body), encoding="utf-8")
+    with served(folder) as home:
+        inspector = Inspector(browser, folder, home, search_fields=0)
+        found = inspector.inspect("page.html", schemes=("light",))
+        inspector.close()
+    return {finding.kind for finding in found}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_the_inspector_sees(browser: Browser, tmp_path: Path, fault: str) -> None:
+    kind = next(kind for kind in KINDS if fault.startswith(kind))
+    assert kind in _findings(browser, tmp_path, BAD[fault])
+
+
+def test_the_inspector_is_content_with_a_sound_page(browser: Browser, tmp_path: Path) -> None:
+    assert _findings(browser, tmp_path, GOOD) == set()

@@ -1,0 +1,180 @@
+"""One label, four places: in a chapter, in docstrings, in a proof, in the page of proofs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import verification
+from equations.proof import Compare
+from verification import Proof, equations_of, text_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*(ROOT / "book").glob("*.ipynb"), *(ROOT / "book").glob("*.md")])
+EQUATIONS = [equation for page in PAGES for equation in equations_of(page)]
+LABELS = [equation.label for equation in EQUATIONS]
+PROOFS = sorted((ROOT / "tests" / "equations").glob("test_*.py"))
+LABEL = r"\beq-[a-z0-9]+(?:-[a-z0-9]+)*"
+
+
+def _verified() -> set[str]:
+    """Labels in the decorators of the proofs."""
+    marked = re.findall(r"@verifies\(([^)]*)\)", "\n".join(p.read_text("utf-8") for p in PROOFS))
+    return {
+        label for arguments in marked for label in re.findall(r"[\"']([^\"']+)[\"']", arguments)
+    }
+
+
+def _documented() -> dict[str, set[str]]:
+    """Labels that the package names, and where."""
+    return {
+        path.relative_to(ROOT).as_posix(): set(re.findall(LABEL, path.read_text("utf-8")))
+        for package in ("gmmedu", "book/gmmbook")
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+def _problems(labels: list[str], verified: set[str], documented: dict[str, set[str]]) -> list[str]:
+    problems = [f"{label} stands twice" for label, count in Counter(labels).items() if count > 1]
+    problems += [f"{label} has no proof" for label in sorted(set(labels) - verified)]
+    problems += [f"a proof of {label}, which is nowhere" for label in sorted(verified - {*labels})]
+    for path, named in documented.items():
+        problems += [
+            f"{path} names {label}, which is nowhere" for label in sorted(named - {*labels})
+        ]
+    return problems
+
+
+def test_every_label_is_in_its_places() -> None:
+    assert LABELS
+    assert not (problems := _problems(LABELS, _verified(), _documented())), "\n".join(problems)
+
+
+def test_a_label_out_of_place_is_found() -> None:
+    assert not _problems(["eq-a"], {"eq-a"}, {"a.py": {"eq-a"}})
+    assert _problems(["eq-a", "eq-a"], {"eq-a"}, {}) == ["eq-a stands twice"]
+    assert _problems(["eq-a"], set(), {}) == ["eq-a has no proof"]
+    assert _problems([], {"eq-a"}, {}) == ["a proof of eq-a, which is nowhere"]
+    assert _problems([], set(), {"a.py": {"eq-a"}}) == ["a.py names eq-a, which is nowhere"]
+
+
+def test_every_numbered_equation_has_a_label_that_is_read() -> None:
+    """Other ways to write a labeled equation would not reach the table."""
+    for page in PAGES:
+        written = re.findall(r":label:\s*(eq\S+)", text_of(page))
+        assert written == [equation.label for equation in equations_of(page)], page.name
+        assert not re.search(r"\$\$\s*\(\S+\)|\\label\{", text_of(page)), page.name
+
+
+def test_every_numbered_equation_is_referred_to() -> None:
+    """An equation earns its number by being used again, in the text or in the code."""
+    text = "\n".join(text_of(page) for page in PAGES)
+    used = set(re.findall(r"\{eq\}`([^`]+)`", text)).union(*_documented().values())
+    assert not [label for label in LABELS if label not in used]
+
+
+def test_every_chapter_of_the_foundations_has_its_equations() -> None:
+    counts = Counter(equation.page.stem[:2] for equation in EQUATIONS)
+    assert all(counts[f"{chapter:02d}"] >= 5 for chapter in range(1, 5)), counts
+
+
+@pytest.mark.parametrize("fence", ["```", "````", ":::"])
+def test_an_equation_is_read_in_a_list_too(tmp_path: Path, fence: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"- so\n\n  {fence}{{math}}\n  :label: eq-a\n  x\n  = y\n  {fence}\n\nend\n")
+    assert [(e.label, e.latex) for e in equations_of(page)] == [("eq-a", "x\n= y")]
+
+
+def test_the_report_keeps_the_comparison_closest_to_failing(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite><testcase classname="tests.equations.test_a" name="test_b[1]">'
+        '<properties><property name="label" value="eq-a"/><property name="how" value="a sum"/>'
+        '<property name="error" value="1e-13 1e-12"/></properties></testcase>'
+        '<testcase classname="tests.equations.test_a" name="test_b[2]">'
+        '<properties><property name="label" value="eq-a"/><property name="how" value="a sum"/>'
+        '<property name="error" value="5e-14 1e-13"/><property name="error" value="0 0"/>'
+        "</properties></testcase></testsuite></testsuites>"
+    )
+    proof = Proof("test_a.py::test_b", "a sum", 3, 5e-14, 1e-13, "error")
+    assert verification.read_report(report) == {"eq-a": [proof]}
+    assert proof.outcome == "5.0e-14 (1e-13 allowed)"
+    assert Proof("", "", 1, 2.25, 4.5, "standard errors").outcome == (
+        "2.2 standard errors (4.5 allowed)"
+    )
+
+
+def test_where_no_error_is_allowed_none_was_found() -> None:
+    assert Proof("", "", 1, 0.0, 0.0, "error").outcome == "none (none allowed)"
+
+
+def test_a_comparison_can_fail() -> None:
+    noted: list[object] = []
+    compare = Compare(lambda *entry: noted.append(entry))
+    compare([1.0, 200.0], [1.0, 200.0 + 1e-10], 1e-12)
+    for actual, expected in [
+        ([1.0], [1.0 + 1e-9]),
+        ([1.0, 1.0], [1.0]),
+        (1.0, [1.0]),
+        ([], []),
+        ([np.nan], [np.nan]),
+        ([np.inf], [np.inf]),
+    ]:
+        with pytest.raises(AssertionError):
+            compare(actual, expected, 1e-12)
+    draws = np.random.default_rng(0).normal(size=(4000, 2))
+    compare.monte_carlo(draws, [0.0, 0.0])
+    for bad, mean in [(draws + 0.2, np.zeros(2)), (draws[:9], np.zeros(2)), (draws, np.zeros(()))]:
+        with pytest.raises(AssertionError):
+            compare.monte_carlo(bad, mean)
+    with pytest.raises(AssertionError, match="do not vary"):
+        compare.monte_carlo(np.zeros(2000), 0.0)
+    assert noted[0][0] == "error"  # type: ignore[index]
+
+
+PROOF = """
+from equations.proof import Compare, verifies
+
+{decorator}
+def test_it({argument}) -> None:
+    {docstring}
+    {body}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("decorator", "argument", "docstring", "body", "complaint"),
+    [
+        ('@verifies("eq-a")', "compare: Compare", '"""a sum"""', "compare(1.0, 1.0, 1e-9)", None),
+        ("", "compare: Compare", '"""a sum"""', "compare(1.0, 1.0, 1e-9)", "which equation"),
+        ("@verifies()", "compare: Compare", '"""a sum"""', "pass", "which equation"),
+        ('@verifies("eq-a")', "", '"""a sum"""', "assert True", "does not use the fixture"),
+        ('@verifies("eq-a")', "compare: Compare", "", "compare(1.0, 1.0, 1e-9)", "docstring"),
+        ('@verifies("eq-a")', "compare: Compare", '"""a sum"""', "pass", "compares nothing"),
+    ],
+)
+def test_what_proves_nothing_is_no_proof(
+    tmp_path: Path, decorator: str, argument: str, docstring: str, body: str, complaint: str | None
+) -> None:
+    folder = tmp_path / "tests" / "equations"
+    folder.mkdir(parents=True)
+    for name in ("__init__.py", "conftest.py", "proof.py"):
+        (folder / name).write_text((ROOT / "tests" / "equations" / name).read_text())
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    (folder / "test_it.py").write_text(
+        PROOF.format(decorator=decorator, argument=argument, docstring=docstring, body=body)
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/equations"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) == (complaint is None), done.stdout + done.stderr
+    assert (complaint or "passed") in done.stdout + done.stderr

@@ -1,0 +1,394 @@
+"""Data on which mixtures degenerate: each fit ends with usable numbers or says what failed.
+
+Every family, fitter, mitigation and start meets every kind of data in float64; float32 and the
+long descents see a thinned grid. Nothing here is random: seeds stand in the test ids.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gmmedu
+from gmmedu import (
+    FAMILIES,
+    Clamp,
+    FitResult,
+    GaussianMixture,
+    Prior,
+    Reset,
+    SingularityError,
+    find_singular,
+)
+
+FLOAT64, FLOAT32 = torch.float64, torch.float32
+pytestmark = pytest.mark.slow
+
+MITIGATIONS: dict[str, Any] = {
+    "clamp": Clamp(),
+    "reset": Reset(max_resets=4),
+    "prior": Prior(),
+    "none": None,
+}
+STARTS = ("constructor", "box", "points", "kmeans", "kmeans++")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def clusters(num_points: int = 60) -> Tensor:
+    x = torch.randn(num_points, 2, generator=seeded(1), dtype=FLOAT64)
+    x[num_points // 2 :] += 4
+    return x
+
+
+def constant_column(x: Tensor) -> Tensor:
+    return torch.stack([torch.full_like(x[:, 0], 3.25), x[:, 1]], 1)
+
+
+def collinear(x: Tensor) -> Tensor:
+    return torch.stack([x[:, 0], 2 * x[:, 0] - 1], 1)
+
+
+def outlier(x: Tensor) -> Tensor:
+    return torch.cat([x[:-1], 1e6 * x.std(0, keepdim=True)])
+
+
+#: Each kind of data in two dimensions, float64.
+DATA: dict[str, Callable[[], Tensor]] = {
+    "ordinary": clusters,
+    "duplicates": lambda: torch.full((60, 2), 0.1, dtype=FLOAT64),
+    "zeros": lambda: torch.zeros(60, 2, dtype=FLOAT64),
+    "duplicates-far-out": lambda: torch.full((60, 2), 1.1e8, dtype=FLOAT64),
+    "two-distinct-points": lambda: clusters(2).repeat(30, 1),
+    "constant-column": lambda: constant_column(clusters()),
+    "constant-column-far-out": lambda: (
+        constant_column(clusters()) * torch.tensor([1e8, 1.0], dtype=FLOAT64)
+    ),
+    "collinear": lambda: collinear(clusters()),
+    "collinear-tiny": lambda: 1e-8 * collinear(clusters()),
+    "outlier": lambda: outlier(clusters()),
+    "scale-1e-8": lambda: 1e-8 * clusters(),
+    "scale-1e8": lambda: 1e8 * clusters(),
+    "unequal-scales": lambda: clusters() * torch.tensor([1e-8, 1e8], dtype=FLOAT64),
+    "offset-1e8": lambda: clusters() + 1e8,
+    "as-many-points-as-components": lambda: clusters()[:3],
+    "one-point": lambda: clusters()[:1],
+}
+
+
+def num_components(x: Tensor) -> int:
+    """Three, or what the points allow."""
+    return min(3, len(x))
+
+
+def started(family: str, x: Tensor, start: str, seed: int = 0) -> GaussianMixture:
+    """A mixture of the family in the dtype of x, started as named."""
+    model = FAMILIES[family](num_components(x), x.shape[1], dtype=x.dtype, generator=seeded(seed))
+    if start != "constructor":
+        gmmedu.initialize(model, x, start, generator=seeded(seed))
+    return model
+
+
+def em(model: GaussianMixture, x: Tensor, mitigation: Any) -> FitResult:
+    return gmmedu.fit_em(model, x, 60, mitigation=mitigation, generator=seeded(2))
+
+
+def descent(num_iterations: int, rate: float) -> Callable[..., FitResult]:
+    def fit(model: GaussianMixture, x: Tensor, mitigation: Any) -> FitResult:
+        return gmmedu.fit_model(
+            model, x, num_iterations, rate, rate, mitigation=mitigation, generator=seeded(2)
+        )
+
+    return fit
+
+
+def check_numbers(model: GaussianMixture, x: Tensor, what: str) -> None:
+    """No NaN or infinity anywhere, and the mixture answers about the data."""
+    for name, value in model.state_dict().items():
+        assert bool(torch.isfinite(value).all()), f"{what}: {name} is {value}"
+    with torch.no_grad():
+        assert bool(torch.isfinite(model.log_prob(x)).all()), f"{what}: log_prob"
+        assert bool(torch.isfinite(model.responsibilities(x)).all()), f"{what}: responsibilities"
+        weights = model.weights.double()
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-5), what
+    assert bool((weights >= 0).all()), what
+    assert bool(torch.isfinite(model.sample(5, generator=seeded(3))).all()), f"{what}: sample"
+
+
+def check_fit(
+    model: GaussianMixture, x: Tensor, mitigation: Any, fit: FitResult, what: str
+) -> None:
+    """What every finished fit promises."""
+    assert bool(torch.isfinite(fit.history).all()), what
+    assert fit.nll == float(fit.history[-1]), what
+    assert len(fit.history) == len(fit.elapsed) == fit.num_iterations + 1, what
+    for event in fit.events:
+        assert event.action in ("clamped", "reset"), what
+        assert 1 <= event.iteration <= fit.num_iterations, what
+        assert event.component is None or 0 <= event.component < model.num_components, what
+    if mitigation is None:
+        assert fit.events == [], what
+        return
+    # In float64, for a float32 factor may be more slender than a float32 covariance can say.
+    covariances = copy.deepcopy(model).double().covariances.detach()
+    info = torch.linalg.cholesky_ex(covariances).info
+    assert bool((info == 0).all()), f"{what}: covariances {covariances.tolist()}"
+    if isinstance(mitigation, Clamp) and model.family.trainable:
+        # The floor is met up to rounding of the exponential and the rescaling.
+        slack = 1 - (1e-9 if x.dtype == FLOAT64 else 1e-3)
+        assert find_singular(model, x, mitigation.min_scale * slack) == [], what
+    if x.dtype == FLOAT64:
+        # Points rounded at their distance from the origin move log densities by this much.
+        scale = model.covariances.detach().diagonal(dim1=-2, dim2=-1).min().sqrt()
+        rounding = float(x.abs().max() / scale) * torch.finfo(FLOAT64).eps
+        with torch.no_grad():
+            nll = float(model(x))
+        tolerance = 1e-9 + 1e-9 * abs(nll) + 1e4 * rounding
+        assert abs(fit.nll - nll) <= tolerance, f"{what}: fit says {fit.nll}, model(x) {nll}"
+
+
+def run(
+    fitter: Callable[..., FitResult], model: GaussianMixture, x: Tensor, mitigation: Any, what: str
+) -> FitResult | None:
+    """One fit that ends as promised: fitted, or (without mitigation) refused in plain words."""
+    try:
+        fit = fitter(model, x, mitigation)
+    except SingularityError as error:
+        assert mitigation is None, f"{what}: {error}"
+        shared = model.num_components > 1 and model.family.name in ("tied", "shared_isotropic")
+        subject = "the shared covariance" if shared else f"component {error.component}"
+        assert subject in str(error), f"{what}: {error}"
+        assert error.component in ([None] if shared else range(model.num_components)), what
+        assert error.iteration >= 1, what
+        for advice in ("Clamp()", "Reset()", "Prior()", "fewer components", "duplicate"):
+            assert advice in str(error), f"{what}: {error}"
+        check_numbers(model, x, f"{what} after SingularityError")
+        return None
+    except Exception as error:  # a bare error from below is what must never come
+        pytest.fail(f"{what}: {type(error).__name__}: {error}")
+    check_numbers(model, x, what)
+    check_fit(model, x, mitigation, fit, what)
+    return fit
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", DATA)
+def test_em_in_float64(kind: str, family: str) -> None:
+    x = DATA[kind]()
+    for start, (name, mitigation) in itertools.product(STARTS, MITIGATIONS.items()):
+        run(em, started(family, x, start), x, mitigation, f"{start}, {name}")
+
+
+def thinned(kind: str, family: str) -> Iterator[tuple[str, str]]:
+    """Each mitigation once, with starts that differ from one kind and family to the next."""
+    offset = zlib.crc32(f"{kind}/{family}".encode())
+    for number, name in enumerate(MITIGATIONS):
+        yield STARTS[(offset + number) % len(STARTS)], name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", DATA)
+def test_em_in_float32(kind: str, family: str) -> None:
+    x = DATA[kind]().to(FLOAT32)
+    for start, name in thinned(kind, family):
+        run(em, started(family, x, start), x, MITIGATIONS[name], f"{start}, {name}")
+
+
+@pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", DATA)
+def test_descent(kind: str, family: str, dtype: torch.dtype) -> None:
+    x = DATA[kind]().to(dtype)
+    for start, name in thinned(f"{kind}-descent-{dtype}", family):
+        fitter = descent(60, 5e-2)
+        run(fitter, started(family, x, start), x, MITIGATIONS[name], f"{start}, {name}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["two-distinct-points", "collinear", "outlier"])
+def test_long_descent(kind: str, family: str) -> None:
+    """Long and fast enough for a scale to fall from 1 to the floor and far below it."""
+    x = DATA[kind]()
+    for name in ("clamp", "none"):
+        fitter = descent(250, 2e-1)
+        run(fitter, started(family, x, "kmeans"), x, MITIGATIONS[name], name)
+
+
+@pytest.mark.parametrize("rate", [1.0, 1e3, 1e300])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_descent_at_reckless_rates(family: str, rate: float) -> None:
+    """Nobody promises a good fit there; numbers or plain words all the same."""
+    for dtype, mitigation in itertools.product((FLOAT64, FLOAT32), MITIGATIONS.values()):
+        x = clusters().to(dtype)
+        model = started(family, x, "points")
+        try:
+            descent(25, rate)(model, x, mitigation)
+        except SingularityError as error:
+            assert "learning rates" in str(error) or mitigation is None
+        check_numbers(model, x, f"{dtype}, {mitigation}")
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_component_on_one_point(family: str, start: str) -> None:
+    for dtype, num_dims in itertools.product((FLOAT64, FLOAT32), (1, 3)):
+        x = torch.full((1, num_dims), 7.5, dtype=dtype)
+        for name, mitigation in MITIGATIONS.items():
+            model = started(family, x, start)
+            fit = run(em, model, x, mitigation, f"{dtype}, D={num_dims}, {name}")
+            if fit is not None:
+                torch.testing.assert_close(model.means.detach(), x, rtol=1e-6, atol=0)
+                assert model.weights.tolist() == [1.0]
+
+
+def rescalable() -> Iterator[tuple[str, str]]:
+    """Kinds of rescaling, and the families that it leaves in place."""
+    for kind, family in itertools.product(("scale-1e-8", "scale-1e8", "unequal-scales"), FAMILIES):
+        one_scale_for_all = family in ("isotropic", "shared_isotropic")
+        if family != "constant" and not (one_scale_for_all and kind == "unequal-scales"):
+            yield kind, family
+
+
+@pytest.mark.parametrize(("kind", "family"), list(rescalable()))
+def test_the_fit_does_not_depend_on_units(kind: str, family: str) -> None:
+    x, scaled = clusters(), DATA[kind]()
+    scale = scaled[0] / x[0]
+    for fitter in (em, descent(60, 5e-2)):
+        model, other = started(family, x, "kmeans"), started(family, scaled, "kmeans")
+        fit, other_fit = fitter(model, x, Clamp()), fitter(other, scaled, Clamp())
+        volume = float(scale.log().sum())
+        torch.testing.assert_close(other_fit.history - volume, fit.history, rtol=0, atol=1e-6)
+        means = other.means.detach() / scale
+        torch.testing.assert_close(means, model.means.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("dtype", "offset"), [(FLOAT64, 1e8), (FLOAT32, 1e4)], ids=str)
+def test_a_start_far_from_ordinary_data_is_not_called_singular(
+    family: str, dtype: torch.dtype, offset: float
+) -> None:
+    x = (clusters() + offset).to(dtype)
+    model = FAMILIES[family](2, 2, dtype=dtype, generator=seeded(0))
+    fit = gmmedu.fit_em(model, x, 50, mitigation=None)
+    check_numbers(model, x, family)
+    if family != "constant":
+        # At worst the components coincide: the NLL of one Gaussian, round or not.
+        variances = x.double().var(0, correction=0)
+        gaussian = math.log(2 * math.pi * math.e * float(variances.mean()))
+        assert fit.nll < gaussian + 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, FLOAT32], ids=str)
+def test_data_of_another_dtype_are_converted_before_anything_is_computed(
+    family: str, dtype: torch.dtype
+) -> None:
+    x = (300 * clusters()).to(dtype)
+    fits = []
+    for data in (x, x.to(FLOAT64)):
+        model = FAMILIES[family](2, 2, dtype=FLOAT64)
+        gmmedu.initialize(model, data, "points", generator=seeded(0))
+        fits.append(gmmedu.fit_em(model, data, 20))
+    torch.testing.assert_close(fits[0].history, fits[1].history, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32], ids=str)
+def test_collinear_data_in_many_dimensions_can_be_started_from(
+    family: str, dtype: torch.dtype
+) -> None:
+    line = torch.randn(100, 1, generator=seeded(4), dtype=FLOAT64)
+    x = line @ torch.randn(1, 32, generator=seeded(5), dtype=FLOAT64) + 100
+    for model_dtype, method in itertools.product((FLOAT64, FLOAT32), STARTS[1:]):
+        model = FAMILIES[family](3, 32, dtype=model_dtype)
+        gmmedu.initialize(model, x.to(dtype), method, generator=seeded(0))
+        check_numbers(model, x, f"{model_dtype}, {method}")
+        run(em, model, x.to(model_dtype), Clamp(), f"{model_dtype}, {method}")
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_clamped_fit_can_be_marginalized_and_conditioned(family: str, kind: str) -> None:
+    """The mixtures made of a fitted one are as usable as itself, even where it is narrow."""
+    x = DATA[kind]()
+    for start in ("box", "kmeans"):
+        model = started(family, x, start)
+        em(model, x, Clamp())
+        swapped = model.marginal([1, 0])
+        torch.testing.assert_close(
+            swapped.log_prob(x.flip(1)), model.log_prob(x), rtol=1e-6, atol=1e-6
+        )
+        for row in (0, len(x) - 1):
+            given = float(x[row, 0])
+            conditional = model.condition({0: given})
+            check_numbers(conditional, x[:, 1:], f"{start}, row {row}")
+            expected = model.log_prob(x[row : row + 1]) - model.marginal([0]).log_prob(
+                x[row : row + 1, :1]
+            )
+            actual = conditional.log_prob(x[row : row + 1, 1:])
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def sweep_case(seed: int) -> tuple[Tensor, int, Tensor | None]:
+    """Random data of a random kind of degeneracy: x (N, D), K, and perhaps weights (N,)."""
+    generator = seeded(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    num_dims, k = draw(1, 6), draw(1, 6)
+    num_points = k + draw(0, 40)
+    x = torch.randn(num_points, num_dims, generator=generator, dtype=FLOAT64)
+    if draw(0, 3) == 0:  # few distinct points
+        x = x[torch.randint(draw(1, num_points + 1), (num_points,), generator=generator)]
+    if draw(0, 3) == 0:  # rounded, so that columns and points coincide
+        x = x.round()
+    if draw(0, 3) == 0:  # of low rank
+        x = x[:, :1] @ torch.randn(1, num_dims, generator=generator, dtype=FLOAT64)
+    if draw(0, 3) == 0:
+        x[draw(0, num_points)] *= 10.0 ** draw(2, 9)
+    x = x * 10.0 ** draw(-8, 9) + (0.0 if draw(0, 2) else 10.0 ** draw(0, 5))
+    weights = None
+    if draw(0, 3) == 0:
+        weights = torch.rand(num_points, generator=generator, dtype=FLOAT64)
+        weights[torch.rand(num_points, generator=generator) < 0.5] = 0
+        weights[draw(0, num_points)] = 1
+    return x, k, weights
+
+
+@pytest.mark.parametrize("seed", range(100, 140))
+def test_random_degeneracy(seed: int) -> None:
+    x64, k, weights = sweep_case(seed)
+    for number, (family, dtype) in enumerate(itertools.product(FAMILIES, (FLOAT64, FLOAT32))):
+        x = x64.to(dtype)
+        name = list(MITIGATIONS)[(seed + number) % 4]
+        start = STARTS[1:][(seed + number // 3) % 4]
+        model = FAMILIES[family](k, x.shape[1], dtype=dtype, generator=seeded(seed))
+        gmmedu.initialize(model, x, start, generator=seeded(seed))
+        what = f"seed {seed}: {family}, {dtype}, {name}, {start}"
+        try:
+            if (seed + number) % 2:
+                fit = gmmedu.fit_em(
+                    model, x, 40, mitigation=MITIGATIONS[name], sample_weight=weights
+                )
+            else:
+                fit = gmmedu.fit_model(
+                    model, x, 25, 0.2, 0.2, mitigation=MITIGATIONS[name], sample_weight=weights
+                )
+        except SingularityError as error:
+            assert name == "none", f"{what}: {error}"
+        except Exception as error:
+            pytest.fail(f"{what}: {type(error).__name__}: {error}")
+        else:
+            assert bool(torch.isfinite(fit.history).all()), what
+        check_numbers(model, x, what)
