@@ -195,6 +195,7 @@ class Problem:
             )
         self.units = Units.of([found], self.family.per_dimension)
         # So that a point weighs 1 on average, whatever the size of the weights.
+        self.num_points = found.num_points
         unit = found.num_points / float(found.total)
         total = found.total.double().reshape(1) * unit
         dtype = self.model.means.dtype
@@ -230,6 +231,7 @@ class Problem:
             # A point that weighs nothing is nowhere.
             columns[:, :-1].masked_fill_((weights == 0).unsqueeze(1), 0.0)
         self.points = Points.from_columns(columns, weights)
+        self.num_points = self.points.num_points
         self._set_offset(found)
         return unit
 
@@ -290,7 +292,7 @@ class Problem:
     def small(self) -> bool:
         """Whether a pass is over before it is worth dividing among threads."""
         rows = self.num_members * self.model.num_components * self.model.num_dims
-        return self.points.num_points * rows <= 2**20
+        return self.num_points * rows <= 2**20
 
     @property
     def batched(self) -> bool:

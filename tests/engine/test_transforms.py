@@ -413,9 +413,7 @@ def test_scikit_learn_and_data_under_another_default_device() -> None:
         drawn = gmmedu.sample_mixture(5, 2, 2, generator=_generator(), device="cpu")
         assert gmmedu.load_galaxies().device.type == "meta"
     assert torch.equal(data[0], gmmedu.load_crabs())
-    assert torch.equal(
-        drawn.x, gmmedu.sample_mixture(5, 2, 2, generator=_generator()).x
-    )
+    assert torch.equal(drawn.x, gmmedu.sample_mixture(5, 2, 2, generator=_generator()).x)
     torch.testing.assert_close(again.log_prob(x), model.log_prob(x))
 
 
