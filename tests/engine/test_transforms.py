@@ -117,7 +117,9 @@ def test_curvature_in_the_parameters(family: str) -> None:
         mine = hessian(nll, place)(*values)
 
         def moved(value: Tensor, place: int = place) -> Tensor:
-            logits, means, raw_scale = *values[:place], value, *values[place + 1 :]
+            logits, means, raw_scale = (
+                value if k == place else known for k, known in enumerate(values)
+            )
             return nll(logits, means, raw_scale)
 
         right = torch.autograd.functional.hessian(moved, values[place])
