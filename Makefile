@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
+PEERS := .venv-peers
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
 else
@@ -14,51 +15,54 @@ export JUPYTER_PREFER_ENV_PATH := 1
 
 # A worker for each core, and a file to each, in the order of conftest.py: those that take longest
 # come first.
-RUNS := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage lab serve bench lock pictures clean distclean
+.PHONY: help book test test-fast coverage lab serve bench lock pictures faces clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
-# A stamp, so that a second call costs nothing and a changed pin installs again.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# A stamp for each extra, so that a second call costs nothing and a changed pin installs again.
+# Without --no-compile pip compiles every module, and most are never imported.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 	    "gmmedu needs Python 3.10 or newer, and this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test,lab]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[$*]"
 	@touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
-	@touch $@
-
-book: $(VENV)/.installed ## execute the notebooks and build the book, strictly
+book: $(VENV)/.installed-book ## execute the notebooks and build the book, strictly
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo
 	@echo "The book is at _build/html/index.html; read it with: make serve"
 
-test: $(VENV)/.installed ## every check: units, notebooks, style, types, the built pages in a browser
+test: $(VENV)/.installed-test ## every check: units, notebooks, style, types, the built pages in a browser
 	$(BIN)/python tests/chromium.py
 	$(BIN)/python $(RUNS) $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.installed ## in a minute: no browser, no notebooks, nothing slow
+test-fast: $(VENV)/.installed-test ## in a minute: no browser, no notebooks, nothing slow
 	$(BIN)/python $(RUNS) -m "not browser and not slow" tests $(PYTEST_ARGS)
 
-coverage: $(VENV)/.installed ## which lines of the engine its own tests and the proofs run
+coverage: $(VENV)/.installed-test ## which lines of the engine its own tests and the proofs run
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(RUNS) tests/engine tests/equations $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lab: $(VENV)/.installed ## JupyterLab on the notebooks
+lab: $(VENV)/.installed-lab ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab book
 
 serve: ## serve the built book on this machine
 	@test -f _build/html/index.html || $(MAKE) book
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-bench: $(VENV)/.installed-bench ## time gmmedu beside its peers
+# The peers whose pins clash with those of the project.
+$(PEERS)/.installed: benchmarks/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
+bench: $(VENV)/.installed-bench $(PEERS)/.installed ## time gmmedu beside its peers
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # CUDA's own packages are left out: torch names the ones it needs, and a CPU build needs none.
@@ -67,11 +71,14 @@ lock: ## renew constraints.txt (needs uv)
 	sed -i.bak -E '/^(cuda|nvidia|triton)[a-z0-9-]*==/d' constraints.txt
 	rm constraints.txt.bak
 
-pictures: $(VENV)/.installed ## draw the pictures of the README and of shared links again
+pictures: $(VENV)/.installed-book ## draw the pictures of the README and of shared links again
 	$(BIN)/python book/_ext/draw_pictures.py
+
+faces: ## cut the faces of the site again (needs uv)
+	uv run --quiet --no-project book/_ext/make_faces.py
 
 clean: ## remove what was built
 	rm -rf _build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
 
 distclean: clean ## remove the virtual environment too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

@@ -18,7 +18,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 #: What takes longest comes first, so that no worker is left alone with it at the end.
-FIRST = ("tests/book/test_site.py", "book/", "tests/widgets/", "tests/engine/")
+FIRST = (
+    "tests/book/test_site.py",
+    "tests/project/test_style.py",
+    "book/",
+    "tests/widgets/",
+    "tests/engine/test_degenerate.py",
+    "tests/engine/",
+)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -63,7 +70,9 @@ def _mark(item: pytest.Item) -> None:
 
 def _place(item: pytest.Item) -> int:
     name = item.nodeid
-    return next((i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST))
+    return next(
+        (i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST)
+    )
 
 
 @pytest.fixture(scope="session")

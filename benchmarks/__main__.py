@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks import THREADS, collapse, descent, em, frames, memory, reliability, report, starts
+from benchmarks import (
+    THREADS,
+    busy,
+    collapse,
+    descent,
+    em,
+    frames,
+    jobs,
+    memory,
+    rate,
+    reliability,
+    report,
+    starts,
+)
 from benchmarks.timing import Comparison
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
 EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
-# Memory first: a process started from a small one.
-NAMES = ("memory", *EM_NAMES, "descent", "starts", "reliability", "collapse", "frames")
+#: What says how fast the engine is. Memory first: a process started from a small one.
+ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "busy")
+#: What is run only when it is named: the other families, and the studies that the book tells of.
+NAMED = (*EM_NAMES[1:], "reliability", "collapse", "frames")
+#: Those that yield plain records.
+RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
+    "rate": rate.run,
+    "jobs": jobs.run,
+    "starts": starts.run,
+    "busy": busy.run,
+    "collapse": collapse.run,
+    "frames": frames.run,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,21 +48,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time gmmedu.")
     parser.add_argument("--quick", action="store_true", help="small sizes; proves that it runs")
     parser.add_argument(
-        "--only", nargs="+", choices=("em", *NAMES), metavar="NAME", help=", ".join(("em", *NAMES))
+        "--only",
+        nargs="+",
+        choices=(*ENGINE, *NAMED),
+        default=ENGINE,
+        metavar="NAME",
+        help=", ".join((*ENGINE, *NAMED)),
     )
     parser.add_argument("--output", type=Path, help="folder for the JSON files and the figure")
     options = parser.parse_args(arguments)
-    folder = options.output or (RESULTS / "quick" if options.quick else RESULTS)
-    chosen = options.only or NAMES
+    folder = options.output or HERE / "results" / ("quick" if options.quick else "")
 
     torch.set_num_threads(THREADS)
     disagreements = 0
-    for name in NAMES:
-        if name in chosen or (name in EM_NAMES and "em" in chosen):
+    for name in (*ENGINE, *NAMED):
+        if name in options.only:
             disagreements += _run(name, options.quick, folder)
-    figure = report.draw(folder)
-    if figure is not None:
-        print(f"Figure: {figure}")
+    if "em-full" in options.only:
+        print(f"Figure: {report.draw(folder)}")
+        if folder == HERE / "results":
+            report.tabulate(folder, HERE / "README.md")
     if disagreements:
         print(f"{disagreements} comparisons in which contenders disagree", file=sys.stderr)
     return 1 if disagreements else 0
@@ -51,15 +81,6 @@ def _run(name: str, quick: bool, folder: Path) -> int:
         print(report.memory_table(figures), flush=True)
         report.write(folder, name, [figures])
         return 0
-    if name == "starts":
-        shares = []
-        for share in starts.run(quick):
-            shares.append(share)
-            done = f"{share.fitter} from {share.method}, mitigation {share.mitigation}"
-            print(f"  {done} done", file=sys.stderr, flush=True)
-        print(report.share_table(shares), flush=True)
-        report.write(folder, name, [share.record() for share in shares])
-        return 0
     if name == "reliability":
         rows = []
         for row in reliability.run(quick):
@@ -70,9 +91,11 @@ def _run(name: str, quick: bool, folder: Path) -> int:
         print(report.reliability_table(rows), flush=True)
         report.write(folder, name, [row.record() for row in rows])
         return 0
-    if name in ("collapse", "frames"):
-        measured = collapse.run(quick) if name == "collapse" else frames.run(quick)
-        records = [each.record() for each in measured]
+    if name in RECORDS:
+        records = []
+        for record in RECORDS[name](quick):
+            records.append(record if isinstance(record, dict) else record.record())
+            print(f"  {list(records[-1].values())[:4]} done", file=sys.stderr, flush=True)
         print(report.record_table(records), flush=True)
         report.write(folder, name, records)
         return 0

@@ -7,8 +7,12 @@ Each does its own conversions inside ``fit``; the time of an iteration is a diff
 from __future__ import annotations
 
 import logging
+import pickle
+import subprocess
 import warnings
-from typing import Protocol
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +21,9 @@ from torch import Tensor
 import gmmedu
 from benchmarks.problems import Array, Parameters
 
+BOTH: tuple[str, ...] = ("float32", "float64")
+ROOT = Path(__file__).parents[1]
+
 
 class Contender(Protocol):
     """EM from ``start`` for exactly ``iterations`` steps, nothing added to the covariances."""
@@ -24,6 +31,8 @@ class Contender(Protocol):
     name: str
     #: gmmedu's name of a family -> the contender's own
     families: dict[str, str]
+    #: the number types that it has
+    dtypes: tuple[str, ...]
 
     def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters: ...
 
@@ -57,9 +66,10 @@ class Gmmedu:
 
     name = "gmmedu"
     families = {name: name for name in ("full", "diagonal", "isotropic", "tied")}
+    dtypes = BOTH
 
     def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters:
-        model = gmmedu.FAMILIES[family](*start.means.shape, dtype=x.dtype)
+        model = gmmedu.MODELS[family](*start.means.shape, dtype=x.dtype)
         model.set_parameters(
             weights=torch.from_numpy(start.weights).to(x.dtype),
             means=torch.from_numpy(start.means).to(x.dtype),
@@ -78,6 +88,7 @@ class ScikitLearn:
 
     name = "scikit-learn"
     families = {"full": "full", "diagonal": "diag", "isotropic": "spherical", "tied": "tied"}
+    dtypes = BOTH
 
     def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters:
         from sklearn.exceptions import ConvergenceWarning
@@ -115,6 +126,7 @@ class Pomegranate:
 
     name = "pomegranate"
     families = {"full": "full", "diagonal": "diag", "isotropic": "sphere"}
+    dtypes = BOTH
 
     def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters:
         from pomegranate.distributions import Normal
@@ -156,6 +168,7 @@ class TorchGmm:
 
     name = "torchgmm"
     families = {"full": "full", "diagonal": "diag", "isotropic": "spherical", "tied": "tied"}
+    dtypes = BOTH
 
     def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters:
         default = torch.get_default_dtype()
@@ -213,4 +226,67 @@ def _covariances(precisions_cholesky: Tensor, kind: str) -> Tensor:
     return precisions_cholesky.square().reciprocal()
 
 
-CONTENDERS: tuple[Contender, ...] = (Gmmedu(), ScikitLearn(), Pomegranate(), TorchGmm())
+class Guest:
+    """A peer of ``peers.py``, in the process of the environment that `make bench` makes for them.
+
+    The data go over once; then a request and its answer are a few hundred bytes, a part of what a
+    fit does once.
+    """
+
+    families = {"full": "full"}
+
+    def __init__(self, name: str, dtypes: tuple[str, ...] = BOTH) -> None:
+        self.name, self.dtypes = name, dtypes
+
+    def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters:
+        return Parameters(*_house().ask(self.name, x, start, iterations))
+
+
+class _House:
+    """The process in which the guests run."""
+
+    def __init__(self) -> None:
+        python = ROOT / ".venv-peers/bin/python"
+        if not python.exists():
+            raise FileNotFoundError(f"no {python.relative_to(ROOT)}: make it with `make bench`")
+        self.process = subprocess.Popen(
+            [python, "-m", "benchmarks.peers"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.problem: tuple[Tensor, Parameters] | None = None
+
+    def ask(self, name: str, x: Tensor, start: Parameters, iterations: int) -> tuple[Array, ...]:
+        if self.problem is None or self.problem[0] is not x or self.problem[1] is not start:
+            arrays = (x.numpy(), start.weights, start.means, start.covariances)
+            self._send(tuple(array.astype(x.numpy().dtype) for array in arrays))
+            self.problem = x, start
+        self._send((name, iterations))
+        assert self.process.stdout is not None
+        answer = pickle.load(self.process.stdout)
+        if isinstance(answer, str):
+            raise RuntimeError(f"{name} failed:\n{answer}")
+        return answer
+
+    def _send(self, message: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(pickle.dumps(message, protocol=4))
+        self.process.stdin.flush()
+
+
+@cache
+def _house() -> _House:
+    """One process for all of them; it ends with this one."""
+    return _House()
+
+
+CONTENDERS: tuple[Contender, ...] = (
+    Gmmedu(),
+    ScikitLearn(),
+    Pomegranate(),
+    TorchGmm(),
+    Guest("tgmm"),
+    Guest("gmmx", ("float32",)),
+    Guest("gmm-gpu"),
+)

@@ -24,7 +24,7 @@ from benchmarks.problems import Parameters
 SIZE = (1_000_000, 16, 64)
 QUICK_SIZE = (100_000, 16, 64)
 ITERATIONS = 2
-BAR_MEGABYTES = 150.0
+BAR_MEGABYTES = 100.0
 _MEGABYTE = 1e6
 _BLOCK = 10_000
 

@@ -13,12 +13,19 @@ from typing import Any
 
 from benchmarks import THREADS, em
 from benchmarks.reliability import Row
-from benchmarks.starts import Share
 from benchmarks.timing import TOLERANCE, Comparison, Quartiles, geometric_mean
 
 _PACKAGES = ("gmmedu", "torch", "numpy", "scipy", "scikit-learn", "pomegranate", "torchgmm")
-_MARKERS = {"scikit-learn": "o", "pomegranate": "s", "torchgmm": "^"}
-_COLORS = {"scikit-learn": 0, "pomegranate": 1, "torchgmm": 2}
+_PEERS_FILE = Path(__file__).parent / "peers.txt"
+#: peer -> its marker; its place is its color too
+_MARKERS = {
+    "scikit-learn": "o",
+    "pomegranate": "s",
+    "torchgmm": "^",
+    "tgmm": "D",
+    "gmmx": "v",
+    "gmm-gpu": "P",
+}
 
 
 def environment() -> dict[str, Any]:
@@ -29,6 +36,8 @@ def environment() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
+    pins = (line.split("==") for line in _PEERS_FILE.read_text().split() if "==" in line)
+    versions |= {name: pin for name, pin in pins if name in ("tgmm", "gmmx", "gmm-gpu", "jax")}
     return {
         "versions": versions,
         "threads": THREADS,
@@ -49,10 +58,12 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     return {
         **asdict(comparison),
         "tolerance": TOLERANCE[comparison.dtype],
-        "agrees": comparison.agrees,
+        "agrees": {peer: comparison.agrees_with(peer) for peer in comparison.differences},
         "passed": {peer: comparison.passes(peer) for peer in comparison.bars},
     }
 
+
+_BEGIN, _END = "<!-- ratios, written by `make bench` -->", "<!-- end of the ratios -->"
 
 # Tables
 
@@ -96,7 +107,7 @@ def comparison_table(comparisons: Iterable[Comparison]) -> str:
                     "" if difference is None else f"{difference:.0e}",
                     ""
                     if difference is None
-                    else ("agree" if difference <= TOLERANCE[comparison.dtype] else "DISAGREE"),
+                    else ("agrees" if comparison.agrees_with(name) else "DIFFERS"),
                 )
             )
             point = ("", "", "", "")
@@ -104,25 +115,40 @@ def comparison_table(comparisons: Iterable[Comparison]) -> str:
 
 
 def mean_table(family: str, comparisons: Sequence[Comparison]) -> str:
-    """Geometric means of the ratios at the large sizes: of each number type, and of both."""
-    large = [each for each in comparisons if each.size != em.OLD_FAITHFUL]
+    """Geometric mean and least of the ratios at a group of sizes, number types apart and together;
+    of the peers that agree, at the sizes where they do."""
     rows: list[tuple[str, ...]] = [
-        ("geometric mean of ratios", "float32", "float64", "both", "bar", "")
+        ("sizes", "peer", "mean float32", "mean float64", "mean", "bar", "", "least", "bar", "")
     ]
-    for peer in large[0].ratios:
-        means = [
-            geometric_mean([each.ratios[peer].median for each in large if each.dtype in dtypes])
-            for dtypes in (("float32",), ("float64",), ("float32", "float64"))
-        ]
-        barred = family == "full" and peer == "scikit-learn"
-        rows.append(
-            (
-                peer,
-                *(f"{mean:.2f}" for mean in means),
-                f"{em.FULL_MEAN_BAR:g}" if barred else "",
-                _verdict(means[-1] >= em.FULL_MEAN_BAR) if barred else "",
+    for group in ("large", "middle"):
+        own = [each for each in comparisons if em.group(each.size) == group]
+        for peer in dict.fromkeys(peer for each in own for peer in each.ratios):
+            found = {
+                dtypes: [
+                    each.ratios[peer].median
+                    for each in own
+                    if each.dtype in dtypes and peer in each.ratios and each.agrees_with(peer)
+                ]
+                for dtypes in (("float32",), ("float64",), ("float32", "float64"))
+            }
+            *_, both = found.values()
+            if not both:
+                continue
+            mean, least = geometric_mean(both), min(both)
+            barred = family == "full" and peer == "scikit-learn"
+            mean_bar, least_bar = em.BARS[group] if barred else (0.0, 1.0)
+            rows.append(
+                (
+                    group,
+                    peer,
+                    *(f"{geometric_mean(each):.2f}" if each else "" for each in found.values()),
+                    f"{mean_bar:g}" if barred else "",
+                    _verdict(mean >= mean_bar) if barred else "",
+                    f"{least:.2f}",
+                    f"{least_bar:g}",
+                    _verdict(least >= least_bar),
+                )
             )
-        )
     return _aligned(rows)
 
 
@@ -144,27 +170,6 @@ def memory_table(figures: dict[str, Any]) -> str:
             ),
         ]
     )
-
-
-def share_table(shares: Iterable[Share]) -> str:
-    rows = [
-        ("fitter", "start", "mitigation", "iterations", "within", "reached", "failed", "bar", "")
-    ]
-    for share in shares:
-        rows.append(
-            (
-                share.fitter,
-                share.method,
-                share.mitigation,
-                f"{share.iterations:,}",
-                f"{share.tolerance:g}",
-                f"{share.reached}/{share.starts}",
-                str(share.failed),
-                "95 %",
-                _verdict(share.passed),
-            )
-        )
-    return _aligned(rows)
 
 
 def reliability_table(rows: Sequence[Row]) -> str:
@@ -200,67 +205,104 @@ def record_table(records: Sequence[dict[str, Any]]) -> str:
     return _aligned([tuple(records[0]), *(tuple(map(str, r.values())) for r in records)])
 
 
-# Figure
+# Figure and page
+
+
+def _full(folder: Path) -> list[dict[str, Any]]:
+    """The stored records of full covariances; empty if there are none."""
+    path = folder / "em-full.json"
+    return json.loads(path.read_text())["records"] if path.exists() else []
+
+
+def _name(size: Sequence[int]) -> str:
+    num_samples, num_dims, num_components = size
+    return f"{num_samples:,}, {num_dims}, {num_components}"
 
 
 def draw(folder: Path) -> Path | None:
-    """``folder/engine.svg`` from the EM records that lie there; None if there are none."""
+    """``folder/engine.svg`` from the records that lie there; None if there are none."""
     import matplotlib.pyplot as plt
 
     from gmmedu.plot import GREY, PALETTE, use_style
 
-    records = {
-        family: json.loads(path.read_text())["records"]
-        for family in em.FAMILIES
-        if (path := folder / f"em-{family}.json").exists()
-    }
+    records = _full(folder)
     if not records:
         return None
     use_style()
+    sizes = list(dict.fromkeys(tuple(row["size"]) for row in records))
     figure, axes = plt.subplots(
-        len(records), 1, figsize=(7.2, 0.9 + 2.6 * len(records)), sharex=True, squeeze=False
+        1, 2, figsize=(7.2, 1.6 + 0.36 * len(sizes)), sharex=True, sharey=True
     )
-    seen: dict[str, Any] = {}
-    for ax, (family, rows) in zip(axes[:, 0], records.items(), strict=True):
-        sizes = list(dict.fromkeys(tuple(row["size"]) for row in rows))
-        for row in rows:
-            place = sizes.index(tuple(row["size"]))
-            double = row["dtype"] == "float64"
-            for peer, ratio in row["ratios"].items():
-                color = PALETTE[_COLORS[peer]]
-                shift = 0.22 * (_COLORS[peer] - 1) + 0.09 * (1 if double else -1)
-                drawn = ax.errorbar(
-                    place + shift,
-                    ratio["median"],
-                    [[ratio["median"] - ratio["lower"]], [ratio["upper"] - ratio["median"]]],
-                    fmt=_MARKERS[peer],
-                    color=color,
-                    markerfacecolor="none" if double else color,
-                    markersize=6,
-                    linewidth=1,
-                )
-                seen.setdefault(f"{peer}, {row['dtype']}", drawn)
-        ax.axhline(1, color=GREY, linewidth=1.2)
-        if family == "full":
-            large = [place for place, size in enumerate(sizes) if size != em.OLD_FAITHFUL]
-            color = PALETTE[_COLORS["scikit-learn"]]
-            ax.hlines(em.FULL_BAR, -0.4, len(large) - 0.6, colors=color, linestyles=":", lw=1.2)
-            bar = f"least wanted against scikit-learn: {em.FULL_BAR:g}"
-            ax.annotate(bar, (-0.4, em.FULL_BAR), (0, 2), textcoords="offset points", fontsize=9)
-        ax.set_yscale("log")
-        ticks = [0.5, 1, 2, 3, 5, 10, 20, 50, 100]
-        low, high = ax.get_ylim()
-        ax.set_yticks([tick for tick in ticks if low <= tick <= high])
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        ax.minorticks_off()
-        ax.set_title(f"{family} covariances", loc="left")
-        ax.set_ylabel("time / gmmedu's")
-        labels = [f"N={n:,}\nD={d}, K={k}" for n, d, k in sizes]
-        ax.set_xticks(range(len(sizes)), labels, fontsize=9)
-    keys = sorted(seen, key=lambda key: (_COLORS[key.split(", ")[0]], key))
-    handles = [seen[key] for key in keys]
-    figure.legend(handles, keys, loc="outside lower center", ncols=len(_COLORS), fontsize=10)
+    for ax, dtype in zip(axes, ("float32", "float64"), strict=True):
+        for peer, (marker, color) in zip(
+            _MARKERS, zip(_MARKERS.values(), PALETTE, strict=False), strict=True
+        ):
+            drawn = [
+                (row["ratios"][peer]["median"], sizes.index(tuple(row["size"])))
+                for row in records
+                if row["dtype"] == dtype and _counts(row, peer)
+            ]
+            ax.scatter(
+                *zip(*drawn, strict=True) if drawn else ([], []),
+                marker=marker,
+                c=color,
+                s=30,
+                label=peer,
+            )
+        ax.axvline(1, color=GREY, linewidth=1.2)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.grid(axis="y", linewidth=0.4)
+        ax.set_title(dtype, loc="left")
+        ax.set_xlabel("time of an iteration / gmmedu's")
+    axes[0].set_yticks(range(len(sizes)), map(_name, sizes), fontsize=9)
+    axes[0].invert_yaxis()
+    axes[0].set_ylabel("N, D, K")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=10
+    )
     path = folder / "engine.svg"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     return path
+
+
+def _counts(row: dict[str, Any], peer: str) -> bool:
+    """Whether a peer ran at this point and found what gmmedu found."""
+    return peer in row["ratios"] and row["differences"][peer] <= row["tolerance"]
+
+
+def tabulate(folder: Path, page: Path) -> None:
+    """Write the ratios of the stored records between the two marks of a Markdown page."""
+    records = _full(folder)
+    if not records:
+        return
+    peers = list(_MARKERS)
+    lines = [
+        "| N, D, K | type | gmmedu, ms | " + " | ".join(peers) + " |",
+        "|---|---|---|" + "---|" * len(peers),
+    ]
+    for row in records:
+        cells = [
+            f"{row['ratios'][peer]['median']:.1f}"
+            if _counts(row, peer)
+            else "differs"
+            if peer in row["ratios"]
+            else ""
+            for peer in peers
+        ]
+        point = (_name(row["size"]), row["dtype"], f"{row['milliseconds']['gmmedu']['median']:.3g}")
+        lines.append("| " + " | ".join((*point, *cells)) + " |")
+    for group in ("large", "middle"):
+        means = []
+        for peer in peers:
+            ratios = [
+                row["ratios"][peer]["median"]
+                for row in records
+                if em.group(tuple(row["size"])) == group and _counts(row, peer)
+            ]
+            means.append(f"{geometric_mean(ratios):.1f}, {min(ratios):.1f}" if ratios else "")
+        lines.append("| " + " | ".join((f"{group}: mean, least", "both", "", *means)) + " |")
+    before, _, rest = page.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    page.write_text(f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}")

@@ -44,15 +44,12 @@ def check_points(
     """
     x = check_floats(x, name, device)
     wanted = _shape("N", num_dims, batch_shape)
-    if x.ndim != 2 and x.shape[:-2] != batch_shape:
+    if x.ndim < 2 or (x.ndim > 2 and x.shape[:-2] != batch_shape):
         hint = ""
-        if x.ndim == 1:
-            one = num_dims is not None and num_dims > 1 and len(x) == num_dims
-            hint = (
-                f"; one point goes in as {name}[None, :]"
-                if one
-                else (f"; one-dimensional data go in as {name}[:, None]")
-            )
+        if x.ndim == 1 and num_dims in (None, 1):
+            hint = f"; one-dimensional data go in as {name}[:, None]"
+        elif x.ndim == 1 and len(x) == num_dims:
+            hint = f"; one point goes in as {name}[None, :]"
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(x.shape)}{hint}")
     if num_dims is not None and x.shape[-1] != num_dims:
         raise ValueError(
@@ -67,6 +64,29 @@ def check_points(
             f"{name} has {x.shape[-2]} points and at least {minimum} are needed{reason}"
         )
     return check_values(x, dtype, missing=missing, complete=complete, name=name)
+
+
+def check_means(
+    means: Any,
+    shape: tuple[int, ...],
+    name: str,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return ``means`` in ``dtype`` if they are finite and of ``shape``, (*batch_shape, K, D)."""
+    *batch_shape, _, num_dims = shape
+    means = check_points(
+        means,
+        num_dims,
+        batch_shape=tuple(batch_shape),
+        device=device,
+        dtype=dtype,
+        name=name,
+    )
+    if tuple(means.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(means.shape)}")
+    return means
 
 
 def check_event(
@@ -94,6 +114,8 @@ def check_event(
             f"x must have shape {wanted}, got {tuple(x.shape)}: the model was built with "
             f"num_dims={num_dims}{hint}"
         )
+    if x.ndim > 1 and x.shape[-2] == 0:
+        raise ValueError("x has 0 points and at least 1 is needed")
     if batch_shape and x.ndim > 2:
         try:
             torch.broadcast_shapes(x.shape[:-2], batch_shape)
@@ -300,9 +322,10 @@ def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
 
 
 def check_tensor(
-    value: Any, shape: tuple[int, ...], device: torch.device, name: str
+    value: Any, shape: tuple[int, ...], device: torch.device | None, name: str
 ) -> Tensor:
-    """Return ``value`` if it is a finite floating-point tensor of ``shape`` on ``device``."""
+    """Return ``value`` if it is a finite floating-point tensor of ``shape``, on ``device`` if one
+    is given."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATS:
@@ -311,7 +334,7 @@ def check_tensor(
         )
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-    if value.device != device:
+    if device is not None and value.device != device:
         raise ValueError(
             f"{name} is on {value.device} and the model on {device}; move one of them"
         )

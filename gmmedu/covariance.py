@@ -304,8 +304,8 @@ class Triangular:
     ) -> tuple[Scales, Tensor]:
         # Keeps the covariance of an empty component.
         tiny = torch.finfo(points.dtype).tiny
+        scatter.diagonal(dim1=-2, dim2=-1).add_(tiny)
         covariance = scatter / (points + tiny)
-        covariance.diagonal(dim1=-2, dim2=-1).add_(tiny / (points + tiny).squeeze(-1))
         # In whitened coordinates the covariance is near the identity, so its factor is exact
         # where that of Sigma, far from round, would lose digits; L times it is again triangular.
         root, failed = torch.linalg.cholesky_ex(covariance)
@@ -464,8 +464,7 @@ class Family:
         covariances (..., J) would have been.
         """
         if not self.trainable:
-            kept = scales.factor.shape[: -self.operator.event_dims]
-            return scales, torch.zeros(kept, dtype=torch.bool, device=mean.device)
+            return scales, self.none(scales)
         between = self.operator.outer(statistics.first, mean)
         if self.shared:
             between = between.sum(-1 - self.operator.event_dims, keepdim=True)
@@ -474,13 +473,15 @@ class Family:
         )
         return self.operator.refit(scales, scatter, points, floor)
 
+    def none(self, scales: Scales) -> Tensor:
+        """That none of the covariances is singular: (..., J), false."""
+        shape = scales.factor.shape[: -self.operator.event_dims]
+        return torch.zeros(shape, dtype=torch.bool, device=scales.factor.device)
+
     def clamp(self, scales: Scales, floor: Floor) -> tuple[Scales, Tensor]:
         """Scales with no standard deviation below the floor (eq-clamp), and which (..., J)."""
         if not self.trainable:
-            kept = scales.factor.shape[: -self.operator.event_dims]
-            return scales, torch.zeros(
-                kept, dtype=torch.bool, device=scales.factor.device
-            )
+            return scales, self.none(scales)
         return self.operator.clamp(scales, floor)
 
     def slope(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,7 +158,8 @@ class Adam:
         for number, slope, group, rate in zip(
             self.numbers, slopes, groups, self.rates, strict=True
         ):
-            total = problem.total.to(slope).reshape(-1, *[1] * (slope.ndim - 1))
+            total = torch.as_tensor(problem.total).to(slope)
+            total = total.reshape(-1, *[1] * (slope.ndim - 1))
             number.grad = -slope / total
             group["lr"] = rate * decay
         self.optimizer.step()
@@ -166,8 +168,7 @@ class Adam:
             return state, problem.e_step(state)
         scales, singular = problem.family.clamp(state.scales, problem.floor)
         clamped = state._replace(scales=scales)
-        before = state
-        state, _ = problem.mitigate(before, clamped, singular, iteration + 1)
+        state = problem.mitigate(state, clamped, singular, iteration + 1)
         if bool(singular.any()):
             fresh = numbers_of(state, problem.family)
             for number, value in zip(self.numbers, fresh, strict=True):
@@ -193,7 +194,9 @@ class LBFGS:
         self.searches = [
             Search(
                 problem,
-                take(problem.start, torch.tensor([m], device=problem.total.device)),
+                take(
+                    problem.start, torch.tensor([m], device=problem.start.means.device)
+                ),
             )
             for m in range(problem.num_members)
         ]
@@ -230,7 +233,7 @@ class LBFGS:
             problem.prior,
             problem.held,
         )
-        state, _ = problem.mitigate(state, following, singular, iteration + 1, [row])
+        state = problem.mitigate(state, following, singular, iteration + 1, [row])
         self.searches[row] = Search(problem, state)
         return state, problem.e_step_of(state, index)
 
@@ -258,7 +261,7 @@ class Search:
             line_search_fn="strong_wolfe",
         )
         self._seen: tuple[list[Tensor], State, Statistics] | None = None
-        self._index = torch.zeros_like(problem.total[:1], dtype=torch.int64)
+        self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
 
     def step(
         self, state: State, statistics: Statistics, index: Tensor
@@ -292,12 +295,15 @@ class Search:
     def _loss(self) -> float:
         problem = self.problem
         state, statistics = self._look()
-        objective = float(problem.objective(statistics, state, self._index)[0])
+        objective = float(
+            problem.nll(statistics, self._index)[0]
+            + np.ravel(problem.penalty(state, self._index))[0]
+        )
         slopes = score(statistics, problem.family, state, problem.prior, problem.held)
         finite = math.isfinite(objective) and all(
             bool(s.isfinite().all()) for s in slopes
         )
-        total = float(problem.total_of(self._index)[0])
+        total = float(problem._of(problem.total, self._index)[0])
         for number, slope in zip(self.numbers, slopes, strict=True):
             # Where a step left the range of numbers, a wall without a slope sends it back.
             number.grad = -slope / total if finite else torch.zeros_like(number)

@@ -94,18 +94,18 @@ def m_step(
         means = means + family.operator.apply(state.scales.factor, mean)
     if not held[0]:
         log_weights = (counts / counts.sum(-1, keepdim=True)).clamp_min(tiny).log()
-    kept = state.scales.factor.shape[: -family.operator.event_dims]
-    scales, singular = (
-        state.scales,
-        torch.zeros(kept, dtype=torch.bool, device=mean.device),
-    )
-    if not held[2]:
-        scales, singular = family.m_step(statistics, mean, state.scales, floor, prior)
-        if floor != 0 and bool(singular.any()):
-            blurred = _blurred(singular, mean)
-            singular = singular & ~blurred
-            scales = family.where(blurred, state.scales, scales)
+    if held[2]:
+        return State(log_weights, means, state.scales), family.none(state.scales)
+    scales, singular = family.m_step(statistics, mean, state.scales, floor, prior)
+    if not _is_zero(floor) and bool(singular.any()):
+        blurred = _blurred(singular, mean)
+        singular = singular & ~blurred
+        scales = family.where(blurred, state.scales, scales)
     return State(log_weights, means, scales), singular
+
+
+def _is_zero(floor: Floor) -> bool:
+    return isinstance(floor, float) and floor == 0
 
 
 def _blurred(singular: Tensor, mean: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class Em:
     def ascend(
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Tensor]:
-        """The state after a step of EM, and which members (M,) were mitigated."""
+        """The state after a step of EM, and which covariances (M, J) were mitigated."""
         problem = self.problem
         following, singular = m_step(
             statistics,
@@ -145,8 +145,8 @@ class Em:
             problem.prior,
             problem.held,
         )
-        following, _ = problem.mitigate(state, following, singular, iteration + 1)
-        return following, singular.any(-1)
+        following = problem.mitigate(state, following, singular, iteration + 1)
+        return following, singular
 
     def keep(self, rows: Tensor) -> None:
         pass
@@ -187,9 +187,10 @@ class Squarem(Em):
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem = self.problem
-        objective = torch.from_numpy(problem.objective(statistics, state))
+        objective = problem.nll(statistics) + problem.penalty(state)
         here = self._coordinates(state)
-        following, mitigated = self.ascend(state, statistics, iteration)
+        following, singular = self.ascend(state, statistics, iteration)
+        mitigated = singular.any(-1)
         ready = self.started & ~mitigated
         target, length = leap(
             self.start, here, self._coordinates(following), self.longest
@@ -205,7 +206,7 @@ class Squarem(Em):
 
     def _try(
         self,
-        objective: Tensor,
+        objective: Any,
         following: State,
         ahead: State,
         ready: Tensor,
@@ -216,8 +217,8 @@ class Squarem(Em):
         rows = ready.nonzero().flatten()
         tried = put(following, rows, take(ahead, rows))
         statistics = problem.e_step(tried)
-        reached = torch.from_numpy(problem.objective(statistics, tried))
-        better = (reached < objective).to(ready.device)
+        reached = problem.nll(statistics) + problem.penalty(tried)
+        better = torch.from_numpy(reached < objective).to(ready.device)
         full = length == self.longest
         grown = torch.where(full, self.longest * 4, self.longest)
         shrunk = (length / 2).clamp_min(1.5)

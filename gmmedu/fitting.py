@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
@@ -118,15 +119,16 @@ class FitResult:
     nll: mean NLL of the returned parameters, in nats: the lowest (by the objective) that the fit
     saw; inf for the members of a batch that failed. history: the NLL after 0, 1, ... iterations,
     float64 (T + 1, ...), NaN after the end of a member; elapsed: seconds since the start at the
-    same moments, (T + 1,); converged: whether the stopping rule was met; num_iterations: T;
-    passes: over the data; seconds: the whole fit; events: what the mitigation did; snapshots:
-    parameters along the way; errors: of the members that failed; starts: the NLL of every start,
-    where ``fit_best`` made several.
+    same moments, (T + 1,); passes_after: passes over the data until then, (T + 1, ...);
+    converged: whether the stopping rule was met; num_iterations: T; passes: of the whole fit, and
+    seconds; events: what the mitigation did; snapshots: parameters along the way; errors: of the
+    members that failed; starts: the NLL of every start, where ``fit_best`` made several.
     """
 
     nll: Any
     history: Tensor
     elapsed: Tensor
+    passes_after: Tensor
     converged: Any
     num_iterations: Any
     passes: Any
@@ -188,13 +190,13 @@ def fit(
         missing=chosen["missing"],
         generator=chosen["generator"],
     )
-    with torch.inference_mode(False):
-        record.begin(problem)
-        try:
+    outside = Surroundings(model.means.device.type, problem.small)
+    record.begin(problem, outside)
+    try:
+        with outside.left():
             state = problem.start
-            with _computing(model):
-                algorithm = start(problem, num_iterations)
-                statistics = problem.e_step(state)
+            algorithm = start(problem, num_iterations)
+            statistics = problem.e_step(state)
             while True:
                 rows = record.add(statistics, state)
                 if rows is not None:
@@ -203,31 +205,55 @@ def fit(
                         break
                     algorithm.keep(rows)
                     state, statistics = take(state, rows), take(statistics, rows)
-                with _computing(model):
-                    state, statistics = algorithm.step(
-                        state, statistics, record.iteration
-                    )
-        finally:
+                state, statistics = algorithm.step(state, statistics, record.iteration)
+    finally:
+        with torch.inference_mode(False):
             record.end()
+    with torch.inference_mode(False):
         return record.result()
 
 
-class _computing:
-    """No gradient and no autocast, while a step is computed; a callback sees neither."""
+class Surroundings:
+    """The modes of the process that a fit finds: it computes without a gradient and without
+    autocast, a small one in one thread, as waking another costs more than it could take over;
+    a callback sees what was there before."""
 
-    def __init__(self, model: GaussianMixture) -> None:
-        self._parts = (
-            torch.no_grad(),
-            torch.autocast(model.means.device.type, enabled=False),
-        )
+    def __init__(self, device: str, small: bool) -> None:
+        self.device, self.grad = device, torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
+        self.threads = torch.get_num_threads()
+        self.wanted = 1 if small else self.threads
+        self.autocast = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device)
 
-    def __enter__(self) -> None:
-        for part in self._parts:
-            part.__enter__()
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Inside, nothing is recorded for a gradient, and nothing is rounded."""
+        try:
+            torch.set_num_threads(self.wanted)
+            with torch.inference_mode(), self._cast(False):
+                yield
+        finally:
+            torch.set_num_threads(self.threads)
 
-    def __exit__(self, *exception: Any) -> None:
-        for part in reversed(self._parts):
-            part.__exit__(*exception)
+    @contextmanager
+    def back(self) -> Iterator[None]:
+        """Inside, everything is as it was."""
+        try:
+            torch.set_num_threads(self.threads)
+            with (
+                torch.inference_mode(self.inference),
+                torch.set_grad_enabled(self.grad),
+            ):
+                with self._cast(True):
+                    yield
+        finally:
+            torch.set_num_threads(self.wanted)
+
+    def _cast(self, enabled: bool) -> Any:
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype, enabled=enabled)
 
 
 class Record:
@@ -242,7 +268,6 @@ class Record:
         checks.check_flag(options["progress"], "progress")
         self.callback, self.stopping = callback, stopping
         # As they are around the fit; a callback finds them so.
-        self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         self.snapshot_every = checks.check_count(
             options["snapshot_every"], "snapshot_every", minimum=0
         )
@@ -250,16 +275,18 @@ class Record:
         self.iteration = -1
         self._history: list[tuple[Any, Any]] = []
         self._elapsed: list[float] = []
+        self._passes: list[Any] = []
         self._earlier: list[Any] = []
         self._snapshots: list[Snapshot] = []
         self._best: State | None = None
         self._bar: Any = None
 
-    def begin(self, problem: Problem) -> None:
+    def begin(self, problem: Problem, outside: Surroundings) -> None:
         """Start the clock."""
-        self.problem, self._units = problem, problem.units
+        self.problem, self._units, self._outside = problem, problem.units, outside
         size = problem.num_members
         self._begun = time.perf_counter()
+        self._given = [n.detach().clone() for n in problem.model._numbers()]
         self._final = problem.start
         self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
         self._ended, self._stopped = (
@@ -270,44 +297,45 @@ class Record:
         if self.progress:
             self._bar = _progress_bar(self.num_iterations)
 
-    @torch.no_grad()
     def add(self, statistics: Statistics, state: State) -> Tensor | None:
         """Note the state of the members and the statistics counted at it. Returns the rows of
         those that go on, or None where all do."""
         problem = self.problem
         self.iteration += 1
-        nll, objective = problem.nll(statistics), problem.objective(statistics, state)
+        nll = problem.nll(statistics)
+        objective = nll + problem.penalty(state)
         failed = self._failed(nll, state)
         self._history.append((problem.members, nll))
         self._elapsed.append(time.perf_counter() - self._begun)
+        self._passes.append(problem.passes.copy())
         self._keep_best(nll, objective, state, failed)
-        met = np.asarray(self.stopping.met(objective, self._earlier)) & ~failed
+        met = self.stopping.met(objective, self._earlier)
         self._earlier = [*self._earlier[-3:], objective]
         last = self.iteration == self.num_iterations
         stop = self._tell(nll, state) or last
-        going = ~(met | failed | stop)
+        done = np.asarray(met | failed if failed is not None else met)
         if self.snapshot_every and (
-            self.iteration % self.snapshot_every == 0 or not going.any()
+            self.iteration % self.snapshot_every == 0 or stop or done.all()
         ):
             self._snapshot(nll, state)
-        if going.all():
+        if not stop and not done.any():
             return None
-        return self._let_go(met, stop and not last, going)
+        going = ~done & (not stop)
+        met = met & ~failed if failed is not None else met
+        return self._let_go(np.asarray(met), stop and not last, going)
 
     def _failed(self, nll: Any, state: State) -> Any:
-        """Which members have failed: in a batch they leave it; a single one raises."""
+        """Which members have failed, or None: in a batch they leave it; a single one raises."""
         problem = self.problem
-        lost = ~np.isfinite(nll)
-        size = state.scales.factor.flatten(1).sum(1)
-        if bool(lost.any()) or not bool(torch.isfinite(size).all()):
-            lost |= ~torch.isfinite(size).cpu().numpy()
-            for row in np.flatnonzero(lost):
-                problem.fail_range(state, int(row), self.iteration)
-        if not problem.failures:
-            return lost
+        size = state.scales.factor.flatten(1).sum(1).cpu().numpy()
+        finite = np.isfinite(nll + size)
+        if finite.all() and not problem.failures:
+            return None
+        for row in np.flatnonzero(~finite):
+            problem.fail_range(state, int(row), self.iteration)
         if len(problem.failures) == problem.num_members:
             raise next(iter(problem.failures.values()))
-        return lost | np.isin(problem.members, list(problem.failures))
+        return ~finite | np.isin(problem.members, list(problem.failures))
 
     def _keep_best(self, nll: Any, objective: Any, state: State, failed: Any) -> None:
         """Keep the lowest objective of each member and its state; a start below the floor does
@@ -318,14 +346,19 @@ class Record:
             below = low.any(-1).cpu().numpy()
             self._best_objective = np.where(below, np.inf, objective)
             return
-        better = (objective <= self._best_objective) & ~failed
+        # To rounding the later state is the better one: EM still moves parameters where the
+        # objective no longer tells.
+        rounding = 1e-14 * (1 + np.abs(self._best_objective))
+        better = objective <= self._best_objective + rounding
+        if failed is not None:
+            better &= ~failed
+        self._best_objective = np.fmin(self._best_objective, objective)
         if better.all():
-            self._best, self._best_nll, self._best_objective = state, nll, objective
+            self._best, self._best_nll = state, nll
         elif better.any():
             rows = torch.as_tensor(np.flatnonzero(better), device=state.means.device)
             self._best = put(self._best, rows, take(state, rows))
             self._best_nll = np.where(better, nll, self._best_nll)
-            self._best_objective = np.where(better, objective, self._best_objective)
 
     def _tell(self, nll: Any, state: State) -> bool:
         """Show the state to the progress bar and the callback; true where that stops the fit."""
@@ -334,12 +367,11 @@ class Record:
             self._bar.update(min(self.iteration, 1))
         if self.callback is None:
             return False
-        self._write(self._whole(state))
-        inference, gradient = self._modes
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradient):
-            return bool(
-                self.callback(self.problem.model, self.iteration, self._shown(nll))
-            )
+        model, whole = self.problem.model, self._whole(state)
+        with torch.inference_mode(False):
+            self._write(whole)
+        with self._outside.back():
+            return bool(self.callback(model, self.iteration, self._shown(nll)))
 
     def _let_go(self, met: Any, stopped: bool, going: Any) -> Tensor:
         """Write down the members that are done; the rows of the others."""
@@ -369,8 +401,9 @@ class Record:
         """However the fit ends, leave the model at the best states."""
         if self._bar is not None:
             self._bar.close()
-        if self.iteration > 0 and self._best is not None:
-            self._final = self._whole(self._best)
+        if self._best is not None:
+            start = self.problem.start
+            self._final = self._whole(self._best) if self.iteration > 0 else start
             self._write(self._final)
         self.seconds = time.perf_counter() - self._begun
 
@@ -387,6 +420,9 @@ class Record:
             nll=self._shaped(self._nll),
             history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),
             elapsed=torch.tensor(self._elapsed, dtype=torch.float64, device="cpu"),
+            passes_after=torch.from_numpy(np.stack(self._passes)).reshape(
+                -1, *problem.model.batch_shape
+            ),
             converged=self._shaped(self._converged),
             num_iterations=self._shaped(self._ended),
             passes=self._shaped(problem.passes),
@@ -423,9 +459,18 @@ class Record:
         shape = self.problem.model.batch_shape
         return each(lambda part: part.reshape(*shape, *part.shape[1:]), own)
 
+    @torch.no_grad()
     def _write(self, state: State) -> None:
-        self.problem.model.set_state(self._restored(state))
+        """Set the model to a state; to the start as it was given, without any rounding."""
+        model = self.problem.model
+        if state is not self.problem.start:
+            model.set_state(self._restored(state))
+            return
+        for number, given in zip(model._numbers(), self._given, strict=True):
+            number.copy_(given)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _snapshot(self, nll: Any, state: State) -> None:
         own = self._restored(self._whole(state))
         covariances = mixture.covariances(self.problem.family, own)
@@ -442,6 +487,8 @@ class Record:
     def _check_rounding(self) -> None:
         """Where the model's dtype cannot hold the means, say so, and tell the NLL as it is."""
         problem, family = self.problem, self.problem.family
+        if self._units.center.dtype == problem.model.means.dtype:
+            return
         own = self._units.restore(self._final, family)
         kept = own.means.to(problem.model.means.dtype).to(own.means)
         factor = mixture.triangular_factor(family, own)
@@ -454,7 +501,7 @@ class Record:
             "standard deviation; the NLL is that of the rounded parameters. Use a float64 model, "
             "or subtract a constant from x.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         if problem.num_members == 1:
             rounded = self._units.standardize(own._replace(means=kept), family)
@@ -474,7 +521,7 @@ class Record:
             f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "
             "again from here, or set tolerance=0 to run just so many.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
     def _warn_floor(self) -> None:
@@ -496,7 +543,7 @@ class Record:
             "Use fewer components, remove duplicate points or a constant column, or fit with "
             "Prior(); if so narrow a component is real, lower min_scale."
         )
-        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=4)
+        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=5)
 
 
 def _named(low: Tensor, batched: bool) -> str:

@@ -112,7 +112,8 @@ def condition(
 
 @exact
 def moments(family: Family, state: State) -> tuple[Tensor, Tensor]:
-    """Mean (..., D) and covariance (..., D, D) of the whole mixture (eq-mixture-moments)."""
+    """Mean (..., D) and covariance (..., D, D) of the mixture (eq-mixture-mean,
+    eq-mixture-covariance)."""
     weights = state.log_weights.exp().unsqueeze(-1)
     mean = (weights * state.means).sum(-2)
     offset = state.means - mean.unsqueeze(-2)

@@ -85,31 +85,23 @@ class GaussianMixture(nn.Module):
         if init_means is None:
             means = radius * (2 * checks.uniform(*shape, generator=generator) - 1)
         else:
-            means = checks.check_points(
-                init_means,
-                self.num_dims,
-                batch_shape=self.batch_shape,
-                dtype=dtype,
-                name="init_means",
-            )
-            if tuple(means.shape) != shape:
-                raise ValueError(
-                    f"init_means must have shape {shape}, got {tuple(means.shape)}"
-                )
+            means = checks.check_means(init_means, shape, "init_means", dtype=dtype)
         with torch.inference_mode(False):
-            means = means.detach().to(device=device, dtype=dtype, copy=True)
-            self.means = nn.Parameter(means)
-            self.logits = nn.Parameter(torch.zeros_like(means[..., 0]))
-            identity = torch.eye(self.num_dims, dtype=dtype, device=means.device)
-            identity = identity.expand(*shape, self.num_dims)
-            factor = self.family.from_covariances(
-                identity, torch.ones_like(means[..., 0])
-            )
-            raw_scale = self.family.operator.to_raw(factor).clone()
-            if self.family.trainable:
-                self.raw_scale = nn.Parameter(raw_scale)
-            else:
-                self.register_buffer("raw_scale", raw_scale)
+            self._make(means.detach().to(device=device, dtype=dtype, copy=True))
+
+    def _make(self, means: Tensor) -> None:
+        """Make the parameters: those means, equal weights, covariances at the identity."""
+        self.means = nn.Parameter(means)
+        self.logits = nn.Parameter(torch.zeros_like(means[..., 0]))
+        identity = torch.eye(self.num_dims, dtype=means.dtype, device=means.device)
+        identity = identity.expand(*means.shape, self.num_dims)
+        ones = torch.ones_like(means[..., 0])
+        factor = self.family.from_covariances(identity, ones)
+        raw_scale = self.family.operator.to_raw(factor).clone()
+        if self.family.trainable:
+            self.raw_scale = nn.Parameter(raw_scale)
+        else:
+            self.register_buffer("raw_scale", raw_scale)
 
     # What it is
 
@@ -190,8 +182,10 @@ class GaussianMixture(nn.Module):
             weights = checks.check_weights(weights, shape[:-1], device, "weights")
             weights = weights / weights.sum(-1, keepdim=True)
         if means is not None:
-            checks.check_tensor(means, shape, device, "means")
-            means = checks.check_values(means, self.means.dtype, name="means")
+            dtype = self.means.dtype
+            means = checks.check_means(
+                means, shape, "means", device=device, dtype=dtype
+            )
         if covariances is not None:
             covariances = checks.check_covariances(
                 covariances, (*shape, self.num_dims), self.means

@@ -24,6 +24,9 @@ from gmmedu.values import Pattern, Points, State, Statistics, add, each, take
 #: log density near a mean within about 1e-10 of the exact one in float64, 3e-4 in float32.
 CONDITIONING_LIMIT = {torch.float64: 3e5, torch.float32: 3e3}
 
+#: The features are the road while there are at most so many times as many as residuals.
+MOST_FEATURES = 2.0
+
 #: A pass over at most this many residuals, N x K x D, is over before it is worth organizing.
 SMALL_PASS = 2**16
 
@@ -102,11 +105,18 @@ def e_step(
     flat = each(lambda part: part.reshape(-1, *part.shape[len(batch) :]), state)
     workspace = Workspace() if workspace is None else workspace
     with torch.no_grad(), torch.autocast(state.means.device.type, enabled=False):
-        pieces = (
-            _of_piece(piece, family, flat, workspace) for piece in points.pieces()
-        )
-        total = reduce(add, pieces)
+        total = sums(points, family, flat, workspace)
     return each(lambda part: part.reshape((*batch, *part.shape[1:])), total)
+
+
+def sums(
+    points: Source, family: Family, state: State, workspace: Workspace
+) -> Statistics:
+    """``e_step`` for a state with one batch dimension, (M, ...): the one place where the
+    statistics of pieces are added."""
+    return reduce(
+        add, (_of_piece(piece, family, state, workspace) for piece in points.pieces())
+    )
 
 
 def _of_piece(
@@ -131,7 +141,7 @@ def _of_piece(
         return _from_patterns(points, family, state)
     num_members, num_components, num_dims = state.means.shape
     rows = num_members * num_components * num_dims
-    few = family.num_features(num_dims) <= num_components * num_dims
+    few = family.num_features(num_dims) <= MOST_FEATURES * num_components * num_dims
     if points.num_points * rows <= SMALL_PASS or not few:
         return _from_residuals(points, family, state, workspace)
     conditioning = family.operator.conditioning(state.scales, state.means)

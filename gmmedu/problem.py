@@ -17,7 +17,7 @@ from torch import Tensor
 from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Floor
 from gmmedu.models import GaussianMixture, check_mixture
-from gmmedu.passes import Workspace, e_step
+from gmmedu.passes import Workspace, sums
 from gmmedu.singularities import Mitigation, Reset, SingularityError, resolution
 from gmmedu.units import Units, moments
 from gmmedu.values import Points, State, Statistics, each, put, take
@@ -60,7 +60,13 @@ class Stream:
                     f"x must give tensors (B, {self.num_dims}), or pairs of those and weights "
                     f"(B,), got {len(pair)} things at once"
                 )
-            x = pair[0].to(self.like.device) if isinstance(pair[0], Tensor) else pair[0]
+            if not isinstance(pair[0], Tensor):
+                kinds = f"{type(self.batches).__name__} of {type(pair[0]).__name__}"
+                raise TypeError(
+                    f"x must be a torch.Tensor of shape (N, {self.num_dims}), or batches that "
+                    f"are, got a {kinds}; convert it with torch.as_tensor(x)"
+                )
+            x = pair[0].to(self.like.device)
             checks.check_points(
                 x, self.num_dims, minimum=0, missing=self.missing, name="a batch"
             )
@@ -140,67 +146,68 @@ class Problem:
         checks.check_generator(generator)
         self.model, self.family, self.mitigation = model, model.family, mitigation
         self.num_members = max(1, int(np.prod(model.batch_shape)))
-        self.held = [
-            not n.requires_grad for n in (model.logits, model.means, model.raw_scale)
-        ]
+        numbers = (model.logits, model.means, model.raw_scale)
+        self.held = [not number.requires_grad for number in numbers]
         self.workspace = Workspace()
-        weight_unit = self._lay_out(x, sample_weight, missing)
-        self.total = self.points.total
+        weight_unit = self._place(x, sample_weight, missing)
+        self.total = self.points.total.cpu().numpy()
         self._set_floor(weight_unit)
-        state = model.state()
-        size = len(model.batch_shape)
+        state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
         self.start = self.units.standardize(flat, self.family)
-        self.passes = np.zeros(self.num_members, dtype=int)
         self.members = np.arange(self.num_members)
+        self.passes, self._resets = np.zeros((2, self.num_members), dtype=int)
         self.events: list[Event] = []
         self._clamped: set[tuple[int, int | None]] = set()
-        self._resets = np.zeros(self.num_members, dtype=int)
         self.failures: dict[int, SingularityError] = {}
         self._generators: list[torch.Generator] = []
         if isinstance(mitigation, Reset):
+            # One seed a member: a batch draws what its members would draw one by one.
             seeds = torch.randint(
                 2**62, (self.num_members,), generator=generator, device="cpu"
-            ).tolist()
+            )
+            new = (torch.Generator(device="cpu") for _ in seeds)
             self._generators = [
-                torch.Generator(device="cpu").manual_seed(s) for s in seeds
+                g.manual_seed(seed) for g, seed in zip(new, seeds.tolist(), strict=True)
             ]
 
     # At the door
 
-    def _lay_out(
-        self, x: Tensor | Iterable[Any], sample_weight: Tensor | None, missing: bool
-    ) -> float:
+    def _place(self, x: Any, sample_weight: Tensor | None, missing: bool) -> float:
         """Set units, points and the offset of their NLL; returns by what weights are multiplied."""
-        model, dtype = self.model, self.model.means.dtype
-        per_dimension = self.family.per_dimension
-        if (
-            not isinstance(x, Tensor)
-            and isinstance(x, Iterable)
-            and not hasattr(x, "to_numpy")
-            and not isinstance(x, np.ndarray | str)
-        ):
-            if sample_weight is not None:
-                raise ValueError(
-                    "sample_weight must be None where x is a stream; let it give pairs of points "
-                    "and weights"
-                )
-            stream = Stream(x, model, missing)
-            found = moments(stream)
-            if found.num_points < model.num_components:
-                raise ValueError(
-                    f"x has {found.num_points} points and at least {model.num_components} are "
-                    "needed (one for each component)"
-                )
-            self.units = Units.of([found], per_dimension)
-            # So that a point weighs 1 on average, whatever the size of the weights.
-            unit = found.num_points / float(found.total)
-            total = found.total.double().reshape(1) * unit
-            self.points: Points | StreamedPoints = StreamedPoints(
-                stream, self.units, dtype, unit, total
+        if not _is_stream(x):
+            return self._lay_out(x, sample_weight, missing)
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight must be None where x is a stream; let it give pairs of points and "
+                "weights"
             )
-            self._set_offset([found])
-            return unit
+        return self._stream(x, missing)
+
+    def _stream(self, batches: Iterable[Any], missing: bool) -> float:
+        """``_place`` for batches."""
+        stream = Stream(batches, self.model, missing)
+        found, least = moments(stream), self.model.num_components
+        if found.num_points < least:
+            raise ValueError(
+                f"x has {found.num_points} points and at least {least} are needed (one for each "
+                "component)"
+            )
+        self.units = Units.of([found], self.family.per_dimension)
+        # So that a point weighs 1 on average, whatever the size of the weights.
+        self.num_points = found.num_points
+        unit = found.num_points / float(found.total)
+        total = found.total.double().reshape(1) * unit
+        dtype = self.model.means.dtype
+        self.points: Points | StreamedPoints = StreamedPoints(
+            stream, self.units, dtype, unit, total
+        )
+        self._set_offset([found])
+        return unit
+
+    def _lay_out(self, x: Tensor, sample_weight: Tensor | None, missing: bool) -> float:
+        """``_place`` for a tensor."""
+        model = self.model
         x = checks.check_points(
             x,
             model.num_dims,
@@ -211,26 +218,21 @@ class Problem:
             complete=True,
         )
         x, weights, unit = self._weighted(x, sample_weight)
-        x = x.detach().to(torch.promote_types(x.dtype, dtype))
-        sets = range(
-            max(len(x) if x.ndim == 3 else 1, 1 if weights is None else len(weights))
-        )
-        found_sets = [
-            moments(
-                [(x[m] if x.ndim == 3 else x, None if weights is None else weights[m])]
-            )
-            for m in sets
-        ]
-        self.units = Units.of(found_sets, per_dimension)
-        if x.ndim == 2 and len(sets) > 1:
-            x = x.expand(len(sets), -1, -1)
-        columns = self.units.columns(x, dtype)
+        x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
+        x = x if x.ndim == 3 else x.unsqueeze(0)
+        if weights is not None and len(weights) > len(x):
+            x = x.expand(len(weights), -1, -1)
+        of_each = [None] * len(x) if weights is None else list(weights)
+        found = [moments([pair]) for pair in zip(x, of_each, strict=True)]
+        self.units = Units.of(found, self.family.per_dimension)
+        columns = self.units.columns(x, model.means.dtype)
         if weights is not None:
             weights = weights.to(columns)
             # A point that weighs nothing is nowhere.
             columns[:, :-1].masked_fill_((weights == 0).unsqueeze(1), 0.0)
         self.points = Points.from_columns(columns, weights)
-        self._set_offset(found_sets)
+        self.num_points = self.points.num_points
+        self._set_offset(found)
         return unit
 
     def _weighted(
@@ -265,7 +267,8 @@ class Problem:
                     f"x has no observed value in column {unseen[0]}; drop it first"
                 )
         shares = torch.stack([s.observed.double() / s.total for s in sets])
-        self.offset = (shares * self.units.scale.double().log()).sum(-1)
+        offset = (shares * self.units.scale.double().log()).sum(-1)
+        self.offset = offset.cpu().numpy()
 
     def _set_floor(self, weight_unit: float) -> None:
         dtype, mitigation = self.model.means.dtype, self.mitigation
@@ -286,50 +289,49 @@ class Problem:
     # During the fit
 
     @property
+    def small(self) -> bool:
+        """Whether a pass is over before it is worth dividing among threads."""
+        rows = self.num_members * self.model.num_components * self.model.num_dims
+        return self.num_points * rows <= 2**20
+
+    @property
     def batched(self) -> bool:
         return bool(self.model.batch_shape)
 
     def e_step(self, state: State) -> Statistics:
         """One pass over the points."""
         self.passes[self.members] += 1
-        return e_step(self.points, self.family, state, self.workspace)
+        return sums(self.points, self.family, state, self.workspace)
 
     def e_step_of(self, state: State, rows: Tensor) -> Statistics:
         """One pass for the members in some rows, whose states these are."""
         if len(rows) == len(self.members):
             return self.e_step(state)
         self.passes[self.members[rows.cpu().numpy()]] += 1
-        return e_step(self.points.take(rows), self.family, state)
+        return sums(self.points.take(rows), self.family, state, Workspace())
 
-    def nll(self, statistics: Statistics, rows: Tensor | None = None) -> Any:
+    def nll(self, statistics: Statistics, rows: Any = slice(None)) -> Any:
         """Mean NLL in the data's own units, in nats, of each member or of those in some rows:
         float64, (M,)."""
-        offset, total = self._of(self.offset, rows), self._of(self.total, rows)
-        return (offset - statistics.log_likelihood / total).cpu().numpy()
+        log_likelihood = statistics.log_likelihood.cpu().numpy()
+        return self._of(self.offset, rows) - log_likelihood / self._of(self.total, rows)
 
-    def objective(
-        self, statistics: Statistics, state: State, rows: Tensor | None = None
-    ) -> Any:
-        """What a fit lowers: the NLL, less the log prior per point where there is a prior."""
-        nll = self.nll(statistics, rows)
+    def penalty(self, state: State, rows: Any = slice(None)) -> Any:
+        """What the objective of a fit has more than the NLL: less the log prior per point."""
         if self.prior is None:
-            return nll
-        log_prior = self.family.log_prior(
-            state.scales, state.means.shape[-1], self.prior
-        )
-        return nll - (log_prior.double() / self._of(self.total, rows)).cpu().numpy()
+            return 0.0
+        num_dims = state.means.shape[-1]
+        log_prior = self.family.log_prior(state.scales, num_dims, self.prior)
+        return -log_prior.double().cpu().numpy() / self._of(self.total, rows)
 
     def floor_of(self, rows: Tensor) -> Floor:
         """The floor of the members in some rows."""
         return self.floor[rows] if isinstance(self.floor, Tensor) else self.floor
 
     @staticmethod
-    def _of(values: Tensor, rows: Tensor | None) -> Tensor:
-        return values if rows is None or len(values) == 1 else values[rows]
-
-    def total_of(self, rows: Tensor) -> Tensor:
-        """The weight of the points of the members in some rows."""
-        return self._of(self.total, rows)
+    def _of(values: Any, rows: Any) -> Any:
+        rows = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+        return values if len(values) == 1 else values[rows]
 
     def mitigate(
         self,
@@ -338,53 +340,62 @@ class Problem:
         singular: Tensor,
         iteration: int,
         rows: list[int] | None = None,
-    ) -> tuple[State, bool]:
-        """The state after a step, once the mitigation has dealt with ``singular``, (M, J), and
-        whether it changed anything but the scales. rows: of which members, if not of all."""
+    ) -> State:
+        """The state after a step, once the mitigation has dealt with ``singular``, (M, J).
+
+        before: the state to go back to; rows: of which members these are, if not of all."""
+        if not self._clamped and not bool(singular.any()):
+            return state
         rows = list(range(len(self.members))) if rows is None else rows
-        known = {m for m in self._clamped if m[0] not in self.members[rows]}
-        moved = False
-        chosen = (
-            singular.any(1).nonzero().flatten().tolist() if bool(singular.any()) else []
-        )
-        for place in chosen:
-            member, index = (
-                int(self.members[rows[place]]),
-                torch.tensor([place], device=singular.device),
+        gone = {m for m in self._clamped if m[0] in self.members[rows]}
+        clamped = self._clamped - gone
+        for place in singular.any(1).nonzero().flatten():
+            member, index = int(self.members[rows[int(place)]]), place.reshape(1)
+            one, action, which = self._mitigated(
+                take(before, index),
+                take(state, index),
+                singular[place],
+                rows[int(place)],
+                iteration,
             )
-            found = singular[place].nonzero().flatten().tolist()
-            which = found if singular.shape[1] == self.model.num_components else [None]
-            if self.mitigation is None:
-                self._fail(member, which[0], iteration)
-                state = put(state, index, take(before, index))
-                continue
-            one, action = take(state, index), "clamped"
-            if self._generators and not any(self.held):
-                one, action = self.mitigation.mitigate(
-                    one,
-                    singular[place],
-                    self._points_of(rows[place]),
-                    self.family,
-                    self._generators[member],
-                    int(self._resets[member]),
-                )
-            if action == "reset":
-                state, moved = put(state, index, one), True
-                self._resets[member] += len(found)
-            name = member if self.batched else None
+            state = put(state, index, one)
             for component in which:
-                if action == "reset" or (member, component) not in self._clamped:
+                if action == "reset" or (member, component) not in gone:
+                    name = member if self.batched else None
                     self.events.append(Event(iteration, component, action, name))
                 if action == "clamped":
-                    known.add((member, component))
-        self._clamped = known
-        return state, moved
+                    clamped.add((member, component))
+        self._clamped = clamped
+        return state
+
+    def _mitigated(
+        self, before: State, state: State, singular: Tensor, row: int, iteration: int
+    ) -> tuple[State, str, list[Any]]:
+        """One member's state, what was done, and to which components; (1, ...), singular (J,)."""
+        member, found = int(self.members[row]), singular.nonzero().flatten().tolist()
+        which = found if len(singular) == self.model.num_components else [None]
+        if self.mitigation is None:
+            self._fail(member, which[0], iteration)
+            return before, "failed", []
+        if not self._generators or any(self.held):
+            return state, "clamped", which
+        state, action = self.mitigation.mitigate(
+            state,
+            singular,
+            self._points_of(row),
+            self.family,
+            self._generators[member],
+            int(self._resets[member]),
+        )
+        if action == "reset":
+            self._resets[member] += len(found)
+        return state, action, which
 
     def _points_of(self, row: int) -> Points | StreamedPoints:
         """What the member in a row looks at."""
         if len(self.units.center) == 1:
             return self.points
-        return self.points.take(torch.tensor([row], device=self.total.device))
+        return self.points.take(torch.tensor([row], device=self.start.means.device))
 
     def _fail(self, member: int, component: int | None, iteration: int) -> None:
         subject = (
@@ -428,7 +439,14 @@ class Problem:
         if len(self.units.center) > 1:
             self.points = self.points.take(rows)
             self.units = take(self.units, rows)
-            self.offset, self.total = self.offset[rows], self.total[rows]
+            kept = rows.cpu().numpy()
+            self.offset, self.total = self.offset[kept], self.total[kept]
             self.workspace = Workspace()
             if isinstance(self.floor, Tensor):
                 self.floor = self.floor[rows]
+
+
+def _is_stream(x: Any) -> bool:
+    """Whether x gives batches; arrays and frames are refused where tensors are checked."""
+    array = isinstance(x, Tensor | np.ndarray | str) or hasattr(x, "to_numpy")
+    return isinstance(x, Iterable) and not array

@@ -73,6 +73,7 @@ class Build:
         return [name.removeprefix("book/") for name in names]
 
 
+@pytest.mark.slow
 def test_notebooks_run_side_by_side_and_again_only_for_what_they_depend_on(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_notebooks_run_side_by_side_and_again_only_for_what_they_depend_on(
     assert build.run() == list(CHAPTERS)
 
 
+@pytest.mark.slow
 def test_a_notebook_that_fails_keeps_no_outputs(root: Path) -> None:
     notebook = new_notebook(cells=[new_code_cell("1 / 0")], metadata={"kernelspec": KERNEL})
     nbformat.write(notebook, root / "book" / "05-descent.ipynb")

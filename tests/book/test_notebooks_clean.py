@@ -138,6 +138,7 @@ def test_a_long_cell_may_be_folded() -> None:
     assert problems(_notebook(folded)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recorded", "verdict"), [("1\n", 0), ("2\n", 1)])
 def test_nbval_compares_what_is_recorded(tmp_path: Path, recorded: str, verdict: int) -> None:
     notebook = _notebook()

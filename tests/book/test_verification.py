@@ -147,6 +147,7 @@ def test_it({argument}) -> None:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decorator", "argument", "docstring", "body", "complaint"),
     [

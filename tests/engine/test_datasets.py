@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
-from gmmedu.mixture import FAMILIES
+from gmmedu.models import MODELS
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -91,7 +91,7 @@ def test_the_data_say_where_they_come_from() -> None:
         assert source in readme
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("num_dims", [1, 3])
 def test_the_truth_is_a_well_conditioned_member_of_its_family(family: str, num_dims: int) -> None:
     data = sample_mixture(
@@ -99,7 +99,7 @@ def test_the_truth_is_a_well_conditioned_member_of_its_family(family: str, num_d
         dtype=torch.float64,
     )  # fmt: skip
     model = data.model
-    assert type(model) is FAMILIES[family]
+    assert type(model) is MODELS[family]
     assert model.means.abs().max() <= 3.0
     weights = model.weights.detach()
     assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
@@ -121,7 +121,7 @@ def test_the_truth_is_a_well_conditioned_member_of_its_family(family: str, num_d
         torch.testing.assert_close(diagonals, diagonals[:, :1].expand_as(diagonals))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_samples_have_the_moments_of_the_truth(family: str) -> None:
     num_samples, num_dims = 40_000, 2
     x, labels, model = sample_mixture(

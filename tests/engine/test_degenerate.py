@@ -30,6 +30,8 @@ from gmmedu import (
 )
 
 FLOAT64, FLOAT32 = torch.float64, torch.float32
+pytestmark = pytest.mark.slow
+
 MITIGATIONS: dict[str, Any] = {
     "clamp": Clamp(),
     "reset": Reset(max_resets=4),

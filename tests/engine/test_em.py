@@ -19,11 +19,13 @@ import gmmedu
 from gmmedu import Clamp, GaussianMixture, Prior, fit_em
 
 FAMILIES = pytest.mark.parametrize("name", reference.ALL)
+#: The bound is meant to bind, and a fit that ends on it says so.
+ON_THE_FLOOR = pytest.mark.filterwarnings("ignore::gmmedu.SingularityWarning")
 
 
 def model_of(name: str, mixture: Mixture, dtype: torch.dtype = torch.float64) -> GaussianMixture:
     num_components, num_dims = mixture.means.shape
-    model = gmmedu.FAMILIES[name](num_components, num_dims, dtype=dtype)
+    model = gmmedu.MODELS[name](num_components, num_dims, dtype=dtype)
     return model.set_parameters(**mixture.tensors())
 
 
@@ -90,6 +92,7 @@ def test_the_nll_never_rises(name: str, seed: int) -> None:
     assert float(fit.history[0] - fit.history[-1]) > 1e-3
 
 
+@ON_THE_FLOOR
 @FAMILIES
 @pytest.mark.parametrize("min_scale", [0.75, 0.9])
 def test_the_nll_never_rises_under_a_bound_that_binds(name: str, min_scale: float) -> None:
@@ -264,9 +267,9 @@ def best_of(name: str, num_components: int, x: Tensor, num_starts: int) -> float
     """The highest log likelihood that EM reaches from some starts at random points."""
     reached = []
     for seed in range(num_starts):
-        model = gmmedu.FAMILIES[name](num_components, x.shape[1], dtype=torch.float64)
+        model = gmmedu.MODELS[name](num_components, x.shape[1], dtype=torch.float64)
         gmmedu.initialize(model, x, "points", generator=torch.Generator().manual_seed(seed))
-        reached.append(-len(x) * fit_em(model, x, 2000, tolerance=1e-11).nll)
+        reached.append(-len(x) * fit_em(model, x, 10_000, tolerance=1e-11).nll)
     return max(reached)
 
 
@@ -297,6 +300,7 @@ def test_in_one_dimension_three_families_are_one(seed: int) -> None:
 # Weights of points
 
 
+@ON_THE_FLOOR
 @FAMILIES
 @pytest.mark.parametrize("mitigation", [None, Clamp(0.7), Prior()], ids=["none", "clamp", "prior"])
 @pytest.mark.parametrize("fitter", ["em", "descent"])
@@ -355,13 +359,13 @@ def test_the_prior_s_fixed_point_maximizes_the_posterior(name: str, prior: Prior
     _, scale = reference.units_of(name, x.numpy())
     gradients = reference.gradient(
         name,
-        (model.logits, model.means, model.theta),
+        (model.logits, model.means, model.raw_scale),
         x,
         prior_scatter=torch.diag(torch.tensor(scatter * scale**2)),
         prior_points=degrees + 3,  # D + 1 more: the density has |Sigma|^{-(degrees + D + 1) / 2}
     )
     assert max(float(g.abs().max()) for g in gradients) < 1e-7
-    plain = reference.gradient(name, (model.logits, model.means, model.theta), x)
+    plain = reference.gradient(name, (model.logits, model.means, model.raw_scale), x)
     assert name == "constant" or float(plain[2].abs().max()) > 1e-2  # so it is no other optimum
 
 
@@ -430,12 +434,12 @@ def test_float32_far_from_the_origin_keeps_its_digits(name: str, fitter: str) ->
 def test_a_given_variance_never_changes(fitter: str, dtype: torch.dtype) -> None:
     _, x = problem("full", num_dims=3)
     model = gmmedu.GmmConstant(3, 3, variance=0.37, dtype=dtype)
-    before = model.theta.clone()
+    before = model.raw_scale.clone()
     gmmedu.initialize(model, x, generator=torch.Generator().manual_seed(0))
     fit = (fit_em if fitter == "em" else gmmedu.fit_model)(model, x, 50, tolerance=0)
     assert fit.nll < fit.history[0]
     torch.testing.assert_close(
-        model.theta, before, rtol=1e-6 if dtype == torch.float32 else 1e-14, atol=0
+        model.raw_scale, before, rtol=1e-6 if dtype == torch.float32 else 1e-14, atol=0
     )
     expected: Array = 0.37 * np.eye(3)
     for covariance in mixture_of(model).covariances:
@@ -444,6 +448,6 @@ def test_a_given_variance_never_changes(fitter: str, dtype: torch.dtype) -> None
 
 def test_a_fit_leaves_no_gradients_and_no_history_of_autograd() -> None:
     model, x = problem("full")
-    fit_em(model, x.requires_grad_(), 5)
+    fit_em(model, x.requires_grad_(), 5, tolerance=0)
     assert x.grad is None and all(p.grad is None for p in model.parameters())
     assert all(p.is_leaf and p.requires_grad for p in model.parameters())

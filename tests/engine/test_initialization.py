@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from itertools import pairwise
 
@@ -24,7 +25,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def fresh(name: str, num_components: int = 3, num_dims: int = 2) -> GaussianMixture:
-    return gmmedu.FAMILIES[name](num_components, num_dims, dtype=torch.float64)
+    return gmmedu.MODELS[name](num_components, num_dims, dtype=torch.float64)
 
 
 def data(num_points: int = 200, num_dims: int = 2) -> Tensor:
@@ -55,10 +56,10 @@ def test_a_start_comes_from_the_generator_alone(name: str, method: str) -> None:
     assert any(not torch.equal(other.means, first.means) for other in others)
 
 
-def test_the_model_itself_comes_back_and_kmeans_plus_plus_is_the_usual_method() -> None:
+def test_the_model_itself_comes_back_and_kmeans_is_the_usual_method() -> None:
     model, x = fresh("full"), data()
     assert initialize(model, x, generator=generator()) is model
-    named = initialize(fresh("full"), x, "kmeans++", generator=generator())
+    named = initialize(fresh("full"), x, "kmeans", generator=generator())
     assert torch.equal(model.means, named.means)
 
 
@@ -116,18 +117,34 @@ def test_points_are_drawn_evenly() -> None:
     assert (np.abs(drawn - 0.4 * num_draws) < error).all()
 
 
-def test_kmeans_plus_plus_draws_by_squared_distance() -> None:
-    """The law of the second point given the first, and of the third given both: proportional to
-    the squared distance from the nearest so far (Arthur and Vassilvitskii 2007)."""
+def greedy_law(x: np.ndarray, num_tries: int) -> np.ndarray:
+    """The probability of each choice of three points of x (N, 1), by every way to draw: (N, N, N).
+
+    The first point is any. For each of the others ``num_tries`` points are drawn, in proportion to
+    the squared distance from the nearest so far (Arthur and Vassilvitskii 2007), and the one that
+    leaves the least sum of such distances is chosen."""
+    num_points = len(x)
+    squares = np.square(x - x.T)
+
+    def chosen(nearest: np.ndarray) -> np.ndarray:
+        share, law = nearest / nearest.sum(), np.zeros(num_points)
+        left = np.minimum(nearest, squares).sum(1)
+        for draws in itertools.product(range(num_points), repeat=num_tries):
+            law[min(draws, key=left.__getitem__)] += share[list(draws)].prod()
+        return law
+
+    law = np.zeros((num_points,) * 3)
+    for first in range(num_points):
+        for second, probability in enumerate(chosen(squares[first])):
+            if probability > 0:
+                nearest = np.minimum(squares[first], squares[second])
+                law[first, second] = probability * chosen(nearest) / num_points
+    return law
+
+
+def test_kmeans_plus_plus_draws_by_squared_distance_and_keeps_the_best() -> None:
     x = torch.tensor([[0.0], [1.0], [3.0], [7.0]], dtype=torch.float64)
-    squares = (x - x.T).square().numpy()
-    law = np.zeros((4, 4, 4))
-    for first in range(4):
-        for second in range(4):
-            nearest = np.minimum(squares[first], squares[second])
-            if first != second:
-                share = squares[first, second] / squares[first].sum() / 4
-                law[first, second] = share * nearest / nearest.sum()
+    law = greedy_law(x.numpy(), num_tries=3)  # 2 + log 3, rounded down
     assert law.sum() == pytest.approx(1)
     counts = np.zeros_like(law)
     source, num_draws = generator(), 3000
@@ -136,6 +153,9 @@ def test_kmeans_plus_plus_draws_by_squared_distance() -> None:
         counts[tuple(rows_of(model.means, x))] += 1
     error = 5 * np.sqrt(num_draws * law * (1 - law))
     assert (np.abs(counts - num_draws * law) <= error).all()
+    # The law of single draws, as k-means++ was first published, is another one.
+    single = greedy_law(x.numpy(), num_tries=1)
+    assert (np.abs(counts - num_draws * single) > error).any()
 
 
 def test_distances_are_measured_in_units_of_each_dimension() -> None:
@@ -222,7 +242,7 @@ def test_a_given_variance_stays(method: str) -> None:
 def test_float32_starts_near_where_float64_does(name: str, method: str) -> None:
     x = gmmedu.load_old_faithful()
     exact = initialize(fresh(name, 2), x, method, generator=generator(3))
-    rough = gmmedu.FAMILIES[name](2, 2, dtype=torch.float32)
+    rough = gmmedu.MODELS[name](2, 2, dtype=torch.float32)
     initialize(rough, x.float(), method, generator=generator(3))
     error = (rough.means.double() - exact.means) / x.std(0)
     assert error.abs().max().item() < 1e-5

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import pytest
 import torch
 from torch import Tensor
 
 import gmmedu
-from gmmedu import lbfgs
 
-FAMILIES = list(gmmedu.FAMILIES)
+FAMILIES = list(gmmedu.MODELS)
 MITIGATIONS = [None, gmmedu.Clamp(), gmmedu.Reset(), gmmedu.Prior()]
 
 
@@ -22,7 +19,7 @@ def _overlapping(dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def _started(family: str, x: Tensor, num_components: int = 2) -> gmmedu.GaussianMixture:
-    model = gmmedu.FAMILIES[family](num_components, x.shape[1], dtype=x.dtype)
+    model = gmmedu.MODELS[family](num_components, x.shape[1], dtype=x.dtype)
     return gmmedu.initialize(model, x, generator=torch.Generator().manual_seed(1))
 
 
@@ -30,7 +27,7 @@ def _started(family: str, x: Tensor, num_components: int = 2) -> gmmedu.Gaussian
 def test_after_em_it_ends_where_the_gradient_is_zero(family: str) -> None:
     x = _overlapping()
     model = _started(family, x)
-    em = gmmedu.fit_em(model, x, 30)
+    em = gmmedu.fit_em(model, x, 30, tolerance=0)
     fit = gmmedu.fit_lbfgs(model, x, 500, 1e-14)
     assert fit.converged and fit.nll < em.nll
     leaves = [p for p in model.parameters() if p.requires_grad]
@@ -42,12 +39,12 @@ def test_after_em_it_ends_where_the_gradient_is_zero(family: str) -> None:
 def test_it_finds_the_optimum_of_em_in_fewer_passes(family: str) -> None:
     x = _overlapping()
     by_em, by_search = _started(family, x), _started(family, x)
-    _ = gmmedu.fit_em(by_em, x, 20), gmmedu.fit_em(by_search, x, 20)
+    for model in (by_em, by_search):
+        gmmedu.fit_em(model, x, 20, tolerance=0)
     em = gmmedu.fit_em(by_em, x, 50_000, 1e-14)
-    with patch.object(lbfgs, "collect", wraps=lbfgs.collect) as passes:
-        fit = gmmedu.fit_lbfgs(by_search, x, 500, 1e-14)
+    fit = gmmedu.fit_lbfgs(by_search, x, 500, 1e-14)
     assert fit.nll == pytest.approx(em.nll, abs=1e-9)
-    assert passes.call_count < em.num_iterations / 2
+    assert fit.passes < em.num_iterations / 2
 
 
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
@@ -62,13 +59,15 @@ def test_what_is_minimized_never_rises(family: str, mitigation: object) -> None:
     assert len(fit.history) == 61
 
 
+# The floor is where the collapse ends, and the fit says so.
+@pytest.mark.filterwarnings("ignore::gmmedu.SingularityWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mitigation", [m for m in MITIGATIONS if m is not None])
 def test_it_survives_a_collapse(mitigation: gmmedu.Clamp, dtype: torch.dtype) -> None:
     x = _overlapping(dtype)
     x[:40] = x[0]
     model = _started("full", x, 6)
-    fit = gmmedu.fit_lbfgs(model, x, 100, mitigation=mitigation)
+    fit = gmmedu.fit_lbfgs(model, x, 100, tolerance=0, mitigation=mitigation)
     assert torch.isfinite(fit.history).all()
     assert not gmmedu.find_singular(model, x, 9e-4)
 
@@ -79,7 +78,7 @@ def test_without_mitigation_a_collapse_is_reported_and_the_model_kept() -> None:
     model = _started("isotropic", x, 3)
     with torch.no_grad():
         model.means[0] = x[0]
-        model.theta[0] = -4.0
+        model.raw_scale[0] = -4.0
     with pytest.raises(gmmedu.SingularityError, match="component 0"):
         gmmedu.fit_lbfgs(model, x, 200, 0.0, mitigation=None)
     assert torch.isfinite(model(x))
@@ -87,8 +86,9 @@ def test_without_mitigation_a_collapse_is_reported_and_the_model_kept() -> None:
 
 def test_a_wild_start_does_not_leave_the_range_of_numbers() -> None:
     x = _overlapping(torch.float32)
-    model = gmmedu.GmmFull(3, 2, init_radius=1e4, dtype=torch.float32)
-    fit = gmmedu.fit_lbfgs(model, x, 100)
+    generator = torch.Generator().manual_seed(0)
+    model = gmmedu.GmmFull(3, 2, init_radius=1e4, dtype=torch.float32, generator=generator)
+    fit = gmmedu.fit_lbfgs(model, x, 100, tolerance=0)
     assert torch.isfinite(fit.history).all() and fit.nll < fit.history[0]
 
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import gmmedu
-from gmmedu.descent import gradient
+from gmmedu import GaussianMixture
+from gmmedu.descent import score
 from gmmedu.em import m_step
-from gmmedu.mixture import GaussianMixture
-from gmmedu.statistics import collect
-from gmmedu.units import Units
+from gmmedu.passes import e_step
+from gmmedu.units import Units, moments
+from gmmedu.values import Points, each
 
-FAMILIES = list(gmmedu.FAMILIES)
+FAMILIES = list(gmmedu.MODELS)
 
 
 def _incomplete(num_points: int = 60, num_dims: int = 3, share: float = 0.3) -> Tensor:
@@ -32,7 +33,7 @@ def _incomplete(num_points: int = 60, num_dims: int = 3, share: float = 0.3) -> 
 
 def _model(family: str, num_components: int = 2, num_dims: int = 3) -> GaussianMixture:
     mixture = reference.random_mixture(family, num_components, num_dims)
-    model = gmmedu.FAMILIES[family](num_components, num_dims, dtype=torch.float64)
+    model = gmmedu.MODELS[family](num_components, num_dims, dtype=torch.float64)
     covariances = torch.tensor(mixture.covariances) if model.family.trainable else None
     return model.set_parameters(
         torch.tensor(mixture.weights), torch.tensor(mixture.means), covariances
@@ -97,7 +98,7 @@ def _restrict(family: str, counts: np.ndarray, covariances: np.ndarray) -> np.nd
 def test_one_step_of_em_is_the_textbooks(family: str) -> None:
     x, model = _incomplete(), _model(family)
     before = _parameters(model)
-    fit = gmmedu.fit_em(model, x, 1, missing=True)
+    fit = gmmedu.fit_em(model, x, 1, tolerance=0, missing=True)
     counts, means, covariances = _textbook_m_step(before, x.numpy())
     after = _parameters(model)
     np.testing.assert_allclose(after.weights, counts / len(x), atol=1e-11)
@@ -125,17 +126,17 @@ def test_the_gradient_is_autograds(family: str) -> None:
         means, covariances = model.means[:, seen], model.covariances[:, seen][:, :, seen]
         log_density = MultivariateNormal(means, covariances).log_prob(row[seen])
         total = total + torch.logsumexp(model.logits.log_softmax(0) + log_density, 0)
-    leaves = [p for p in (model.logits, model.means, model.theta) if p.requires_grad]
+    leaves = [p for p in (model.logits, model.means, model.raw_scale) if p.requires_grad]
     expected = torch.autograd.grad(total, leaves)
-    units = Units(torch.zeros(3, dtype=x.dtype), torch.ones(3, dtype=x.dtype))
     with torch.no_grad():
         state = model.state()
-        statistics = collect(units.points(x, None, x.dtype), model.family, state)
-        found = gradient(statistics, model.family, state)
+        found = score(e_step(Points.of(x), model.family, state), model.family, state)
     for one, other in zip(found, expected, strict=False):
         torch.testing.assert_close(one.tril() if one.ndim == 3 else one, other, rtol=0, atol=1e-9)
 
 
+# The third component has a point or two in the end, and the fit says so.
+@pytest.mark.filterwarnings("ignore::gmmedu.SingularityWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("accelerate", [None, "squarem"])
 def test_the_nll_never_rises(family: str, accelerate: str | None) -> None:
@@ -169,7 +170,8 @@ def test_one_gaussian_with_a_column_half_observed_has_a_formula() -> None:
 def test_where_nothing_is_missing_nothing_changes(family: str) -> None:
     x = _incomplete(share=0.0)
     fits = [
-        gmmedu.fit_em(_model(family), x, 20, missing=missing).history for missing in (False, True)
+        gmmedu.fit_em(_model(family), x, 20, 0.0, missing=missing).history
+        for missing in (False, True)
     ]
     assert torch.equal(*fits)
 
@@ -179,8 +181,8 @@ def test_weights_count_as_copies() -> None:
     copies = torch.arange(len(x)) % 3
     weighted, repeated = _model("full"), _model("full")
     kept = x.repeat_interleave(copies, 0)
-    one = gmmedu.fit_em(weighted, x, 10, missing=True, sample_weight=copies.double())
-    other = gmmedu.fit_em(repeated, kept, 10, missing=True)
+    one = gmmedu.fit_em(weighted, x, 10, 0.0, missing=True, sample_weight=copies.double())
+    other = gmmedu.fit_em(repeated, kept, 10, 0.0, missing=True)
     torch.testing.assert_close(one.history, other.history, rtol=0, atol=1e-11)
 
 
@@ -195,7 +197,7 @@ def test_both_fitters_find_the_same_optimum() -> None:
 @pytest.mark.parametrize("mitigation", [gmmedu.Reset(), gmmedu.Prior(), None])
 def test_every_mitigation_works_with_missing_values(mitigation: object) -> None:
     model = _model("full")
-    fit = gmmedu.fit_em(model, _incomplete(), 50, missing=True, mitigation=mitigation)  # type: ignore[arg-type]
+    fit = gmmedu.fit_em(model, _incomplete(), 50, 0.0, missing=True, mitigation=mitigation)  # type: ignore[arg-type]
     assert np.isfinite(fit.nll)
 
 
@@ -212,6 +214,14 @@ def test_imputed_values_are_conditional_expectations(family: str) -> None:
             then = model.condition(given)
             mean = (then.weights[:, None] * then.means).sum(0)
             torch.testing.assert_close(full[hidden], mean.detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_a_row_without_any_value_the_mean_of_the_mixture_is_expected(family: str) -> None:
+    model, x = _model(family), _with(torch.nan, 4, slice(None))
+    filled = gmmedu.impute(model, x)
+    torch.testing.assert_close(filled[4], model.mean.detach())
+    assert torch.equal(filled[:4], x[:4]) and torch.equal(filled[5:], x[5:])
 
 
 def _with(value: float, rows: object, columns: object) -> Tensor:
@@ -239,8 +249,6 @@ def test_nan_is_refused_unless_it_is_said_to_be_missing() -> None:
         gmmedu.fit_em(_model("full"), _incomplete())
     with pytest.raises(TypeError, match="missing must be True or False"):
         gmmedu.fit_em(_model("full"), _incomplete(), missing="yes")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="row 4"):
-        gmmedu.impute(_model("full"), _with(torch.nan, 4, slice(None)))
 
 
 def test_a_step_leaves_an_unseen_direction_as_it_was() -> None:
@@ -260,11 +268,12 @@ def test_a_step_leaves_an_unseen_direction_as_it_was() -> None:
 
 def test_the_m_step_of_statistics_is_that_of_the_fit() -> None:
     x, model = _incomplete(), _model("tied")
-    units = Units.of(x, per_dimension=True)
+    units = Units.of([moments([(x, None)])], per_dimension=True)
     with torch.no_grad():
-        state = units.enter(model.state(), model.family)
-        points = units.points(x, None, x.dtype)
-        step, _ = m_step(collect(points, model.family, state), model.family, state, 1e-6)
-        expected = units.leave(step, model.family).means
-    _ = gmmedu.fit_em(model, x, 1, missing=True)
+        one = each(lambda part: part.unsqueeze(0), model.state())
+        state = units.standardize(one, model.family)
+        points = Points.from_columns(units.columns(x, x.dtype), None)
+        step, _ = m_step(e_step(points, model.family, state), model.family, state, 1e-6)
+        expected = units.restore(step, model.family).means[0]
+    _ = gmmedu.fit_em(model, x, 1, tolerance=0, missing=True)
     torch.testing.assert_close(model.means.detach(), expected)

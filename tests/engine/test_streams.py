@@ -104,7 +104,7 @@ def test_with_more_points_than_units_look_at(fitter: str, weighted: bool) -> Non
     x, weights = _points(12_345), _weights(12_345)
     parts = (x, weights) if weighted else (x,)
     stream = DataLoader(TensorDataset(*parts), batch_size=4_000)
-    options = {"sample_weight": weights} if weighted else {}
+    options: dict[str, Any] = {"sample_weight": weights} if weighted else {}
     _compare("full", fitter, x, stream, **options)
 
 
@@ -117,7 +117,7 @@ def test_with_more_points_than_units_look_at(fitter: str, weighted: bool) -> Non
 def test_with_each_mitigation(fitter: str, weighted: bool, mitigation: Any) -> None:
     x, weights = _points(), _weights(50)
     stream = _uneven(x, weights) if weighted else _uneven(x)
-    options = {"sample_weight": weights} if weighted else {}
+    options: dict[str, Any] = {"sample_weight": weights} if weighted else {}
     _compare("diagonal", fitter, x, stream, mitigation=mitigation, **options)
 
 

@@ -16,7 +16,7 @@ from scipy.spatial.distance import mahalanobis
 import gmmedu
 from equations.proof import Compare, verifies
 from gmmedu import gaussian, plot
-from gmmedu.families import FULL
+from gmmedu.covariance import Scales, Triangular
 
 Array = NDArray[np.float64]
 
@@ -29,12 +29,18 @@ def instance(num_dims: int, seed: int = 0) -> tuple[Array, Array]:
     return random.normal(size=num_dims), rotation @ np.diag(variances) @ rotation.T
 
 
+def scales_of(covariance: Array) -> Scales:
+    """The package's factor and whitening of one covariance (D, D), by way of raw_scale."""
+    factor = Triangular.factorize(torch.tensor(covariance)[None])
+    return Triangular.from_raw(Triangular.to_raw(factor))
+
+
 def log_density(x: Array, mean: Array, covariance: Array) -> Array:
     """The package's: factor, whitened residuals, log density; x (N, D) -> (N,)."""
-    factors = FULL.unpack(FULL.pack(torch.linalg.cholesky(torch.tensor(covariance))[None]))
+    scales = scales_of(covariance)
     residuals = gaussian.residuals(torch.tensor(x), torch.tensor(mean)[None])
-    whitened = FULL.whiten(factors.whitening, residuals)
-    return gaussian.log_density(whitened, FULL.log_det(factors.factor, len(mean)))[0].numpy()
+    whitened = Triangular.whiten(scales.whitening, residuals)
+    return gaussian.log_density(whitened, Triangular.log_det(scales.factor, len(mean)))[0].numpy()
 
 
 def grid(mean: Array, covariance: Array, step: float, reach: float) -> tuple[Array, float]:
@@ -168,9 +174,9 @@ def test_mahalanobis(compare: Compare, num_dims: int) -> None:
     """the length of the whitened residual against scipy's distance from an inverse"""
     mean, covariance = instance(num_dims, seed=2)
     x = mean + random_matrix(12, num_dims)
-    factors = FULL.unpack(FULL.pack(torch.linalg.cholesky(torch.tensor(covariance))[None]))
+    scales = scales_of(covariance)
     residuals = gaussian.residuals(torch.tensor(x), torch.tensor(mean)[None])
-    distance = FULL.whiten(factors.whitening, residuals)[0].norm(dim=0)
+    distance = Triangular.whiten(scales.whitening, residuals)[0].norm(dim=0)
     inverse = np.linalg.inv(covariance)
     compare(distance, [mahalanobis(point, mean, inverse) for point in x], 1e-12)
 
@@ -241,8 +247,8 @@ def test_whitening(compare: Compare, num_dims: int) -> None:
     x = np.random.default_rng(num_dims).exponential(size=(40, num_dims))
     x = x @ random_matrix(num_dims, num_dims)
     mean, covariance = x.mean(0), np.cov(x.T, ddof=0).reshape(num_dims, num_dims)
-    factors = FULL.unpack(FULL.pack(torch.linalg.cholesky(torch.tensor(covariance))[None]))
-    cholesky = factors.whitening[0].numpy()
+    scales = scales_of(covariance)
+    cholesky = scales.whitening[0].numpy()
     values, vectors = np.linalg.eigh(covariance)
     pca = np.diag(values**-0.5) @ vectors.T
     rotation = np.linalg.qr(random_matrix(num_dims, num_dims, seed=1))[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equations.proof import Compare, verifies
 from gmmedu import GmmFull, GmmTied
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 
 
 def model_of(mixture: Mixture) -> GaussianMixture:

@@ -16,10 +16,11 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, norm
 
 from equations.proof import Compare, verifies
-from gmmedu import GmmIsotropic
-from gmmedu.descent import gradient
-from gmmedu.mixture import FAMILIES, GaussianMixture
-from gmmedu.statistics import Points, _e_step, collect
+from gmmedu import MODELS, GmmIsotropic
+from gmmedu.descent import score
+from gmmedu.models import GaussianMixture
+from gmmedu.passes import e_step, responsibilities_
+from gmmedu.values import Points
 
 Mixture = reference.Mixture
 Array = reference.Array
@@ -27,7 +28,7 @@ Array = reference.Array
 
 def model_of(mixture: Mixture, family: str = "full") -> GaussianMixture:
     shape = mixture.means.shape
-    model = FAMILIES[family](*shape, dtype=torch.float64)
+    model = MODELS[family](*shape, dtype=torch.float64)
     return model.set_parameters(**mixture.tensors()).requires_grad_(False)
 
 
@@ -183,8 +184,8 @@ def test_log_sum_exp(compare: Compare, shift: float) -> None:
 def test_pass_over_the_data(compare: Compare, shift: float) -> None:
     """the log likelihood of the package's own pass, against 60 digits for each of five points"""
     a = np.stack([numbers(seed, 3, shift) for seed in range(5)], axis=1)
-    log_likelihood, _ = _e_step(torch.tensor(a), None, 0)
-    compare(log_likelihood, float(sum(exact_lse(column) for column in a.T)), 1e-14)
+    log_likelihood = responsibilities_(torch.tensor(a)[None])
+    compare(log_likelihood[0], float(sum(exact_lse(column) for column in a.T)), 1e-14)
 
 
 @verifies("eq-log-sum-exp-bounds")
@@ -248,10 +249,9 @@ def test_fisher_identity(compare: Compare, family: str) -> None:
         mixture = reference.random_mixture(family, k, d)
         x = reference.draw(reference.random_mixture(family, k, d, seed=5), 40)
         model = model_of(mixture, family)
-        columns = torch.cat([torch.tensor(x).mT, torch.ones(1, len(x), dtype=torch.float64)])
         state = model.state()
-        found = gradient(collect(Points(columns), model.family, state), model.family, state)
-        parameters = [model.logits, model.means, model.theta]
+        found = score(e_step(Points.of(torch.tensor(x)), model.family, state), model.family, state)
+        parameters = [model.logits, model.means, model.raw_scale]
         expected = reference.gradient(family, parameters, torch.tensor(x))
         for up, slope in zip(found, expected, strict=True):
             compare(-up / len(x), slope, 1e-10)
@@ -315,7 +315,7 @@ def test_not_convex(compare: Compare, k: int, d: int) -> None:
     x = reference.draw(mixture, 400)
     model = model_of(mixture)
     f = float(model(torch.tensor(x)))
-    blocks = [model.logits, model.means, model.theta]
+    blocks = [model.logits, model.means, model.raw_scale]
     orders = [list(order) for order in itertools.permutations(range(k))]
     values, average = [], [torch.zeros_like(block) for block in blocks]
     for order in orders:
@@ -324,7 +324,7 @@ def test_not_convex(compare: Compare, k: int, d: int) -> None:
         average = [a + b[order] / len(orders) for a, b in zip(average, blocks, strict=True)]
     compare(values, np.full(len(orders), f), 1e-12)
     middle = model_of(mixture)
-    for own, block in zip((middle.logits, middle.means, middle.theta), average, strict=True):
+    for own, block in zip((middle.logits, middle.means, middle.raw_scale), average, strict=True):
         own.copy_(block)
     at_average = float(middle(torch.tensor(x)))
     single = multivariate_normal(middle.means[0].numpy(), middle.covariances[0].numpy())

@@ -20,6 +20,7 @@ def test_of_numbers(): pass
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "outcome"),
     [

@@ -134,8 +134,27 @@ def test_the_supported_pythons_agree() -> None:
     assert oldest in asked and Version(f"{oldest.major}.{oldest.minor - 1}") not in asked
     assert PROJECT["tool"]["uv"]["pip"]["python-version"] == supported[0]
     assert PROJECT["tool"]["ruff"]["target-version"] == "py" + supported[0].replace(".", "")
-    matrix = _read_yaml(".github/workflows/book.yml")["jobs"]["test"]["strategy"]["matrix"]
-    assert matrix["python"] == [supported[0], supported[-1]]
+    (least,) = (r.specifier for r in _requirements() if r.name == "torch")
+    parts = {part["part"]: part for part in _parts()}
+    assert parts["engine, oldest"]["python"] == supported[0]
+    assert parts["engine, oldest"]["torch"].startswith(f"torch=={str(least).strip('>=')}.")
+    assert parts["engine, newest"]["python"] == supported[-1]
+    assert parts["engine, newest"]["torch"] == "--upgrade torch"
+
+
+def _parts() -> list[dict[str, str]]:
+    """The parts that the workflow tests in."""
+    workflow = _read_yaml(".github/workflows/book.yml")
+    parts: list[dict[str, str]] = workflow["jobs"]["test"]["strategy"]["matrix"]["include"]
+    return parts
+
+
+def test_the_parts_of_the_workflow_run_all_tests() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    coverage = makefile.partition("\ncoverage:")[2].partition("\n\n")[0]
+    run = " ".join(coverage if part["make"] == "coverage" else part["make"] for part in _parts())
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/*/test_*.py")}
+    assert folders | {"book"} == set(re.findall(r"\btests/\w+|\bbook\b(?!/)", run))
 
 
 def test_conda_and_binder_install_the_same_pins() -> None:
@@ -161,6 +180,17 @@ def test_the_version_is_the_same_everywhere() -> None:
     version = PROJECT["project"]["version"]
     assert _read_yaml("CITATION.cff")["version"] == version
     assert importlib.metadata.version("gmmedu") == version
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\S+)\] - (\d{4}-\d\d-\d\d)$", changes, re.MULTILINE)
+    assert released[0] == (version, _read_yaml("CITATION.cff")["date-released"])
+    assert released == sorted(released, key=lambda each: Version(each[0]), reverse=True)
+
+
+def test_the_hooks_use_the_pinned_ruff() -> None:
+    (ruff,) = _pins()["ruff"]
+    (local,) = _read_yaml(".pre-commit-config.yaml")["repos"]
+    hooks = [hook for hook in local["hooks"] if hook["entry"].startswith("ruff ")]
+    assert [hook["additional_dependencies"] for hook in hooks] == [[str(ruff)]] * 2
 
 
 @pytest.mark.parametrize(
@@ -168,6 +198,9 @@ def test_the_version_is_the_same_everywhere() -> None:
     [
         ("vendor.github-workflows", ".github/workflows/book.yml"),
         ("vendor.citation-file-format", "CITATION.cff"),
+        ("vendor.github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/book.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/package.yml"),
     ],
 )
 def test_a_file_follows_its_schema(schema: str, name: str) -> None:
@@ -201,8 +234,8 @@ def test_official_actions_at_a_pinned_major() -> None:
     "name",
     "book book/gmmbook gmmedu tests benchmarks _config.yml _toc.yml environment.yml "
     "pyproject.toml README.md constraints.txt Makefile LICENSE LICENSE-text CITATION.cff "
-    "CONTRIBUTING.md .ci/run book/references.bib book/_static gmmedu/data "
-    ".github/workflows/book.yml".split(),
+    "CHANGELOG.md CONTRIBUTING.md .editorconfig .pre-commit-config.yaml .ci/run "
+    "book/references.bib book/_static gmmedu/data .github/workflows/book.yml".split(),
 )
 def test_the_layout(name: str) -> None:
     assert (ROOT / name).exists()
@@ -210,7 +243,7 @@ def test_the_layout(name: str) -> None:
 
 def test_the_makefile_has_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("book", "test", "lab", "serve", "bench", "clean"):
+    for target in ("book", "test", "test-fast", "coverage", "lab", "serve", "bench", "clean"):
         assert re.search(rf"^{target}:", text, re.MULTILINE), target
 
 

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["ruff check", "ruff format --check --diff", "mypy"], ids=["lint", "format", "types"]
 )

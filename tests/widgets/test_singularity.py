@@ -75,11 +75,11 @@ def test_it_is_the_collapse_of_the_chapter() -> None:
     x = load_galaxies().round().double()
     explorer = SingularityExplorer(rounded=True)
     unit = float(x.std(correction=0))
-    pseudo = Prior().pseudo(4, 1)
+    prior = Prior().prior(4, 1)
     modes = torch.logspace(0.5, -3, 20001, dtype=FLOAT64)
 
     def log_prior(scale: torch.Tensor) -> torch.Tensor:
-        return -pseudo.points * scale.log() - pseudo.scatter / 2 / scale**2
+        return -prior.points * scale.log() - prior.scatter / 2 / scale**2
 
     assert explorer.point == 20.0 and explorer.values["j"] == 18
     for sigma in (2.0, 0.3, 0.01, 1e-5):

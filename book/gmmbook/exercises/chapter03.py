@@ -15,7 +15,7 @@ from gmmbook.exercises.checkers import Checker, Choice, Code, Demands, Value
 from gmmedu.datasets import load_old_faithful
 from gmmedu.em import fit_em
 from gmmedu.initialization import initialize
-from gmmedu.mixture import GmmFull
+from gmmedu.models import GmmFull
 
 
 @dataclass(frozen=True, kw_only=True)

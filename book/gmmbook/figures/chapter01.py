@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 
 _A, _B, _MODEL = (
     plot.component_color(1),

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 
 # Marks of what is neither data nor component.
 _HALO = "#9030D8"

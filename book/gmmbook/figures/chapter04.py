@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 from gmmedu.plot import GREY, PALETTE
 
 #: Colors of the three ways to keep a scale positive; no component of the chapter has them.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 from gmmedu.plot import GREY, PALETTE
 
 #: Colors of optimizers, coordinates and rates; the first components do not have them.

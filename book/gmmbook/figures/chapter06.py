@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 
 #: Curves that stand for no component take these.
 _HUES = tuple(plot.PALETTE[k] for k in (6, 3, 7, 4, 5, 2))

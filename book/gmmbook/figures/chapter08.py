@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.mixture import GaussianMixture
+from gmmedu.models import GaussianMixture
 
 #: Curves that stand for no component.
 _HUES = tuple(plot.PALETTE[k] for k in (6, 3, 4, 7, 5, 2))

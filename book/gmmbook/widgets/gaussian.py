@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gmmbook.widgets.base import Interactive
 from gmmedu import plot
-from gmmedu.mixture import GmmFull
+from gmmedu.models import GmmFull
 
 
 def _numbers(values: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from gmmedu import plot
 from gmmedu.datasets import load_old_faithful
 from gmmedu.em import fit_em
 from gmmedu.initialization import initialize
-from gmmedu.mixture import GmmFull
-from gmmedu.units import Units
+from gmmedu.models import GmmFull
+from gmmedu.units import Units, moments
 
 #: Components at most, steps of a run, and the change of the NLL that ends it: as on the page.
 _MOST, _STEPS, _TOLERANCE = 6, 300, 1e-8
@@ -152,10 +153,10 @@ class MixtureExplorer(Interactive):
                 f"num_components must be an integer from 1 to {most} (six, or the number of "
                 f"points), got {count!r}"
             )
-        units = Units.of(points, per_dimension=True)
+        center, scale = _units(points)
         low, high = points.amin(0), points.amax(0)
         room = 0.12 * (high - low)
-        room = torch.where(room > 0, room, units.scale)
+        room = torch.where(room > 0, room, scale)
         limits = torch.stack([low - room, high + room], dim=1)
         start = _model(count)
         generator = torch.Generator().manual_seed(_check_seed(seed))
@@ -175,8 +176,8 @@ class MixtureExplorer(Interactive):
             label="A mixture of Gaussians over points, to be moved by hand, by EM and by gradient "
             "descent",
             points=points.tolist(),
-            center=units.center.tolist(),
-            scale=units.scale.tolist(),
+            center=center.tolist(),
+            scale=scale.tolist(),
             limits=limits.flatten().tolist(),
             data_covariance=data_covariance.tolist(),
             axis_labels=list(axis_labels),
@@ -297,11 +298,14 @@ class MixtureExplorer(Interactive):
 
     def _fit(self, num_iterations: int, tolerance: float) -> None:
         model = self.model()
-        result = fit_em(model, _tensor(self.points), num_iterations, tolerance)
+        # Whoever presses a button sees how far it came; a floor shows in the ellipses.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = fit_em(model, _tensor(self.points), num_iterations, tolerance)
         self._take(model, result.history[1:].tolist())
 
     def gradient_step(self) -> None:
-        """One step of plain descent of the NLL in logits, means and theta (eq-descent,
+        """One step of plain descent of the NLL in logits, means and ``raw_scale`` (eq-descent,
         eq-log-cholesky), in units of the data. A step out of range is not taken: see ``note``."""
         center, scale = _tensor(self.center), _tensor(self.scale)
         area = scale[:, None] * scale
@@ -309,7 +313,7 @@ class MixtureExplorer(Interactive):
         model.set_parameters(
             means=(model.means - center) / scale, covariances=model.covariances / area
         )
-        parameters = [model.logits, model.means, model.theta]
+        parameters = [model.logits, model.means, model.raw_scale]
         loss = model((_tensor(self.points) - center) / scale)
         slopes = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
@@ -429,12 +433,18 @@ def _tensor(values: list[Any]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+def _units(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Center and scale of each dimension of points (N, D), as the fitters take them."""
+    units = Units.of([moments([(points, None)])], per_dimension=True)
+    return units.center[0], units.scale[0]
+
+
 def _rounded(points: Tensor) -> Tensor:
     """The points to a millionth of their spread: nothing to be seen, and half the page."""
     if not len(points):
         raise traitlets.TraitError("x must have at least one point, got none")
-    scale = Units.of(points, per_dimension=True).scale.tolist()
-    digits = [6 - math.floor(math.log10(s)) for s in scale]
+    _, scale = _units(points)
+    digits = [6 - math.floor(math.log10(s)) for s in scale.tolist()]
     return _tensor(
         [
             [round(v, d) for v, d in zip(row, digits, strict=True)]

@@ -17,9 +17,9 @@ from gmmedu import checks, plot
 from gmmedu.datasets import load_galaxies
 from gmmedu.em import fit_em
 from gmmedu.initialization import initialize
-from gmmedu.mixture import GaussianMixture, GmmFull, GmmIsotropic, GmmSharedIsotropic
+from gmmedu.models import GaussianMixture, GmmFull, GmmIsotropic, GmmSharedIsotropic
 from gmmedu.singularities import Clamp, Prior
-from gmmedu.units import Units
+from gmmedu.units import Units, moments
 
 #: Weight of the needle, and how many points a page can draw while a hand moves.
 _WEIGHT, _MOST_POINTS = 0.2, 2000
@@ -98,7 +98,7 @@ class SingularityExplorer(Interactive):
         base = GmmFull(num_components, 1, dtype=torch.float64)
         initialize(base, points, generator=torch.Generator().manual_seed(0))
         fit_em(base, points, 500)
-        unit = float(Units.of(points, per_dimension=True).scale)
+        unit = float(Units.of([moments([(points, None)])], per_dimension=True).scale)
         decade = 10.0 ** math.floor(math.log10(unit))
         weights = [(1 - _WEIGHT) * w for w in base.weights.tolist()]
         self.set_trait("x", points.flatten().tolist())
@@ -123,7 +123,7 @@ class SingularityExplorer(Interactive):
         heights = [low - 0.1 * room, high + 0.35 * room]
         self.set_trait("heights", heights)
         if scatter is None:
-            scatter = Prior().pseudo(num_components + 1, 1).scatter
+            scatter = Prior().prior(num_components + 1, 1).scatter
         super().__init__(
             kind="singularity",
             name=name,
@@ -192,21 +192,21 @@ class SingularityExplorer(Interactive):
         model = self._blueprint(cure, point)
         x = torch.tensor(self.x, dtype=torch.float64)[:, None]
         if cure == "tied":
-            theta = log_sigma.reshape(1, 1)
+            raw_scale = log_sigma.reshape(1, 1)
         else:
             own = log_sigma
             if cure == "clamp":
                 own = own.clamp_min(math.log(self._floor(cure)))
             base = torch.tensor(self.sds, dtype=torch.float64).log()
-            theta = torch.cat([base, own.reshape(1)])[:, None]
-        nll = functional_call(model, {"theta": theta}, (x,))
+            raw_scale = torch.cat([base, own.reshape(1)])[:, None]
+        nll = functional_call(model, {"raw_scale": raw_scale}, (x,))
         if cure != "prior":
             return nll, nll
-        prior = Prior(scatter=self.scatter).pseudo(len(self.weights), 1)
+        prior = Prior(scatter=self.scatter).prior(len(self.weights), 1)
 
         def log_prior(log_scale: Tensor) -> Tensor:
-            factors = model.family.unpack(log_scale.reshape(1, 1))
-            return model.family.log_prior(factors, 1, prior)
+            scales = model.family.operator.from_raw(log_scale.reshape(1, 1))
+            return model.family.log_prior(scales, 1, prior)
 
         mode = torch.tensor(prior.scatter / prior.points, dtype=torch.float64)
         shift = log_prior(mode.log() / 2)

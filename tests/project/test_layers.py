@@ -1,0 +1,59 @@
+"""The layers of the package are those that CONTRIBUTING lists, types included."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gmmedu"
+
+
+def listed() -> list[str]:
+    """The modules in the order of CONTRIBUTING's numbered list."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.split("## Layers")[1].split("\n## ")[0]
+    lines = re.findall(r"^\d+\. (.*)$", section, flags=re.MULTILINE)
+    return [name for line in lines for name in re.findall(r"`(\w+)`", line.split(":")[0])]
+
+
+def imported(source: str) -> set[str]:
+    """The modules of the package that a module's source imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "gmmedu":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gmmedu."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names)
+            found |= {name.split(".")[1] for name in names if name.startswith("gmmedu.")}
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules == set(listed())
+
+
+@pytest.mark.parametrize("module", listed())
+def test_a_module_imports_only_from_layers_above(module: str) -> None:
+    order = listed()
+    above = set(order[: order.index(module)])
+    assert imported((PACKAGE / f"{module}.py").read_text()) <= above
+
+
+def test_what_is_imported_is_found_wherever_it_stands() -> None:
+    source = """
+from typing import TYPE_CHECKING
+import gmmedu.values
+from gmmedu import passes
+if TYPE_CHECKING:
+    from gmmedu.models import GaussianMixture
+def later():
+    from gmmedu.em import fit_em
+"""
+    assert imported(source) == {"values", "passes", "models", "em"}
