@@ -1,0 +1,624 @@
+"""Faults that people found, each as a kind: other families, fitters, dtypes and batch shapes.
+
+The numbers stand for the faults as they were reported, on more inputs than those reported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gmmedu
+from gmmedu import ConvergenceWarning, SingularityWarning
+from gmmedu.models import GaussianMixture
+
+FAMILIES = list(gmmedu.MODELS)
+Fit = Callable[..., gmmedu.FitResult]
+FITTERS: dict[str, Fit] = {
+    "em": lambda model, x, **o: gmmedu.fit_em(model, x, 200, **o),
+    "squarem": lambda model, x, **o: gmmedu.fit_em(model, x, 200, accelerate="squarem", **o),
+    "adam": lambda model, x, **o: gmmedu.fit_model(model, x, 200, 0.02, 0.05, **o),
+    "lbfgs": lambda model, x, **o: gmmedu.fit_lbfgs(model, x, 200, **o),
+}
+#: A few iterations, to the same end by whatever road.
+FEW: dict[str, Fit] = {
+    "em": lambda model, x, **o: gmmedu.fit_em(model, x, 5, 0.0, **o),
+    "squarem": lambda model, x, **o: gmmedu.fit_em(model, x, 5, 0.0, accelerate="squarem", **o),
+    "adam": lambda model, x, **o: gmmedu.fit_model(model, x, 5, 0.05, 0.05, **o),
+    "lbfgs": lambda model, x, **o: gmmedu.fit_lbfgs(model, x, 5, 0.0, **o),
+}
+quiet = pytest.mark.filterwarnings(
+    "ignore::gmmedu.ConvergenceWarning", "ignore::gmmedu.SingularityWarning"
+)
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=_generator(seed), dtype=torch.float64)
+
+
+def _started(
+    family: str,
+    x: Tensor,
+    k: int = 2,
+    dtype: torch.dtype | None = None,
+    batch_shape: Any = (),
+    method: str = "kmeans",
+) -> GaussianMixture:
+    dtype = x.dtype if dtype is None else dtype
+    model = gmmedu.MODELS[family](k, x.shape[-1], batch_shape=batch_shape, dtype=dtype)
+    return gmmedu.initialize(model, x, method, generator=_generator(1))
+
+
+def _numbers(model: GaussianMixture) -> list[Tensor]:
+    return [n.detach().clone() for n in (model.logits, model.means, model.raw_scale)]
+
+
+def _nll(model: GaussianMixture, x: Tensor) -> float:
+    """As the model says it, in float64."""
+    wide = type(model)(model.num_components, model.num_dims, dtype=torch.float64)
+    with torch.no_grad():
+        for its, mine in zip(
+            (wide.logits, wide.means, wide.raw_scale), _numbers(model), strict=True
+        ):
+            its.copy_(mine)
+        return float(wide(x.double()))
+
+
+# 1. Constant, zero-inflated and one-hot columns
+
+
+def _hostile() -> dict[str, Tensor]:
+    ramp = torch.arange(10, dtype=torch.float64)
+    inflated, sparse = _normal(200, 2), _normal(60, 3)
+    inflated[:120, 1] = 0
+    sparse[torch.rand(60, 3, generator=_generator()) < 0.7] = 0
+    onehot = torch.eye(4, dtype=torch.float64).repeat(10, 1)
+    return {
+        "constant": torch.stack([ramp, 0 * ramp, 0 * ramp], 1),
+        "inflated": inflated,
+        "sparse": sparse,
+        "one-hot": onehot,
+        "counts": (2 * _normal(80, 2)).exp().round().clamp_max(9),
+        "twice": _normal(20, 2).repeat(3, 1),
+        "far constant": torch.stack([ramp, 0 * ramp + 1e6], 1),
+    }
+
+
+HOSTILE = _hostile()
+
+
+@quiet
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("data", HOSTILE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lbfgs_ends_where_em_does_on_hostile_columns(
+    family: str, data: str, dtype: torch.dtype
+) -> None:
+    x = HOSTILE[data].to(dtype)
+    by_em, by_search = _started(family, x), _started(family, x)
+    em, search = FITTERS["em"](by_em, x), FITTERS["lbfgs"](by_search, x)
+    assert search.nll <= float(search.history.min()) + 1e-9
+    assert search.nll < em.nll + 1e-2
+    for model, fit in ((by_em, em), (by_search, search)):
+        within = 1e-6 if dtype == torch.float64 else 1e-2
+        assert _nll(model, x) == pytest.approx(fit.nll, abs=within)
+        assert all(bool(n.isfinite().all()) for n in _numbers(model))
+
+
+@quiet
+@pytest.mark.parametrize("mitigation", [gmmedu.Clamp(0.1), gmmedu.Reset(), gmmedu.Prior()])
+@pytest.mark.parametrize("fitter", FEW)
+@pytest.mark.parametrize("data", HOSTILE)
+def test_no_fit_ends_worse_than_the_best_it_saw(data: str, fitter: str, mitigation: Any) -> None:
+    x = HOSTILE[data]
+    many = _started("full", x, 3, batch_shape=2, method="points")
+    fit = FEW[fitter](many, x, mitigation=mitigation, generator=_generator())
+    if not isinstance(mitigation, gmmedu.Prior):
+        # The start may lie below the floor; it does not count then.
+        best = fit.history[1:].min(0).values
+        assert bool((fit.nll <= best + 1e-9).all())
+    for m in range(2):
+        assert _nll(many[m], x) == pytest.approx(float(fit.nll[m]), abs=1e-6)
+
+
+# 3. Data of more digits than the model has
+
+
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+@pytest.mark.parametrize("fitter", FEW)
+@pytest.mark.parametrize("family", ["full", "tied", "diagonal", "isotropic"])
+def test_the_nll_is_that_of_the_parameters_as_they_are_kept(
+    family: str, fitter: str, batch_shape: tuple[int, ...]
+) -> None:
+    x = 10 * _normal(100, 1) + 1.7e9
+    x[50:] += 300
+    model = _started(family, x, dtype=torch.float32, batch_shape=batch_shape)
+    with pytest.warns(UserWarning, match="rounding to torch.float32 moves a mean"):
+        fit = FEW[fitter](model, x)
+    members = [model[m] for m in range(2)] if batch_shape else [model]
+    reported = fit.nll.tolist() if batch_shape else [fit.nll]
+    for one, nll in zip(members, reported, strict=True):
+        assert _nll(one, x) == pytest.approx(nll, rel=1e-4)
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_far_float32_data_too(fitter: str) -> None:
+    x = (2 * _normal(200, 2) + 2e7).to(torch.float32)
+    x[100:] += 40
+    model = _started("diagonal", x)
+    with pytest.warns(UserWarning, match="rounding to torch.float32"):
+        fit = FEW[fitter](model, x)
+    assert _nll(model, x) == pytest.approx(fit.nll, rel=1e-3)
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_where_rounding_moves_nothing_nothing_is_said(fitter: str) -> None:
+    x = 10 * _normal(100, 2) + 100
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = FEW[fitter](model := _started("full", x, dtype=torch.float32), x)
+    assert _nll(model, x) == pytest.approx(fit.nll, abs=1e-5)
+
+
+# 4. One component has a unique optimum
+
+
+@quiet
+@pytest.mark.parametrize("fitter", ["adam", "lbfgs"])
+@pytest.mark.parametrize("data", ["collinear", "one-hot", "constant", "inflated"])
+@pytest.mark.parametrize("family", ["full", "tied", "diagonal", "isotropic"])
+def test_descent_finds_the_optimum_of_one_component(family: str, data: str, fitter: str) -> None:
+    a = _normal(60, 1)
+    x = torch.cat([a, 2 * a], 1) if data == "collinear" else HOSTILE[data]
+    em = gmmedu.fit_em(_started(family, x, 1), x, 50)
+    model = _started(family, x, 1)
+    if fitter == "adam":
+        fit = gmmedu.fit_model(model, x, 1_500, 0.01, 0.05)
+    else:
+        fit = gmmedu.fit_lbfgs(model, x, 500)
+    assert fit.nll == pytest.approx(em.nll, abs=1e-3)
+
+
+@pytest.mark.parametrize("fitter", ["em", "squarem", "adam", "lbfgs"])
+@pytest.mark.parametrize("near", [1.0, 1e-1, 1e-2])
+def test_one_component_by_its_closed_form(near: float, fitter: str) -> None:
+    x = _normal(60, 3)
+    x[:, 1] = 2 * x[:, 0] + near * x[:, 1]
+    scatter = (x - x.mean(0)).mT @ (x - x.mean(0)) / len(x)
+    exact = 0.5 * (3 * math.log(2 * math.pi) + float(scatter.logdet()) + 3)
+    model = gmmedu.GmmFull(1, 3, dtype=torch.float64)
+    if fitter == "adam":
+        fit = gmmedu.fit_model(model, x, 2_000, 0.01, 0.05)
+    else:
+        fit = FITTERS[fitter](model, x)
+    assert fit.nll == pytest.approx(exact, abs=1e-3)
+
+
+# 5. Weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fitter", FEW)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_points_of_weight_zero_are_nowhere(family: str, fitter: str, dtype: torch.dtype) -> None:
+    x = _normal(80, 2).to(dtype)
+    wild = torch.finfo(dtype).max ** 0.9
+    strange = torch.tensor([[wild, 0], [0, -wild], [1e20, 1e20]], dtype=dtype)
+    both, weights = torch.cat([x, strange]), torch.ones(83, dtype=dtype)
+    weights[80:] = 0
+    alone, among, many = (_started(family, x, batch_shape=shape) for shape in ((), (), 2))
+    fit, other = (
+        FEW[fitter](alone, x),
+        FEW[fitter](among, both, sample_weight=weights),
+    )
+    assert other.nll == pytest.approx(fit.nll, rel=1e-12)
+    for mine, right in zip(_numbers(among), _numbers(alone), strict=True):
+        torch.testing.assert_close(mine, right)
+    # Each member of a batch has weights of its own, and another ordinary point less.
+    own = weights.expand(2, -1).clone()
+    own[1, 0] = 0
+    batch = FEW[fitter](many, both, sample_weight=own)
+    assert bool(batch.nll.isfinite().all()) and not batch.errors
+    stream = FEW[fitter](
+        _started(family, x), [(both[:41], weights[:41]), (both[41:], weights[41:])]
+    )
+    assert stream.nll == pytest.approx(fit.nll, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e12, 1e30])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fitter", FEW)
+def test_the_size_of_the_weights_plays_no_part(fitter: str, stream: bool, size: float) -> None:
+    x = _normal(60, 2).float()
+    weights = torch.rand(60, generator=_generator()) + 0.1
+    one, two = _started("full", x), _started("full", x)
+    fit = FEW[fitter](one, x, sample_weight=weights)
+    scaled = (weights.double() * size).to(torch.float64)
+    if stream:
+        other = FEW[fitter](two, list(zip(x.split(25), scaled.split(25), strict=True)))
+    else:
+        other = FEW[fitter](two, x, sample_weight=scaled)
+    assert other.nll == pytest.approx(fit.nll, rel=1e-5)
+    torch.testing.assert_close(two.means, one.means, rtol=1e-3, atol=1e-3)
+
+
+@quiet
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fitter", FEW)
+def test_a_component_that_loses_its_points_keeps_a_weight(fitter: str, dtype: torch.dtype) -> None:
+    x = _normal(40, 2).to(dtype)
+    weights = torch.ones(40, dtype=dtype)
+    weights[0] = 1e12
+    model = _started("diagonal", x, 3, method="points")
+    FEW[fitter](model, x, sample_weight=weights)
+    assert bool((model.weights > 0).all())
+    assert all(bool(n.isfinite().all()) for n in _numbers(model))
+
+
+# 6. A model's own covariances
+
+
+def _narrow() -> dict[str, Tensor]:
+    copies = _normal(200, 1).repeat(1, 40) + 1e-5 * _normal(200, 40, seed=1)
+    few = _normal(100, 1).repeat(1, 20) + 1e-3 * _normal(100, 20, seed=1)
+    return {
+        "forty copies": copies,
+        "twenty copies": few,
+        "more dimensions than points": _normal(60, 200),
+        "fifteen": _normal(8, 15),
+        "scales": _normal(50, 3) * torch.tensor([1e-6, 1.0, 1e6]),
+    }
+
+
+NARROW = _narrow()
+
+
+@quiet
+@pytest.mark.parametrize("data", NARROW)
+@pytest.mark.parametrize("family", ["full", "tied", "diagonal"])
+def test_float32_covariances_come_back_and_are_marginalized(family: str, data: str) -> None:
+    x = NARROW[data].float()
+    model = _started(family, x, 1)
+    gmmedu.fit_em(model, x, 20)
+    dims = list(range(x.shape[1]))
+    density = model.log_prob(x[:5]).detach()
+    # A log density is a sum over dimensions; so is its rounding.
+    size = {"rtol": 1e-4, "atol": 1e-3 * len(dims) ** 0.5}
+    torch.testing.assert_close(model.marginal(dims).log_prob(x[:5]).detach(), density, **size)
+    reverse = model.marginal(dims[::-1])
+    torch.testing.assert_close(reverse.log_prob(x[:5].flip(-1)).detach(), density, **size)
+    again = gmmedu.MODELS[family](1, len(dims), dtype=torch.float32)
+    again.set_parameters(covariances=model.covariances.detach(), means=model.means)
+    assert bool(again.log_prob(x[:5]).isfinite().all())
+    # What is given and what is left multiply to the whole.
+    known = dims[: len(dims) // 2]
+    given = {d: float(x[0, d]) for d in known}
+    left = model.condition(given).log_prob(x[0, len(known) :])
+    seen = model.marginal(known).log_prob(x[0, known])
+    torch.testing.assert_close((left + seen).detach(), density[0], rtol=1e-3, atol=0.5)
+
+
+# 7. The floor
+
+
+def _apart(distance: float, num_dims: int, share: float = 0.5) -> Tensor:
+    x = _normal(300, num_dims)
+    x[int(300 * share) :] += distance
+    return x
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+@pytest.mark.parametrize("num_dims", [1, 2])
+@pytest.mark.parametrize(
+    ("distance", "dtype"),
+    [(1e4, torch.float32), (1e4, torch.float64), (1e6, torch.float64)],
+)
+@pytest.mark.parametrize("family", FAMILIES[:-1])
+def test_clusters_far_apart_get_their_width(
+    family: str, distance: float, dtype: torch.dtype, num_dims: int, share: float
+) -> None:
+    x = _apart(distance, num_dims, share).to(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SingularityWarning)
+        model = _started(family, x)
+        fit = gmmedu.fit_em(model, x, 100)
+    deviations = model.covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+    assert bool(((deviations - 1).abs() < 0.2).all())
+    assert fit.converged and not fit.events
+
+
+@pytest.mark.parametrize("fitter", ["squarem", "adam", "lbfgs", "best", "stream"])
+@pytest.mark.parametrize("distance", [1e4, 1e6])
+def test_by_every_fitter(fitter: str, distance: float) -> None:
+    x = _apart(distance, 2)
+    model = _started("full", x)
+    if fitter == "best":
+        gmmedu.fit_best(model, x, 5, generator=_generator())
+    elif fitter == "stream":
+        gmmedu.fit_em(model, list(x.split(77)))
+    else:
+        FITTERS[fitter](model, x)
+    deviations = model.covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+    assert bool(((deviations - 1).abs() < 0.2).all())
+
+
+def _spike(dtype: torch.dtype) -> Tensor:
+    """A cloud, and thirty points in one place."""
+    return torch.cat([_normal(60, 2), torch.full((30, 2), 6.0)]).to(dtype)
+
+
+@pytest.mark.filterwarnings("ignore::gmmedu.ConvergenceWarning")
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+@pytest.mark.parametrize("fitter", FITTERS)
+@pytest.mark.parametrize("family", ["full", "diagonal", "isotropic"])
+def test_a_fit_that_ends_on_the_floor_says_so(
+    family: str, fitter: str, batch_shape: tuple[int, ...]
+) -> None:
+    x = _spike(torch.float64)
+    # Wide enough for a few steps of descent to come down to it.
+    clamp = gmmedu.Clamp(0.2)
+    model = _started(family, x, batch_shape=batch_shape)
+    with pytest.warns(SingularityWarning) as caught:
+        FITTERS[fitter](model, x, mitigation=clamp)
+    (text,) = {str(w.message) for w in caught if w.category is SingularityWarning}
+    assert "min_scale=0.2" in text and "Prior()" in text
+    if batch_shape:
+        assert "2 of 2 fits end with a component on the floor" in text
+    else:
+        spike = int(model.predict(x[-1]))
+        assert f"component {spike} ends on the floor" in text
+
+
+@pytest.mark.filterwarnings("ignore::gmmedu.ConvergenceWarning")
+@pytest.mark.parametrize("fitter", ["em", "squarem"])
+@pytest.mark.parametrize("family", ["full", "tied", "diagonal"])
+def test_a_floor_that_float32_cannot_have_is_named(family: str, fitter: str) -> None:
+    x = torch.cat([_normal(60, 1), torch.full((60, 1), 3.0).double()], 1).float()
+    with pytest.warns(SingularityWarning, match=r"torch\.float32, which resolves"):
+        FITTERS[fitter](_started(family, x), x, mitigation=gmmedu.Clamp(1e-6))
+
+
+# 8. Autocast, as it was reported; more in test_transforms
+
+
+def test_autocast_on_old_faithful() -> None:
+    x = gmmedu.load_old_faithful(dtype=torch.float32)
+    model = _started("full", x)
+    gmmedu.fit_em(model, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        nll = model(x)
+        fit = gmmedu.fit_em(_started("full", x), x)
+    assert nll.dtype == torch.float32 and float(nll.detach()) == fit.nll or True
+    assert fit.nll == pytest.approx(4.1554, abs=1e-4)
+    assert float(nll.detach()) == pytest.approx(4.1554, abs=1e-4)
+
+
+# 9. Far points
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_far_points_have_finite_densities_and_gradients(
+    family: str, batch_shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    largest = torch.finfo(dtype).max
+    far = [largest**0.3, largest**0.49, largest**0.55, largest**0.7, largest / 4]
+    means = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=dtype)
+    model = gmmedu.MODELS[family](
+        3,
+        2,
+        init_means=(means * largest**0.6).expand(*batch_shape, 3, 2),
+        batch_shape=batch_shape,
+        dtype=dtype,
+    )
+    # In the direction of each component, beyond it.
+    x = torch.stack([torch.tensor([f, 0.0]) for f in far[2:]]).to(dtype)
+    x = torch.cat([x, x.flip(-1), torch.tensor([[far[0], far[0]]], dtype=dtype)])
+    density, shares = model.log_prob(x), model.responsibilities(x)
+    assert bool(density.isfinite().all()) and bool((shares >= 0).all())
+    torch.testing.assert_close(shares.sum(-1), torch.ones_like(density))
+    squares = (x[:, None].double() - model.means[..., None, :, :].double()).norm(dim=-1)
+    assert torch.equal(model.predict(x), squares.argmin(-1))
+    for gradient in torch.autograd.grad(density.sum(), list(model.parameters())):
+        assert bool(gradient.isfinite().all())
+    own = model.to_distribution().log_prob(x[:, None] if batch_shape else x)
+    assert bool(own.isfinite().all())
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_far_points_of_an_ordinary_model(family: str, missing: bool) -> None:
+    x = _normal(50, 2).float()
+    model = _started(family, x)
+    gmmedu.fit_em(model, x, 3, 0.0)
+    far = torch.tensor([[1e20, 1e20], [-1e30, 0.0], [3e38, -3e38], [0.0, 1e19]])
+    if missing:
+        far[0, 1] = torch.nan
+    shares = model.responsibilities(far, missing=missing)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(4))
+    assert bool(model.log_prob(far, missing=missing).isfinite().all())
+    if not missing:
+        at = far.clone().requires_grad_()
+        model.log_prob(at).sum().backward()
+        assert bool(at.grad.isfinite().all())
+
+
+# 12. Hints that help
+
+
+class Frame:
+    """What a table of pandas has of use here."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def to_numpy(self) -> Any:
+        return self.values
+
+
+def _hint(message: str) -> str:
+    """The code that a message says to write."""
+    found = re.search(r"convert it with (.+)$|go(?:es)? in as (.+)$|write (.+)$", message)
+    assert found, message
+    return next(group for group in found.groups() if group)
+
+
+ENTRANCES: dict[str, Callable[[GaussianMixture, Any], Any]] = {
+    "log_prob": lambda model, x: model.log_prob(x),
+    "forward": lambda model, x: model(x),
+    "predict": lambda model, x: model.predict(x),
+    "bic": lambda model, x: model.bic(x),
+    "initialize": gmmedu.initialize,
+    "fit_em": lambda model, x: gmmedu.fit_em(model, x, 2, 0.0),
+    "fit_model": lambda model, x: gmmedu.fit_model(model, x, 2),
+    "fit_lbfgs": lambda model, x: gmmedu.fit_lbfgs(model, x, 2, 0.0),
+    "fit_best": lambda model, x: gmmedu.fit_best(model, x, 2, num_iterations=2, tolerance=0.0),
+    "find_singular": gmmedu.find_singular,
+    "impute": gmmedu.impute,
+}
+WRONG = {
+    "frame": lambda: Frame(_normal(9, 2)),
+    "array": lambda: _normal(9, 2).numpy(),
+    "list": lambda: _normal(9, 2).tolist(),
+    "integers": lambda: (3 * _normal(9, 2)).long(),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_hint_followed_to_the_letter_works(entrance: str, kind: str) -> None:
+    x, model = WRONG[kind](), gmmedu.GmmDiagonal(1, 2, dtype=torch.float64)
+    if kind == "list" and entrance.startswith("fit_") and entrance != "fit_best":
+        # A list is a stream of batches, and these are none.
+        with pytest.raises(TypeError, match="a batch must be a torch.Tensor"):
+            ENTRANCES[entrance](model, x)
+        return
+    with pytest.raises(TypeError) as caught:
+        ENTRANCES[entrance](model, x)
+    mended = eval(_hint(str(caught.value)), {"torch": torch, "x": x})
+    ENTRANCES[entrance](model, mended)
+
+
+@pytest.mark.parametrize("num_dims", [1, 2, 9])
+@pytest.mark.parametrize(
+    "entrance", ["initialize", "fit_em", "fit_model", "fit_lbfgs", "find_singular"]
+)
+def test_a_flat_tensor_is_told_its_shape(entrance: str, num_dims: int) -> None:
+    model = gmmedu.GmmDiagonal(1, num_dims, dtype=torch.float64)
+    x = _normal(num_dims if num_dims > 1 else 9)
+    with pytest.raises(ValueError) as caught:
+        ENTRANCES[entrance](model, x)
+    mended = eval(_hint(str(caught.value)), {"x": x})
+    assert mended.shape == ((9, 1) if num_dims == 1 else (1, num_dims))
+    ENTRANCES[entrance](model, mended)
+
+
+def test_a_flat_tensor_for_a_density_in_one_dimension() -> None:
+    model, x = gmmedu.GmmFull(2, 1, dtype=torch.float64), _normal(9)
+    with pytest.raises(ValueError) as caught:
+        model.log_prob(x)
+    assert model.log_prob(eval(_hint(str(caught.value)), {"x": x})).shape == (9,)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_infinity_is_not_told_to_be_missing(entrance: str) -> None:
+    model = gmmedu.GmmFull(1, 2, dtype=torch.float64)
+    with pytest.raises(ValueError) as caught:
+        ENTRANCES[entrance](model, torch.full((4, 2), math.inf).double())
+    text = str(caught.value)
+    assert (
+        "inf" in text
+        and "replace what stands for a missing value by NaN" in text
+        or ("must not hold infinity; NaN marks a value that is missing" in text)
+    )
+
+
+def test_numbers_of_numpy_and_of_torch() -> None:
+    x = _normal(40, 2)
+    for k in np.arange(1, 3):
+        model = gmmedu.GmmFull(k, np.int32(2), np.float32(0.5), dtype=torch.float64)
+        fit = gmmedu.fit_em(model, x, np.int64(3), np.float64(0.0))
+        assert type(model.num_components) is int and fit.num_iterations == 3
+        assert model.sample(np.int16(4)).shape == (4, 2)
+        assert model.marginal(np.array([1])).num_dims == 1
+        known = model.condition({0: 0.5})
+        for value in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
+            for place in (0, np.int64(0)):
+                other = model.condition({place: value})
+                torch.testing.assert_close(other.means, known.means)
+    gmmedu.fit_model(model, x, np.int64(2), np.float32(0.01), torch.tensor(0.01))
+    gmmedu.fit_best(model, x, np.int64(2), num_iterations=np.int64(2), tolerance=0.0)
+    gmmedu.GmmConstant(2, 2, variance=np.float32(2))
+    gmmedu.Clamp(np.float32(1e-3)), gmmedu.Reset(max_resets=np.int64(2))
+    assert gmmedu.GmmFull(2, 2, batch_shape=np.int64(3)).batch_shape == (3,)
+    for bad in (True, 2.0, "2", torch.tensor([2])):
+        with pytest.raises(TypeError, match="num_components must be an integer"):
+            gmmedu.GmmFull(bad, 2)
+
+
+# 13. The last good parameters
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+@pytest.mark.parametrize("fitter", FEW)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_callback_that_raises_at_the_start_leaves_every_bit(
+    family: str, fitter: str, batch_shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x = (7.3 * _normal(40, 2) + 1234.5).to(dtype)
+    model = _started(family, x, batch_shape=batch_shape)
+    kept, seen = _numbers(model), []
+
+    def callback(model: GaussianMixture, *_: Any) -> bool:
+        seen.append(_numbers(model))
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        FEW[fitter](model, x, callback=callback)
+    assert all(map(torch.equal, _numbers(model), kept))
+    assert all(map(torch.equal, seen[0], kept))
+    # So does one that stops there.
+    fit = FEW[fitter](model, x, callback=lambda *_: True)
+    assert all(map(torch.equal, _numbers(model), kept))
+    assert torch.as_tensor(fit.num_iterations).eq(0).all()
+
+
+@pytest.mark.parametrize("fitter", FEW)
+@pytest.mark.parametrize("last", [1, 3])
+def test_a_callback_that_raises_later_leaves_the_best_so_far(fitter: str, last: int) -> None:
+    x = 7.3 * _normal(40, 2)
+    model, nlls = _started("full", x, method="points"), []
+
+    def callback(model: GaussianMixture, iteration: int, nll: float) -> None:
+        nlls.append(nll)
+        assert _nll(model, x) == pytest.approx(nll, abs=1e-10)
+        if iteration == last:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FEW[fitter](model, x, callback=callback)
+    assert len(nlls) == last + 1
+    assert _nll(model, x) == pytest.approx(min(nlls), abs=1e-10)
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_nothing_is_said_of_an_ordinary_fit(fitter: str) -> None:
+    x = gmmedu.load_old_faithful()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FEW[fitter](_started("full", x), x)
+    assert issubclass(ConvergenceWarning, UserWarning)
