@@ -91,6 +91,7 @@ def _member(result: FitResult, member: int) -> FitResult:
         nll=float(result.nll[member]),
         history=result.history[:length, member],
         elapsed=result.elapsed[:length],
+        passes_after=result.passes_after[:length, member],
         converged=bool(result.converged[member]),
         num_iterations=length - 1,
         passes=int(result.passes[member]),

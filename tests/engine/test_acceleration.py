@@ -140,3 +140,17 @@ def test_an_unknown_acceleration_is_refused() -> None:
     model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match='accelerate must be None or "squarem"'):
         gmmedu.fit_em(model, OVERLAPPING, accelerate="fast")  # type: ignore[arg-type]
+
+
+def test_passes_are_counted_at_each_iteration() -> None:
+    plain, fast = _fit("full"), _fit("full", accelerate="squarem")
+    assert plain.passes_after.tolist() == list(range(1, plain.num_iterations + 2))
+    # A leap that was refused costs a pass, and nothing else does.
+    assert set(fast.passes_after.diff().tolist()) == {1, 2}
+    for fit in (plain, fast):
+        assert fit.passes_after[-1] == fit.passes
+    batch = gmmedu.GmmFull(2, 2, batch_shape=(3,), dtype=torch.float64)
+    gmmedu.initialize(batch, OVERLAPPING, generator=torch.Generator().manual_seed(0))
+    fit = gmmedu.fit_em(batch, OVERLAPPING, 20_000)
+    assert fit.passes_after.shape == fit.history.shape
+    assert torch.equal(fit.passes_after[-1], fit.passes)
