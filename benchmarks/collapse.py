@@ -60,7 +60,7 @@ def collapses(family: str, num_dims: int, num_components: int, num_points: int, 
         num_points, num_components, num_dims, family=family, generator=generator,
         dtype=torch.float64,
     ).x  # fmt: skip
-    model = gmmedu.FAMILIES[family](num_components, num_dims, dtype=torch.float64)
+    model = gmmedu.MODELS[family](num_components, num_dims, dtype=torch.float64)
     gmmedu.initialize(model, x, generator=generator)
     try:
         gmmedu.fit_em(model, x, ITERATIONS, TOLERANCE, mitigation=None)

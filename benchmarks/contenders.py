@@ -69,7 +69,7 @@ class Gmmedu:
     dtypes = BOTH
 
     def fit(self, family: str, x: Tensor, start: Parameters, iterations: int) -> Parameters:
-        model = gmmedu.FAMILIES[family](*start.means.shape, dtype=x.dtype)
+        model = gmmedu.MODELS[family](*start.means.shape, dtype=x.dtype)
         model.set_parameters(
             weights=torch.from_numpy(start.weights).to(x.dtype),
             means=torch.from_numpy(start.means).to(x.dtype),

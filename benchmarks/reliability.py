@@ -139,7 +139,7 @@ def run(quick: bool = False) -> Iterator[Row]:
     """One row for each run, kind of data and family."""
     for fitter, mitigation in RUNS:
         for data in HOSTILE:
-            for family in gmmedu.FAMILIES:
+            for family in gmmedu.MODELS:
                 yield _row(data, family, fitter, mitigation, range(1 if quick else SEEDS))
 
 
@@ -189,7 +189,7 @@ def _fit(
     generator = torch.Generator().manual_seed(1000 + seed)
     x = hostile.spoil(hostile.draw(hostile.num_points, generator))
     held_out = hostile.draw(NUM_HELD_OUT, generator)
-    model = gmmedu.FAMILIES[family](hostile.num_components, 2, dtype=torch.float64)
+    model = gmmedu.MODELS[family](hostile.num_components, 2, dtype=torch.float64)
     gmmedu.initialize(model, x, "kmeans++", generator=generator)
     peer = _peer(family, model, x)
     cure = MITIGATIONS[mitigation]

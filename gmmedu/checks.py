@@ -322,9 +322,10 @@ def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
 
 
 def check_tensor(
-    value: Any, shape: tuple[int, ...], device: torch.device, name: str
+    value: Any, shape: tuple[int, ...], device: torch.device | None, name: str
 ) -> Tensor:
-    """Return ``value`` if it is a finite floating-point tensor of ``shape`` on ``device``."""
+    """Return ``value`` if it is a finite floating-point tensor of ``shape``, on ``device`` if one
+    is given."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATS:
@@ -333,7 +334,7 @@ def check_tensor(
         )
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-    if value.device != device:
+    if device is not None and value.device != device:
         raise ValueError(
             f"{name} is on {value.device} and the model on {device}; move one of them"
         )
@@ -343,10 +344,15 @@ def check_tensor(
 
 
 def check_weights(
-    weights: Any, shape: tuple[int, ...], device: torch.device, name: str
+    weights: Any,
+    shape: tuple[int, ...],
+    device: torch.device,
+    name: str,
+    *,
+    empty: bool = False,
 ) -> Tensor:
     """Return ``weights`` in float64 if finite, of ``shape``, nowhere negative, with a positive
-    sum along the last dimension."""
+    sum along the last dimension, or with one of zero where ``empty``."""
     weights = check_tensor(weights, shape, device, name).detach().double()
     if bool((weights < 0).any()):
         index = tuple((weights < 0).nonzero()[0].tolist())
@@ -355,6 +361,8 @@ def check_weights(
             f"{name} must not be negative, but entry {entry} is {float(weights[index]):g}"
         )
     total = weights.sum(-1)
+    if empty and bool(torch.isfinite(total).all()):
+        return weights
     if not bool(((total > 0) & torch.isfinite(total)).all()):
         raise ValueError(
             f"{name} must have a positive, finite sum, got {float(total.min()):g}; "

@@ -10,6 +10,7 @@ import argparse
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -20,7 +21,7 @@ from gmmedu.datasets import SyntheticData, sample_mixture
 from gmmedu.descent import fit_model
 from gmmedu.device import default_device
 from gmmedu.em import fit_em
-from gmmedu.fitting import FitResult
+from gmmedu.fitting import ConvergenceWarning, FitResult
 from gmmedu.initialization import initialize
 from gmmedu.models import MODELS, GaussianMixture
 from gmmedu.singularities import SingularityError
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = MODELS[options.family](
         options.components, options.dims, device=options.device
     )
-    initialize(model, data.x, method="kmeans++", generator=generator)
+    initialize(model, data.x, generator=generator)
 
     print(
         f"{options.family} mixture: N = {options.samples}, D = {options.dims}, "
@@ -106,20 +107,23 @@ def fit(
         if iteration % options.log_freq == 0:
             log(iteration, nll)
 
-    if options.method == "em":
-        result = fit_em(
-            model, x, options.iterations, callback=callback, generator=generator
-        )
-    else:
-        result = fit_model(
-            model,
-            x,
-            options.iterations,
-            options.mixture_lr,
-            options.component_lr,
-            callback=callback,
-            generator=generator,
-        )
+    with warnings.catch_warnings():
+        # The report says so in its own words.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if options.method == "em":
+            result = fit_em(
+                model, x, options.iterations, callback=callback, generator=generator
+            )
+        else:
+            result = fit_model(
+                model,
+                x,
+                options.iterations,
+                options.mixture_lr,
+                options.component_lr,
+                callback=callback,
+                generator=generator,
+            )
     if result.num_iterations % options.log_freq != 0:
         log(result.num_iterations, result.nll)
     return result

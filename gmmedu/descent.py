@@ -168,8 +168,7 @@ class Adam:
             return state, problem.e_step(state)
         scales, singular = problem.family.clamp(state.scales, problem.floor)
         clamped = state._replace(scales=scales)
-        before = state
-        state, _ = problem.mitigate(before, clamped, singular, iteration + 1)
+        state = problem.mitigate(state, clamped, singular, iteration + 1)
         if bool(singular.any()):
             fresh = numbers_of(state, problem.family)
             for number, value in zip(self.numbers, fresh, strict=True):
@@ -234,7 +233,7 @@ class LBFGS:
             problem.prior,
             problem.held,
         )
-        state, _ = problem.mitigate(state, following, singular, iteration + 1, [row])
+        state = problem.mitigate(state, following, singular, iteration + 1, [row])
         self.searches[row] = Search(problem, state)
         return state, problem.e_step_of(state, index)
 
@@ -262,7 +261,7 @@ class Search:
             line_search_fn="strong_wolfe",
         )
         self._seen: tuple[list[Tensor], State, Statistics] | None = None
-        self._index = torch.zeros_like(problem.total[:1], dtype=torch.int64)
+        self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
 
     def step(
         self, state: State, statistics: Statistics, index: Tensor

@@ -65,7 +65,8 @@ def em_step(
 ) -> State:
     """One step of EM on values, with a gradient in all of them: state (..., K), x (..., N, D),
     weights (..., N) or None. No mitigation; in the data's own units."""
-    return m_step(expectations(x, family, state, weights), family, state)[0]
+    with torch.autocast(state.means.device.type, enabled=False):
+        return m_step(expectations(x, family, state, weights), family, state)[0]
 
 
 def m_step(
@@ -144,7 +145,7 @@ class Em:
             problem.prior,
             problem.held,
         )
-        following, _ = problem.mitigate(state, following, singular, iteration + 1)
+        following = problem.mitigate(state, following, singular, iteration + 1)
         return following, singular
 
     def keep(self, rows: Tensor) -> None:

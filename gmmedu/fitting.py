@@ -106,7 +106,7 @@ class Snapshot:
     covariances (..., K, D, D)."""
 
     iteration: int
-    nll: float | Tensor
+    nll: Any
     weights: Tensor
     means: Tensor
     covariances: Tensor
@@ -119,15 +119,16 @@ class FitResult:
     nll: mean NLL of the returned parameters, in nats: the lowest (by the objective) that the fit
     saw; inf for the members of a batch that failed. history: the NLL after 0, 1, ... iterations,
     float64 (T + 1, ...), NaN after the end of a member; elapsed: seconds since the start at the
-    same moments, (T + 1,); converged: whether the stopping rule was met; num_iterations: T;
-    passes: over the data; seconds: the whole fit; events: what the mitigation did; snapshots:
-    parameters along the way; errors: of the members that failed; starts: the NLL of every start,
-    where ``fit_best`` made several.
+    same moments, (T + 1,); passes_after: passes over the data until then, (T + 1, ...);
+    converged: whether the stopping rule was met; num_iterations: T; passes: of the whole fit, and
+    seconds; events: what the mitigation did; snapshots: parameters along the way; errors: of the
+    members that failed; starts: the NLL of every start, where ``fit_best`` made several.
     """
 
     nll: Any
     history: Tensor
     elapsed: Tensor
+    passes_after: Tensor
     converged: Any
     num_iterations: Any
     passes: Any
@@ -219,6 +220,7 @@ class Surroundings:
 
     def __init__(self, device: str, small: bool) -> None:
         self.device, self.grad = device, torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
         self.threads = torch.get_num_threads()
         self.wanted = 1 if small else self.threads
         self.autocast = torch.is_autocast_enabled(device)
@@ -239,7 +241,10 @@ class Surroundings:
         """Inside, everything is as it was."""
         try:
             torch.set_num_threads(self.threads)
-            with torch.inference_mode(False), torch.set_grad_enabled(self.grad):
+            with (
+                torch.inference_mode(self.inference),
+                torch.set_grad_enabled(self.grad),
+            ):
                 with self._cast(True):
                     yield
         finally:
@@ -262,6 +267,7 @@ class Record:
             raise TypeError(f"callback must be callable, got {callback!r}")
         checks.check_flag(options["progress"], "progress")
         self.callback, self.stopping = callback, stopping
+        # As they are around the fit; a callback finds them so.
         self.snapshot_every = checks.check_count(
             options["snapshot_every"], "snapshot_every", minimum=0
         )
@@ -269,6 +275,7 @@ class Record:
         self.iteration = -1
         self._history: list[tuple[Any, Any]] = []
         self._elapsed: list[float] = []
+        self._passes: list[Any] = []
         self._earlier: list[Any] = []
         self._snapshots: list[Snapshot] = []
         self._best: State | None = None
@@ -300,6 +307,7 @@ class Record:
         failed = self._failed(nll, state)
         self._history.append((problem.members, nll))
         self._elapsed.append(time.perf_counter() - self._begun)
+        self._passes.append(problem.passes.copy())
         self._keep_best(nll, objective, state, failed)
         met = self.stopping.met(objective, self._earlier)
         self._earlier = [*self._earlier[-3:], objective]
@@ -412,6 +420,9 @@ class Record:
             nll=self._shaped(self._nll),
             history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),
             elapsed=torch.tensor(self._elapsed, dtype=torch.float64, device="cpu"),
+            passes_after=torch.from_numpy(np.stack(self._passes)).reshape(
+                -1, *problem.model.batch_shape
+            ),
             converged=self._shaped(self._converged),
             num_iterations=self._shaped(self._ended),
             passes=self._shaped(problem.passes),

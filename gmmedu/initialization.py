@@ -65,26 +65,10 @@ def initialize(
     sets = x.reshape(-1, *x.shape[-2:])
     units = Units.of([moments([(each, None)]) for each in sets], per_dimension=True)
     z = ((sets - units.center.unsqueeze(1)) / units.scale.unsqueeze(1)).nan_to_num()
-    size = math.prod(batch_shape)
-    near = z.clamp(-OUTER, OUTER)
-    covariances = (near.mT @ near / z.shape[1]).unsqueeze(1).expand(size, k, d, d)
-    weights = torch.full((size, k), 1 / k, dtype=x.dtype, device=device)
-    if method in ("box", "points"):
-        rows = range(size)
-        draw = _in_box if method == "box" else _distinct
-        means = torch.stack(
-            [draw(z[m if len(z) > 1 else 0], k, generator) for m in rows]
+    with torch.autocast(device.type, enabled=False):
+        weights, means, covariances = _start(
+            z, math.prod(batch_shape), k, method, generator
         )
-    else:
-        means = _spread(z, size, k, generator)
-        if method == "kmeans":
-            means, labels = _lloyd(z, means)
-            weights, covariances = _clusters(z, labels, means)
-    ridge = max(1e-6, 10 * d * torch.finfo(x.dtype).eps)
-    largest = covariances.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1)
-    covariances = covariances + torch.diag_embed(
-        ridge * largest.unsqueeze(-1).expand(size, k, d)
-    )
     unit = units.scale.unsqueeze(1)
     own = unit.unsqueeze(-1) * covariances * unit.unsqueeze(-2)
     shape = (*batch_shape, k)
@@ -95,6 +79,34 @@ def initialize(
         else None,
         own.reshape(*shape, d, d) if model.raw_scale.requires_grad else None,
     )
+
+
+def _start(
+    z: Tensor,
+    size: int,
+    num_components: int,
+    method: str,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (M, K), means (M, K, D) and covariances (M, K, D, D) of M starts, ``size`` of them,
+    on z (1 or M, N, D)."""
+    k, d = num_components, z.shape[-1]
+    near = z.clamp(-OUTER, OUTER)
+    covariances = (near.mT @ near / z.shape[1]).unsqueeze(1).expand(size, k, d, d)
+    weights = z.new_full((size, k), 1 / k)
+    if method in ("box", "points"):
+        draw = _in_box if method == "box" else _distinct
+        rows = (z[m if len(z) > 1 else 0] for m in range(size))
+        means = torch.stack([draw(row, k, generator) for row in rows])
+    else:
+        means = _spread(z, size, k, generator)
+        if method == "kmeans":
+            means, labels = _lloyd(z, means)
+            weights, covariances = _clusters(z, labels, means)
+    ridge = max(1e-6, 10 * d * torch.finfo(z.dtype).eps)
+    largest = covariances.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1)
+    added = ridge * largest.unsqueeze(-1).expand(size, k, d)
+    return weights, means, covariances + torch.diag_embed(added)
 
 
 def _in_box(

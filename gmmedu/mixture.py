@@ -6,7 +6,9 @@ dimensions and gradients; ``models`` has the same as modules with parameters.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributions
@@ -21,6 +23,21 @@ from gmmedu.values import Points, State, each
 _BLOCK_NUMBERS = 2**22
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def exact(function: Function) -> Function:
+    """A function of a family and a state, in the dtype of the state whatever autocast is on."""
+
+    @wraps(function)
+    def computed(family: Family, state: State, *rest: Any) -> Any:
+        with torch.autocast(state.means.device.type, enabled=False):
+            return function(family, state, *rest)
+
+    return cast(Function, computed)
+
+
+@exact
 def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     """log pi_k + log N(x_n | mu_k, Sigma_k) for x (..., N, D): (..., K, N), in nats.
 
@@ -28,13 +45,10 @@ def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     that of a point nearer by, and the order of the components stays.
     """
     operator, num_dims = family.operator, x.shape[-1]
-    with torch.autocast(x.device.type, enabled=False):
-        residuals = gaussian.residuals(x, state.means)
-        whitened = gaussian.within_range(
-            operator.whiten(state.scales.whitening, residuals)
-        )
-        log_det = operator.log_det(state.scales.factor, num_dims)
-        return state.log_weights.unsqueeze(-1) + gaussian.log_density(whitened, log_det)
+    residuals = gaussian.residuals(x, state.means)
+    whitened = gaussian.within_range(operator.whiten(state.scales.whitening, residuals))
+    log_det = operator.log_det(state.scales.factor, num_dims)
+    return state.log_weights.unsqueeze(-1) + gaussian.log_density(whitened, log_det)
 
 
 def log_density(family: Family, state: State, x: Tensor) -> Tensor:
@@ -53,6 +67,7 @@ def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
     )
 
 
+@exact
 def covariances(family: Family, state: State) -> Tensor:
     """Sigma, (..., K, D, D)."""
     triangular = triangular_factor(family, state)
@@ -66,12 +81,14 @@ def triangular_factor(family: Family, state: State) -> Tensor:
     return factor.expand(*state.means.shape, num_dims)
 
 
+@exact
 def marginal(family: Family, state: State, dims: list[int]) -> State:
     """The mixture of some dimensions alone, in that order (eq-marginal)."""
     scales, _, _ = family.operator.split(state.scales, dims, [])
     return State(state.log_weights, state.means[..., dims], scales)
 
 
+@exact
 def condition(
     family: Family, state: State, known: list[int], values: Tensor, rest: list[int]
 ) -> State:
@@ -93,8 +110,10 @@ def condition(
     return State(log_weights, means, remaining)
 
 
+@exact
 def moments(family: Family, state: State) -> tuple[Tensor, Tensor]:
-    """Mean (..., D) and covariance (..., D, D) of the whole mixture (eq-mixture-moments)."""
+    """Mean (..., D) and covariance (..., D, D) of the mixture (eq-mixture-mean,
+    eq-mixture-covariance)."""
     weights = state.log_weights.exp().unsqueeze(-1)
     mean = (weights * state.means).sum(-2)
     offset = state.means - mean.unsqueeze(-2)
@@ -102,6 +121,7 @@ def moments(family: Family, state: State) -> tuple[Tensor, Tensor]:
     return mean, within + (weights * offset).mT @ offset
 
 
+@exact
 def draw(
     family: Family, state: State, uniform: Tensor, normal: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -124,6 +144,7 @@ def draw(
     return points, labels
 
 
+@exact
 def rosenblatt(family: Family, state: State, x: Tensor) -> Tensor:
     """u_d = P(X_d < x_d | x_1 ... x_(d-1)) for x (..., N, D): uniform where x is from the mixture.
 
@@ -325,6 +346,7 @@ def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+@exact
 def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     """log pi_k + log of the density of what was observed, for x (N, D), in which NaN is missing;
     state of one member, (1, ...). Returns (K, N); a row without any value has log pi_k."""
@@ -339,6 +361,7 @@ def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     return joint
 
 
+@exact
 def impute(family: Family, state: State, x: Tensor) -> Tensor:
     """x (N, D) with its expectation in the place of each NaN (eq-imputation); state (1, ...)."""
     points = Points.of(x)

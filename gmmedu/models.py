@@ -87,19 +87,21 @@ class GaussianMixture(nn.Module):
         else:
             means = checks.check_means(init_means, shape, "init_means", dtype=dtype)
         with torch.inference_mode(False):
-            means = means.detach().to(device=device, dtype=dtype, copy=True)
-            self.means = nn.Parameter(means)
-            self.logits = nn.Parameter(torch.zeros_like(means[..., 0]))
-            identity = torch.eye(self.num_dims, dtype=dtype, device=means.device)
-            identity = identity.expand(*shape, self.num_dims)
-            factor = self.family.from_covariances(
-                identity, torch.ones_like(means[..., 0])
-            )
-            raw_scale = self.family.operator.to_raw(factor).clone()
-            if self.family.trainable:
-                self.raw_scale = nn.Parameter(raw_scale)
-            else:
-                self.register_buffer("raw_scale", raw_scale)
+            self._make(means.detach().to(device=device, dtype=dtype, copy=True))
+
+    def _make(self, means: Tensor) -> None:
+        """Make the parameters: those means, equal weights, covariances at the identity."""
+        self.means = nn.Parameter(means)
+        self.logits = nn.Parameter(torch.zeros_like(means[..., 0]))
+        identity = torch.eye(self.num_dims, dtype=means.dtype, device=means.device)
+        identity = identity.expand(*means.shape, self.num_dims)
+        ones = torch.ones_like(means[..., 0])
+        factor = self.family.from_covariances(identity, ones)
+        raw_scale = self.family.operator.to_raw(factor).clone()
+        if self.family.trainable:
+            self.raw_scale = nn.Parameter(raw_scale)
+        else:
+            self.register_buffer("raw_scale", raw_scale)
 
     # What it is
 

@@ -72,11 +72,12 @@ class Stream:
             )
             weights = None
             if len(pair) == 2:
-                weights = pair[1].to(self.like.device)
-                if len(x):
-                    weights = checks.check_tensor(
-                        weights, (len(x),), x.device, "the weights of a batch"
-                    ).double()
+                weights = pair[1]
+                if isinstance(weights, Tensor):
+                    weights = weights.to(x.device)
+                weights = checks.check_weights(
+                    weights, (len(x),), x.device, "the weights of a batch", empty=True
+                )
             if len(x):
                 yield x.to(torch.promote_types(x.dtype, self.like.dtype)), weights
 
@@ -91,13 +92,11 @@ class StreamedPoints:
     weight_unit: float
     total: Tensor
 
-    @property
-    def num_points(self) -> int:
-        return int(self.total)
-
     def pieces(self) -> Iterator[Points]:
         for x, weights in self.stream:
             columns = self.units.columns(x, self.dtype)
+            if weights is None and self.weight_unit != 1:
+                weights = torch.ones_like(columns[0, 0])
             if weights is not None:
                 weights = (weights * self.weight_unit).to(columns).unsqueeze(0)
             yield Points.from_columns(columns, weights)
@@ -147,64 +146,68 @@ class Problem:
         checks.check_generator(generator)
         self.model, self.family, self.mitigation = model, model.family, mitigation
         self.num_members = max(1, int(np.prod(model.batch_shape)))
-        self.held = [
-            not n.requires_grad for n in (model.logits, model.means, model.raw_scale)
-        ]
+        numbers = (model.logits, model.means, model.raw_scale)
+        self.held = [not number.requires_grad for number in numbers]
         self.workspace = Workspace()
-        weight_unit = self._lay_out(x, sample_weight, missing)
+        weight_unit = self._place(x, sample_weight, missing)
         self.total = self.points.total.cpu().numpy()
         self._set_floor(weight_unit)
-        state = model.state()
-        size = len(model.batch_shape)
+        state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
         self.start = self.units.standardize(flat, self.family)
-        self.passes = np.zeros(self.num_members, dtype=int)
         self.members = np.arange(self.num_members)
+        self.passes, self._resets = np.zeros((2, self.num_members), dtype=int)
         self.events: list[Event] = []
         self._clamped: set[tuple[int, int | None]] = set()
-        self._resets = np.zeros(self.num_members, dtype=int)
         self.failures: dict[int, SingularityError] = {}
         self._generators: list[torch.Generator] = []
         if isinstance(mitigation, Reset):
+            # One seed a member: a batch draws what its members would draw one by one.
             seeds = torch.randint(
                 2**62, (self.num_members,), generator=generator, device="cpu"
-            ).tolist()
+            )
+            new = (torch.Generator(device="cpu") for _ in seeds)
             self._generators = [
-                torch.Generator(device="cpu").manual_seed(s) for s in seeds
+                g.manual_seed(seed) for g, seed in zip(new, seeds.tolist(), strict=True)
             ]
 
     # At the door
 
-    def _lay_out(
-        self, x: Tensor | Iterable[Any], sample_weight: Tensor | None, missing: bool
-    ) -> float:
+    def _place(self, x: Any, sample_weight: Tensor | None, missing: bool) -> float:
         """Set units, points and the offset of their NLL; returns by what weights are multiplied."""
-        model, dtype = self.model, self.model.means.dtype
-        per_dimension = self.family.per_dimension
-        if (
-            not isinstance(x, Tensor)
-            and isinstance(x, Iterable)
-            and not hasattr(x, "to_numpy")
-            and not isinstance(x, np.ndarray | str)
-        ):
-            if sample_weight is not None:
-                raise ValueError(
-                    "sample_weight must be None where x is a stream; let it give pairs of points "
-                    "and weights"
-                )
-            stream = Stream(x, model, missing)
-            found = moments(stream)
-            if found.num_points < model.num_components:
-                raise ValueError(
-                    f"x has {found.num_points} points and at least {model.num_components} are "
-                    "needed (one for each component)"
-                )
-            self.units = Units.of([found], per_dimension)
-            self.points: Points | StreamedPoints = StreamedPoints(
-                stream, self.units, dtype, 1.0, found.total.double().reshape(1)
+        if not _is_stream(x):
+            return self._lay_out(x, sample_weight, missing)
+        if sample_weight is not None:
+            raise ValueError(
+                "sample_weight must be None where x is a stream; let it give pairs of points and "
+                "weights"
             )
-            self._set_offset([found])
-            return 1.0
+        return self._stream(x, missing)
+
+    def _stream(self, batches: Iterable[Any], missing: bool) -> float:
+        """``_place`` for batches."""
+        stream = Stream(batches, self.model, missing)
+        found, least = moments(stream), self.model.num_components
+        if found.num_points < least:
+            raise ValueError(
+                f"x has {found.num_points} points and at least {least} are needed (one for each "
+                "component)"
+            )
+        self.units = Units.of([found], self.family.per_dimension)
+        # So that a point weighs 1 on average, whatever the size of the weights.
+        self.num_points = found.num_points
+        unit = found.num_points / float(found.total)
+        total = found.total.double().reshape(1) * unit
+        dtype = self.model.means.dtype
+        self.points: Points | StreamedPoints = StreamedPoints(
+            stream, self.units, dtype, unit, total
+        )
+        self._set_offset([found])
+        return unit
+
+    def _lay_out(self, x: Tensor, sample_weight: Tensor | None, missing: bool) -> float:
+        """``_place`` for a tensor."""
+        model = self.model
         x = checks.check_points(
             x,
             model.num_dims,
@@ -215,26 +218,21 @@ class Problem:
             complete=True,
         )
         x, weights, unit = self._weighted(x, sample_weight)
-        x = x.detach().to(torch.promote_types(x.dtype, dtype))
-        sets = range(
-            max(len(x) if x.ndim == 3 else 1, 1 if weights is None else len(weights))
-        )
-        found_sets = [
-            moments(
-                [(x[m] if x.ndim == 3 else x, None if weights is None else weights[m])]
-            )
-            for m in sets
-        ]
-        self.units = Units.of(found_sets, per_dimension)
-        if x.ndim == 2 and len(sets) > 1:
-            x = x.expand(len(sets), -1, -1)
-        columns = self.units.columns(x, dtype)
+        x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
+        x = x if x.ndim == 3 else x.unsqueeze(0)
+        if weights is not None and len(weights) > len(x):
+            x = x.expand(len(weights), -1, -1)
+        of_each = [None] * len(x) if weights is None else list(weights)
+        found = [moments([pair]) for pair in zip(x, of_each, strict=True)]
+        self.units = Units.of(found, self.family.per_dimension)
+        columns = self.units.columns(x, model.means.dtype)
         if weights is not None:
             weights = weights.to(columns)
             # A point that weighs nothing is nowhere.
             columns[:, :-1].masked_fill_((weights == 0).unsqueeze(1), 0.0)
         self.points = Points.from_columns(columns, weights)
-        self._set_offset(found_sets)
+        self.num_points = self.points.num_points
+        self._set_offset(found)
         return unit
 
     def _weighted(
@@ -262,6 +260,12 @@ class Problem:
 
     def _set_offset(self, sets: list[Any]) -> None:
         """By how much a mean log density in these units is too high: (P,), float64."""
+        for one in sets:
+            unseen = (one.observed == 0).nonzero().flatten().tolist()
+            if unseen:
+                raise ValueError(
+                    f"x has no observed value in column {unseen[0]}; drop it first"
+                )
         shares = torch.stack([s.observed.double() / s.total for s in sets])
         offset = (shares * self.units.scale.double().log()).sum(-1)
         self.offset = offset.cpu().numpy()
@@ -288,7 +292,7 @@ class Problem:
     def small(self) -> bool:
         """Whether a pass is over before it is worth dividing among threads."""
         rows = self.num_members * self.model.num_components * self.model.num_dims
-        return self.points.num_points * rows <= 2**20
+        return self.num_points * rows <= 2**20
 
     @property
     def batched(self) -> bool:
@@ -326,6 +330,7 @@ class Problem:
 
     @staticmethod
     def _of(values: Any, rows: Any) -> Any:
+        rows = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
         return values if len(values) == 1 else values[rows]
 
     def mitigate(
@@ -335,49 +340,56 @@ class Problem:
         singular: Tensor,
         iteration: int,
         rows: list[int] | None = None,
-    ) -> tuple[State, bool]:
-        """The state after a step, once the mitigation has dealt with ``singular``, (M, J), and
-        whether it changed anything but the scales. rows: of which members, if not of all."""
+    ) -> State:
+        """The state after a step, once the mitigation has dealt with ``singular``, (M, J).
+
+        before: the state to go back to; rows: of which members these are, if not of all."""
         if not self._clamped and not bool(singular.any()):
-            return state, False
+            return state
         rows = list(range(len(self.members))) if rows is None else rows
-        known = {m for m in self._clamped if m[0] not in self.members[rows]}
-        moved = False
-        chosen = (
-            singular.any(1).nonzero().flatten().tolist() if bool(singular.any()) else []
-        )
-        for place in chosen:
-            member, index = (
-                int(self.members[rows[place]]),
-                torch.tensor([place], device=singular.device),
+        gone = {m for m in self._clamped if m[0] in self.members[rows]}
+        clamped = self._clamped - gone
+        for place in singular.any(1).nonzero().flatten():
+            member, index = int(self.members[rows[int(place)]]), place.reshape(1)
+            one, action, which = self._mitigated(
+                take(before, index),
+                take(state, index),
+                singular[place],
+                rows[int(place)],
+                iteration,
             )
-            found = singular[place].nonzero().flatten().tolist()
-            which = found if singular.shape[1] == self.model.num_components else [None]
-            if self.mitigation is None:
-                self._fail(member, which[0], iteration)
-                state = put(state, index, take(before, index))
-                continue
-            one, action = take(state, index), "clamped"
-            if self._generators and not any(self.held):
-                one, action = self.mitigation.mitigate(
-                    one,
-                    singular[place],
-                    self._points_of(rows[place]),
-                    self.family,
-                    self._generators[member],
-                    int(self._resets[member]),
-                )
-            if action == "reset":
-                state, moved = put(state, index, one), True
-                self._resets[member] += len(found)
-            name = member if self.batched else None
+            state = put(state, index, one)
             for component in which:
-                if action == "reset" or (member, component) not in self._clamped:
+                if action == "reset" or (member, component) not in gone:
+                    name = member if self.batched else None
                     self.events.append(Event(iteration, component, action, name))
                 if action == "clamped":
-                    known.add((member, component))
-        self._clamped = known
-        return state, moved
+                    clamped.add((member, component))
+        self._clamped = clamped
+        return state
+
+    def _mitigated(
+        self, before: State, state: State, singular: Tensor, row: int, iteration: int
+    ) -> tuple[State, str, list[Any]]:
+        """One member's state, what was done, and to which components; (1, ...), singular (J,)."""
+        member, found = int(self.members[row]), singular.nonzero().flatten().tolist()
+        which = found if len(singular) == self.model.num_components else [None]
+        if self.mitigation is None:
+            self._fail(member, which[0], iteration)
+            return before, "failed", []
+        if not self._generators or any(self.held):
+            return state, "clamped", which
+        state, action = self.mitigation.mitigate(
+            state,
+            singular,
+            self._points_of(row),
+            self.family,
+            self._generators[member],
+            int(self._resets[member]),
+        )
+        if action == "reset":
+            self._resets[member] += len(found)
+        return state, action, which
 
     def _points_of(self, row: int) -> Points | StreamedPoints:
         """What the member in a row looks at."""
@@ -432,3 +444,9 @@ class Problem:
             self.workspace = Workspace()
             if isinstance(self.floor, Tensor):
                 self.floor = self.floor[rows]
+
+
+def _is_stream(x: Any) -> bool:
+    """Whether x gives batches; arrays and frames are refused where tensors are checked."""
+    array = isinstance(x, Tensor | np.ndarray | str) or hasattr(x, "to_numpy")
+    return isinstance(x, Iterable) and not array

@@ -91,6 +91,7 @@ def _member(result: FitResult, member: int) -> FitResult:
         nll=float(result.nll[member]),
         history=result.history[:length, member],
         elapsed=result.elapsed[:length],
+        passes_after=result.passes_after[:length, member],
         converged=bool(result.converged[member]),
         num_iterations=length - 1,
         passes=int(result.passes[member]),
@@ -99,7 +100,7 @@ def _member(result: FitResult, member: int) -> FitResult:
         snapshots=[
             replace(
                 s,
-                nll=float(s.nll[member]),
+                nll=float(torch.as_tensor(s.nll)[member]),
                 weights=s.weights[member],
                 means=s.means[member],
                 covariances=s.covariances[member],

@@ -63,8 +63,11 @@ def moments(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Moments:
     total, observed, mean, scatter = sums
     variance = scatter / observed.clamp_min(torch.finfo(observed.dtype).tiny)
     sample = torch.cat([x for x, _ in kept])
-    sample_weights = [weights for _, weights in kept if weights is not None]
-    weights = torch.cat(sample_weights) if sample_weights else None
+    weights = None
+    if any(weights is not None for _, weights in kept):
+        weights = torch.cat(
+            [torch.ones_like(x[:, 0]) if w is None else w for x, w in kept]
+        )
     return Moments(count, total, observed, mean, variance, sample, weights)
 
 

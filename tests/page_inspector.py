@@ -88,6 +88,13 @@ LINKS = """() => [...document.querySelectorAll('a[href]')]
 SEARCH_FIELDS = """() => [...document.querySelectorAll('.search-button__button, input[name=q]')]
   .filter(way => way.checkVisibility({visibilityProperty: true})).length"""
 
+# What is folded must fit too, once a reader opens it.
+UNFOLD = """() => {
+  for (const box of document.querySelectorAll('details')) box.open = true;
+  for (const box of document.querySelectorAll('.toggle-hidden'))
+    box.classList.remove('toggle-hidden');
+}"""
+
 SIDEWAYS = """() => {
   const found = [], width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth > width + 1)
@@ -219,6 +226,7 @@ class Inspector:
                 report("search field", f"{fields} to be seen")
             report("sideways", *page.evaluate(SIDEWAYS))
             page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
+            page.evaluate(UNFOLD)
             report("sideways", *page.evaluate(SIDEWAYS), view=f"{scheme}, {PHONE_WIDTH} px")
             page.wait_for_load_state("networkidle")
         finally:

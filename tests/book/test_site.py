@@ -60,6 +60,47 @@ def test_every_page_is_sound_in_a_browser(inspector: Inspector, site: Path) -> N
     assert not findings, "\n" + "\n".join(map(str, findings))
 
 
+# Text, emphasis and code.
+FACES = {"Literata normal", "Literata italic", "JetBrains Mono normal"}
+LOADED_FACES = """async () => {
+  await document.fonts.ready;
+  return [...document.fonts].filter(face => face.status === 'loaded')
+    .map(face => `${face.family.replaceAll('"', '')} ${face.style}`);
+}"""
+
+
+def test_the_site_brings_its_own_faces(inspector: Inspector, site: Path) -> None:
+    page = inspector.context("light").new_page()
+    page.goto(inspector.home + "book/index.html")
+    assert set(page.evaluate(LOADED_FACES)) >= FACES
+    for selector, family in (("article p", "Literata"), ("article code", '"JetBrains Mono"')):
+        style = page.locator(selector).first.evaluate("e => getComputedStyle(e).fontFamily")
+        assert style.startswith(family)
+    page.close()
+    faces = list((site / "_static" / "fonts").glob("*.woff2"))
+    assert len(faces) == len(FACES)
+    assert sum(face.stat().st_size for face in faces) < 100_000
+
+
+def test_the_pages_hold_without_their_faces(
+    browser: Browser, inspector: Inspector, site: Path
+) -> None:
+    """Where a face does not come, that of the machine must not widen a page of a phone."""
+    context = browser.new_context(viewport={"width": page_inspector.PHONE_WIDTH, "height": 844})
+    context.route("**/*.woff2", lambda route: route.abort())
+    findings = []
+    for name in pages_of(site):
+        page = context.new_page()
+        page.goto(inspector.home + name)
+        page.evaluate(page_inspector.WAIT_FOR_MATH)
+        assert not FACES & set(page.evaluate(LOADED_FACES))
+        page.evaluate(page_inspector.UNFOLD)
+        findings += [f"{name}: {wide}" for wide in page.evaluate(page_inspector.SIDEWAYS)]
+        page.close()
+    context.close()
+    assert not findings, "\n" + "\n".join(findings)
+
+
 def test_the_root_leads_to_the_first_page(inspector: Inspector) -> None:
     page = inspector.context("light").new_page()
     page.goto(inspector.home)
@@ -286,6 +327,8 @@ BAD = {
     "dead link to an anchor": "<a href='#bottom'>down</a>",
     "dead link to a disk": "<a href='file:///a/page.html'>my disk</a>",
     "sideways": "<div style='width: 700px'>wide</div>",
+    "sideways once unfolded": """<details><summary>more</summary>
+      <div style='width: 700px'>wide</div></details>""",
     "sideways but cut off": """<style>html {overflow-x: hidden}</style>
       <div style='width: 700px'>wide</div>""",
     "search field": "<input name='q'>",

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import gmmedu
 from gmmbook import exercises, show, source
-from gmmedu import descent, families, gaussian, statistics
+from gmmedu import covariance, descent, gaussian, models, passes
 
 
 def _tree(code: str) -> str:
@@ -33,11 +33,12 @@ def _everything() -> list[Any]:
     """Functions and classes of the package, and their methods."""
     found: list[Any] = []
     for module in (
+        covariance,
         descent,
-        families,
         gaussian,
+        models,
+        passes,
         source,
-        statistics,
         exercises,
         gmmedu.mixture,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,8 @@ def test_the_optimum_is_that_of_em_in_fewer_passes(family: str) -> None:
 @pytest.mark.parametrize("mitigation", [None, gmmedu.Clamp(0.3), gmmedu.Reset(0.1), gmmedu.Prior()])
 @pytest.mark.parametrize("family", gmmedu.MODELS)
 def test_what_is_minimized_never_rises(family: str, mitigation: object) -> None:
-    options = {"num_iterations": 300, "tolerance": 0.0, "mitigation": mitigation}
+    options: dict[str, Any] = {"num_iterations": 300, "tolerance": 0.0}
+    options["mitigation"] = mitigation
     fit = _fit(family, accelerate="squarem", **options)
     if isinstance(mitigation, gmmedu.Prior):
         assert fit.history[-1] < fit.history[0]  # the NLL alone may rise a little
@@ -67,10 +69,11 @@ def test_a_geometric_path_is_followed_to_its_end_at_once() -> None:
     end = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.0, 7.0]], dtype=torch.float64)
     away = torch.tensor([[0.1, 4.0, -1.0], [2.0, 2.0, -0.3]], dtype=torch.float64)
     path = [end + (rates**i).unsqueeze(-1) * away for i in range(3)]
-    ahead, length = leap(*path, longest=torch.full((2,), 100.0, dtype=torch.float64))
+    here, there, beyond = path
+    ahead, length = leap(here, there, beyond, torch.full((2,), 100.0, dtype=torch.float64))
     assert length.tolist() == pytest.approx([10.0, 2.0])
     torch.testing.assert_close(ahead, end, rtol=0, atol=1e-10)
-    _, length = leap(*path, longest=torch.tensor([4.0, 1.5], dtype=torch.float64))
+    _, length = leap(here, there, beyond, torch.tensor([4.0, 1.5], dtype=torch.float64))
     assert length.tolist() == [4.0, 1.5]
 
 
@@ -124,7 +127,7 @@ def test_trust_grows_and_shrinks() -> None:
     squarem, states = _searching()
     here, following, worse, better = states[1], states[2], states[0], states[5]
     problem = squarem.problem
-    objective = torch.as_tensor(problem.objective(problem.e_step(here), here))
+    objective = problem.nll(problem.e_step(here)) + problem.penalty(here)
 
     def tried(ahead: State, length: float) -> Tensor:
         ready, lengths = torch.tensor([True]), torch.tensor([length], dtype=torch.float64)
@@ -140,3 +143,17 @@ def test_an_unknown_acceleration_is_refused() -> None:
     model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match='accelerate must be None or "squarem"'):
         gmmedu.fit_em(model, OVERLAPPING, accelerate="fast")  # type: ignore[arg-type]
+
+
+def test_passes_are_counted_at_each_iteration() -> None:
+    plain, fast = _fit("full"), _fit("full", accelerate="squarem")
+    assert plain.passes_after.tolist() == list(range(1, plain.num_iterations + 2))
+    # A leap that was refused costs a pass, and nothing else does.
+    assert set(fast.passes_after.diff().tolist()) == {1, 2}
+    for fit in (plain, fast):
+        assert fit.passes_after[-1] == fit.passes
+    batch = gmmedu.GmmFull(2, 2, batch_shape=(3,), dtype=torch.float64)
+    gmmedu.initialize(batch, OVERLAPPING, generator=torch.Generator().manual_seed(0))
+    fit = gmmedu.fit_em(batch, OVERLAPPING, 20_000)
+    assert fit.passes_after.shape == fit.history.shape
+    assert torch.equal(fit.passes_after[-1], fit.passes)

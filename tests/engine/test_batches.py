@@ -307,6 +307,7 @@ def test_fit_best_is_the_best_of_a_loop(fitter: str, missing: bool) -> None:
         gmmedu.initialize(model, x, "points", missing=missing, generator=generator)
         loop.append((fit(model, x, 8, missing=missing), model))
     nlls = [one.nll for one, _ in loop]
+    assert result.starts is not None
     assert result.starts.tolist() == pytest.approx(nlls, abs=1e-9)
     alone, model = loop[nlls.index(min(nlls))]
     assert result.nll == pytest.approx(alone.nll, abs=1e-9)
@@ -335,6 +336,7 @@ def test_fit_best_keeps_what_some_starts_lose() -> None:
     x[:9] = 7.0
     model = gmmedu.GmmFull(3, 2, dtype=torch.float64)
     fit = gmmedu.fit_best(model, x, 12, method="points", mitigation=None, generator=_generator(4))
+    assert fit.starts is not None
     assert 0 < int(fit.starts.isinf().sum()) < 12
     assert fit.nll == float(fit.starts.min())
     assert float(model(x)) == pytest.approx(fit.nll)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -149,7 +151,8 @@ def test_samples_of_a_model() -> None:
     assert model.sample(torch.Size((4,))).shape == (4, 2)
     points, labels = model.sample_with_labels((4, 5))
     assert points.shape == (4, 5, 2) and labels.shape == (4, 5)
-    assert model.sample(np.int64(3)).shape == (3, 2)
+    size: Any = np.int64(3)
+    assert model.sample(size).shape == (3, 2)
 
 
 # Gradients of samples
@@ -264,8 +267,8 @@ def test_from_torch_s_normals(num_dims: int) -> None:
     torch.testing.assert_close(model.log_prob(x), theirs.log_prob(x))
     if num_dims == 1:
         scalar = MixtureSameFamily(mixing, distributions.Normal(means[:, 0], deviations[:, 0]))
-        model = gmmedu.GmmIsotropic.from_distribution(scalar)
-        torch.testing.assert_close(model.log_prob(x), scalar.log_prob(x[:, 0]))
+        round_one = gmmedu.GmmIsotropic.from_distribution(scalar)
+        torch.testing.assert_close(round_one.log_prob(x), scalar.log_prob(x[:, 0]))
 
 
 def test_what_cannot_be_taken_over_is_refused() -> None:

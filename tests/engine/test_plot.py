@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gmmedu import plot
 from gmmedu.datasets import load_galaxies, load_old_faithful
-from gmmedu.mixture import GmmDiagonal, GmmFull
+from gmmedu.models import GmmDiagonal, GmmFull
 
 LIGHT, DARK = "#ffffff", "#121212"
 

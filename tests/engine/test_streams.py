@@ -56,14 +56,14 @@ STREAMS: dict[str, Callable[..., Any]] = {
 
 
 def _started(
-    family: str, x: Tensor, k: int = 2, batch_shape: Any = (), dtype: Any = None
+    family: str, x: Tensor, k: int = 3, batch_shape: Any = (), dtype: Any = None
 ) -> GaussianMixture:
     dtype = x.dtype if dtype is None else dtype
     model = gmmedu.MODELS[family](k, x.shape[1], batch_shape=batch_shape, dtype=dtype)
     return gmmedu.initialize(model, x, "points", missing=True, generator=_generator(2))
 
 
-def _compare(family: str, fitter: str, x: Tensor, stream: Any, k: int = 2, **options: Any) -> None:
+def _compare(family: str, fitter: str, x: Tensor, stream: Any, k: int = 3, **options: Any) -> None:
     weights = options.pop("sample_weight", None)
     whole, parts = _started(family, x, k), _started(family, x, k)
     one = FITTERS[fitter](whole, x, sample_weight=weights, generator=_generator(), **options)
@@ -104,7 +104,7 @@ def test_with_more_points_than_units_look_at(fitter: str, weighted: bool) -> Non
     x, weights = _points(12_345), _weights(12_345)
     parts = (x, weights) if weighted else (x,)
     stream = DataLoader(TensorDataset(*parts), batch_size=4_000)
-    options = {"sample_weight": weights} if weighted else {}
+    options: dict[str, Any] = {"sample_weight": weights} if weighted else {}
     _compare("full", fitter, x, stream, **options)
 
 
@@ -117,8 +117,8 @@ def test_with_more_points_than_units_look_at(fitter: str, weighted: bool) -> Non
 def test_with_each_mitigation(fitter: str, weighted: bool, mitigation: Any) -> None:
     x, weights = _points(), _weights(50)
     stream = _uneven(x, weights) if weighted else _uneven(x)
-    options = {"sample_weight": weights} if weighted else {}
-    _compare("diagonal", fitter, x, stream, k=3, mitigation=mitigation, **options)
+    options: dict[str, Any] = {"sample_weight": weights} if weighted else {}
+    _compare("diagonal", fitter, x, stream, mitigation=mitigation, **options)
 
 
 @pytest.mark.parametrize("fitter", FITTERS)
@@ -190,7 +190,8 @@ def test_what_can_be_read_once_only_is_refused(fitter: str) -> None:
         ([torch.full((4, 2), torch.nan)], "a batch must be finite"),
         ([(torch.zeros(4, 2), torch.ones(3))], "weights of a batch must have shape"),
         ([(torch.zeros(4, 2), -torch.ones(4))], "must not be negative"),
-        ([(torch.zeros(4, 2), torch.zeros(4))], "positive"),
+        ([(torch.zeros(4, 2), torch.tensor([3.0, -1, 1, 1]))], "entry 1 is -1"),
+        ([(torch.zeros(4, 2), torch.zeros(4))], "0 points and at least 2"),
         ([(torch.zeros(4, 2), torch.ones(4), torch.ones(4))], "3 things at once"),
     ],
 )

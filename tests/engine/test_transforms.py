@@ -117,7 +117,10 @@ def test_curvature_in_the_parameters(family: str) -> None:
         mine = hessian(nll, place)(*values)
 
         def moved(value: Tensor, place: int = place) -> Tensor:
-            return nll(*values[:place], value, *values[place + 1 :])
+            logits, means, raw_scale = (
+                value if k == place else known for k, known in enumerate(values)
+            )
+            return nll(logits, means, raw_scale)
 
         right = torch.autograd.functional.hessian(moved, values[place])
         torch.testing.assert_close(mine, right)
@@ -264,8 +267,8 @@ def test_gradients_of_a_step(family: str) -> None:
         x,
         torch.rand(8, generator=_generator(), dtype=torch.float64) + 0.1,
     )
-    inputs = tuple(value.clone().requires_grad_() for value in inputs)
-    assert torch.autograd.gradcheck(lambda *values: _step(model.family, *values), inputs)
+    free = tuple(value.clone().requires_grad_() for value in inputs)
+    assert torch.autograd.gradcheck(lambda *values: _step(model.family, *values), free)
 
 
 # Modes and defaults of the process
@@ -409,7 +412,11 @@ def test_scikit_learn_and_data_under_another_default_device() -> None:
     model, x = _model("full"), _points()
     with torch.device("meta"):
         again = gmmedu.GmmFull.from_sklearn(model.to_sklearn())
-        assert gmmedu.load_old_faithful().device.type == "cpu"
+        data = [gmmedu.load_crabs(device="cpu")]
+        drawn = gmmedu.sample_mixture(5, 2, 2, generator=_generator(), device="cpu")
+        assert gmmedu.load_galaxies().device.type == "meta"
+    assert torch.equal(data[0], gmmedu.load_crabs())
+    assert torch.equal(drawn.x, gmmedu.sample_mixture(5, 2, 2, generator=_generator()).x)
     torch.testing.assert_close(again.log_prob(x), model.log_prob(x))
 
 
@@ -437,7 +444,7 @@ def test_a_model_made_in_inference_mode(fitter: str, inside: bool) -> None:
     assert all(p.requires_grad and not p.is_inference() for p in model.parameters())
     # It can be trained afterwards.
     model(_points()).backward()
-    assert bool(model.means.grad.any())
+    assert model.means.grad is not None and bool(model.means.grad.any())
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -483,14 +490,15 @@ MODES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fitter", FITTERS)
 def test_a_callback_sees_the_process_as_it_is_outside(fitter: str, mode: str) -> None:
-    model, x, seen = _model("full"), _points(), []
+    model, x = _model("full"), _points()
+    seen: list[Any] = []
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     try:
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(2)
         with MODES[mode]():
             outside = _process()
-            FITTERS[fitter](model, x, callback=lambda *_: seen.append(_process()) or False)
+            FITTERS[fitter](model, x, callback=lambda *_: seen.extend([_process()]))
             after = _process()
     finally:
         torch.set_default_dtype(dtype)

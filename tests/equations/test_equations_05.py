@@ -15,9 +15,11 @@ from torch import Tensor
 
 import gmmedu
 from equations.proof import Compare, verifies
-from gmmedu.descent import gradient
-from gmmedu.mixture import FAMILIES, GaussianMixture
-from gmmedu.statistics import Points, Statistics, collect
+from gmmedu import MODELS
+from gmmedu.descent import score
+from gmmedu.models import GaussianMixture
+from gmmedu.passes import e_step
+from gmmedu.values import Points, Statistics
 
 Array = reference.Array
 SHAPES = [(1, 1), (2, 1), (3, 2), (2, 4)]
@@ -33,16 +35,15 @@ def case(family: str, shape: tuple[int, int], seed: int = 1) -> tuple[reference.
 
 def model_of(family: str, mixture: reference.Mixture) -> GaussianMixture:
     options = {"variance": mixture.covariances[0, 0, 0]} if family == "constant" else {}
-    model = FAMILIES[family](*mixture.means.shape, **options)
+    model = MODELS[family](*mixture.means.shape, **options)
     return model.set_parameters(**mixture.tensors()).requires_grad_(False)
 
 
 def counted(family: str, mixture: reference.Mixture, x: Array) -> tuple[Statistics, tuple]:
-    """The package's statistics of the points, and its gradient of f in logits, means, theta."""
+    """The package's statistics, and its gradient of f in logits, means and raw_scale."""
     model, points = model_of(family, mixture), torch.tensor(x)
-    laid_out = Points(torch.cat([points.mT, torch.ones(1, len(x))]))
-    statistics = collect(laid_out, model.family, model.state())
-    ascent = gradient(statistics, model.family, model.state())
+    statistics = e_step(Points.of(points), model.family, model.state())
+    ascent = score(statistics, model.family, model.state())
     return statistics, tuple(-up / len(x) for up in ascent)
 
 
@@ -94,7 +95,7 @@ def test_gradient_constrained(compare: Compare, shape: tuple[int, int]) -> None:
 
 
 @verifies("eq-gradient-means")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_gradient_means(compare: Compare, family: str) -> None:
     """the package's, all families, against central differences of scipy's NLL in the means"""
     for shape in SHAPES:
@@ -197,7 +198,7 @@ def test_descent(compare: Compare) -> None:
         optimizer.step()
         slopes = reference.gradient("full", phi, torch.tensor(x))
         phi = [p - 0.1 * slope for p, slope in zip(phi, slopes, strict=True)]
-    for found, expected in zip((model.logits, model.means, model.theta), phi, strict=True):
+    for found, expected in zip((model.logits, model.means, model.raw_scale), phi, strict=True):
         compare(found.detach(), expected, 1e-11)
 
 
@@ -267,7 +268,7 @@ def test_momentum(compare: Compare) -> None:
     model, points = model_of("diagonal", mixture).requires_grad_(), torch.tensor(x)
     optimizer = torch.optim.SGD([model.means], lr=0.2, momentum=0.8)
     means, b = model.means.detach().clone(), torch.zeros(2, 2)
-    fixed = torch.tensor(mixture.weights).log(), model.theta.detach()
+    fixed = torch.tensor(mixture.weights).log(), model.raw_scale.detach()
     for _ in range(20):
         optimizer.zero_grad()
         model(points).backward()
@@ -325,11 +326,14 @@ def test_adam_of_the_package(compare: Compare) -> None:
     """fit_model's NLL after each of 200 iterations, by torch's Adam and schedule on autograd"""
     mixture, x = case("full", (2, 2))
     z = (x - x.mean(0)) / x.std(0)
-    start = model_of("full", mixture)
+    start = model_of("full", mixture).requires_grad_()
     loop = model_of("full", mixture).requires_grad_()
     fit = gmmedu.fit_model(start, torch.tensor(z), 200, 0.02, 0.05)
     optimizer = torch.optim.Adam(
-        [{"params": [loop.logits], "lr": 0.02}, {"params": [loop.means, loop.theta], "lr": 0.05}]
+        [
+            {"params": [loop.logits], "lr": 0.02},
+            {"params": [loop.means, loop.raw_scale], "lr": 0.05},
+        ]
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
     history = []

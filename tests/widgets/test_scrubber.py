@@ -61,7 +61,10 @@ def made(covariances: Tensor, means: Tensor | None = None, length: int = 9) -> F
         for t in (*range(0, length - 1, 3), length - 1)
     ]
     nll = float(history[-1])
-    return FitResult(nll, history, elapsed, True, length - 1, length, 1.0, [], snapshots, [])
+    passes = torch.arange(1, length + 1)
+    return FitResult(
+        nll, history, elapsed, passes, True, length - 1, length, 1.0, [], snapshots, []
+    )
 
 
 def random_covariances(count: int) -> Tensor:
