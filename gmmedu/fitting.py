@@ -279,6 +279,7 @@ class Record:
         self._earlier: list[Any] = []
         self._snapshots: list[Snapshot] = []
         self._best: State | None = None
+        self._best_objective: Any = None
         self._bar: Any = None
 
     def begin(self, problem: Problem, outside: Surroundings) -> None:
