@@ -78,9 +78,9 @@ def fit_lbfgs(
 
     An iteration is a line search along a direction that remembers the last ten gradients, and
     takes one pass over the data or a few. It has no learning rates, and what it minimizes never
-    rises but where a mitigation moved a component. Where a step leads below the floor of the
-    scales, a step of EM, which knows the floor, takes its place. The members of a batch search
-    one after the other.
+    rises but where a mitigation moved a component. Where a search finds no lower point, or
+    one below the floor of the scales, a step of EM, which knows the floor, takes its place. The
+    members of a batch search one after the other.
 
     Arguments, result and errors are those of ``fit_em``. Source: Liu and Nocedal (1989).
     """
@@ -223,7 +223,7 @@ class LBFGS:
         index: Tensor,
         iteration: int,
     ) -> tuple[State, Statistics]:
-        """A step of EM in the place of one that led below the floor, and a new search."""
+        """A step of EM in the place of one that led below the floor or nowhere; a new search."""
         problem = self.problem
         following, singular = m_step(
             statistics,
@@ -266,11 +266,15 @@ class Search:
     def step(
         self, state: State, statistics: Statistics, index: Tensor
     ) -> tuple[State, Statistics] | None:
-        """The next state and its statistics, or None where that is below the floor."""
+        """The next state and its statistics, or None where that is below the floor, and where
+        the search finds none: what it remembers may lead nowhere from a point that is no end."""
         self._index = index
         if self._seen is None:
             self._seen = [n.clone() for n in self.numbers], state, statistics
+        before = [number.clone() for number in self.numbers]
         self.optimizer.step(self._loss)
+        if all(map(torch.equal, self.numbers, before)):
+            return None
         state, statistics = self._look()
         _, singular = self.problem.family.clamp(
             state.scales, self.problem.floor_of(index)

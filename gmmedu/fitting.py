@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 Callback = Callable[[GaussianMixture, int, Any], Any]
 
 
+#: What a mean may be moved by rounding, in its standard deviations, without a word.
+ROUNDING = 0.01
+
+
 class ConvergenceWarning(UserWarning):
     """A fit ended at its last iteration, before its stopping rule was met."""
 
@@ -294,7 +298,7 @@ class Record:
             np.zeros(size, dtype=int),
             np.zeros(size, dtype=bool),
         )
-        self._floor = problem.floor
+        self._floor, self._moved = problem.floor, 0.0
         if self.progress:
             self._bar = _progress_bar(self.num_iterations)
 
@@ -381,11 +385,11 @@ class Record:
         members = problem.members[done]
         device = self._best.means.device
         rows = torch.as_tensor(np.flatnonzero(done), device=device)
-        self._final = put(
-            self._final, torch.as_tensor(members, device=device), take(self._best, rows)
-        )
+        best = take(self._best, rows)
+        self._final = put(self._final, torch.as_tensor(members, device=device), best)
+        nll = self._rounded(best, self._best_nll[done], rows)
         failed = np.isin(members, list(problem.failures))
-        self._nll[members] = np.where(failed, np.inf, self._best_nll[done])
+        self._nll[members] = np.where(failed, np.inf, nll)
         self._converged[members], self._ended[members] = met[done], self.iteration
         self._stopped[members] = stopped | failed
         kept = torch.as_tensor(np.flatnonzero(going), device=device)
@@ -414,7 +418,7 @@ class Record:
         history = np.full((self.iteration + 1, problem.num_members), np.nan)
         for iteration, (members, nll) in enumerate(self._history):
             history[iteration, members] = nll
-        self._check_rounding()
+        self._warn_rounding()
         self._warn_unconverged()
         self._warn_floor()
         return FitResult(
@@ -485,29 +489,39 @@ class Record:
             )
         )
 
-    def _check_rounding(self) -> None:
-        """Where the model's dtype cannot hold the means, say so, and tell the NLL as it is."""
+    def _rounded(self, state: State, nll: Any, rows: Tensor) -> Any:
+        """The NLL of the members in some rows as the model's dtype holds their means, far from
+        the origin; notes by how much of its standard deviation a mean moves."""
         problem, family = self.problem, self.problem.family
-        if self._units.center.dtype == problem.model.means.dtype:
-            return
-        own = self._units.restore(self._final, family)
-        kept = own.means.to(problem.model.means.dtype).to(own.means)
+        dtype = problem.model.means.dtype
+        if dtype == torch.float64 or self.iteration < 1:
+            return nll
+        units = problem.units
+        units = units if len(units.center) == 1 else take(units, rows)
+        units = each(lambda part: part.double(), units)
+        own = units.restore(state, family)
+        kept = own._replace(means=own.means.to(dtype).double())
         factor = mixture.triangular_factor(family, own)
-        deviations = factor.square().sum(-1).sqrt().to(own.means)
-        moved = ((kept - own.means).abs() / deviations).amax()
-        if not float(moved) > 0.01 or self.iteration < 1:
+        moved = (kept.means - own.means).abs() / factor.norm(dim=-1)
+        moved = moved.amax((-2, -1)).cpu().numpy()
+        self._moved = np.fmax(self._moved, moved.max())
+        if not (moved > ROUNDING).any():
+            return nll
+        rounded = each(lambda part: part.to(dtype), units.standardize(kept, family))
+        statistics = problem.e_step_of(rounded, rows)
+        return np.where(moved > ROUNDING, problem.nll(statistics, rows), nll)
+
+    def _warn_rounding(self) -> None:
+        if self._moved <= ROUNDING:
             return
+        dtype = self.problem.model.means.dtype
         warnings.warn(
-            f"rounding to {problem.model.means.dtype} moves a mean by {float(moved):.2g} of its "
+            f"rounding to {dtype} moves a mean by {self._moved:.2g} of its "
             "standard deviation; the NLL is that of the rounded parameters. Use a float64 model, "
             "or subtract a constant from x.",
             UserWarning,
             stacklevel=5,
         )
-        if problem.num_members == 1:
-            rounded = self._units.standardize(own._replace(means=kept), family)
-            rounded = each(lambda part: part.to(self._final.log_weights.dtype), rounded)
-            self._nll = problem.nll(problem.e_step(rounded))
 
     def _warn_unconverged(self) -> None:
         late = ~self._converged & ~self._stopped
@@ -539,7 +553,7 @@ class Record:
             why = f"{problem.model.means.dtype}, which resolves no less than {limit:.1e}; so "
             why += f"min_scale={least:g} cannot be had without float64"
         raise_or_warn = (
-            f"{_named(low, problem.batched)} on the floor set by {why}: in some direction the "
+            f"{_named(low, problem.batched, problem.family.shared)} on the floor set by {why}: in some direction the "
             "standard deviation is as small as allowed, and the NLL is what the floor makes it. "
             "Use fewer components, remove duplicate points or a constant column, or fit with "
             "Prior(); if so narrow a component is real, lower min_scale."
@@ -547,16 +561,12 @@ class Record:
         warnings.warn(raise_or_warn, SingularityWarning, stacklevel=5)
 
 
-def _named(low: Tensor, batched: bool) -> str:
+def _named(low: Tensor, batched: bool, shared: bool) -> str:
     if batched:
         return f"{int(low.any(-1).sum())} of {len(low)} fits end with a component"
+    if shared:
+        return "the fit ends with its shared covariance"
     found = low[0].nonzero().flatten().tolist()
-    if low.shape[1] == 1 and found:
-        return (
-            "the fit ends with its shared covariance"
-            if len(low[0]) == 1
-            else "component 0 ends"
-        )
     listed = ", ".join(map(str, found))
     return f"component {listed} ends" if len(found) == 1 else f"components {listed} end"
 

@@ -37,6 +37,14 @@ def log_normalizer(num_dims: int, log_det_factor: Tensor) -> Tensor:
     return (0.5 * num_dims * LOG_2PI + log_det_factor).unsqueeze(-1)
 
 
+def within_reach(x: Tensor) -> Tensor:
+    """The points x (..., N, D), those so far out that their residuals could not be whitened
+    drawn in toward the origin; NaN stays."""
+    limit = torch.finfo(x.dtype).max ** 0.75
+    largest = x.detach().nan_to_num().abs().amax(-1, keepdim=True)
+    return x * (limit / largest.clamp_min(limit))
+
+
 def within_range(whitened: Tensor) -> Tensor:
     """The residuals y (..., K, D, N), those of a point drawn in by one factor for all K where
     their squares would leave the range of the dtype. Which component is nearest stays true, and

@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from gmmedu import checks, gaussian
 from gmmedu.covariance import FULL, Family
 from gmmedu.passes import expect, pieces_of
-from gmmedu.values import Points, State, each
+from gmmedu.values import Pattern, Points, State, each
 
 #: Numbers in the largest intermediate array of one block of points.
 _BLOCK_NUMBERS = 2**22
@@ -45,7 +45,7 @@ def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     that of a point nearer by, and the order of the components stays.
     """
     operator, num_dims = family.operator, x.shape[-1]
-    residuals = gaussian.residuals(x, state.means)
+    residuals = gaussian.residuals(gaussian.within_reach(x), state.means)
     whitened = gaussian.within_range(operator.whiten(state.scales.whitening, residuals))
     log_det = operator.log_det(state.scales.factor, num_dims)
     return state.log_weights.unsqueeze(-1) + gaussian.log_density(whitened, log_det)
@@ -346,17 +346,26 @@ def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def _expected(
+    points: Points, pattern: Pattern, family: Family, state: State, whitening: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whitened residuals as ``expect`` has them, and log joint densities, finite far out too."""
+    whitened, constant, _ = expect(points, pattern, family, state, whitening)
+    squares = gaussian.within_range(whitened).square().sum(-2)
+    return whitened, constant - 0.5 * squares
+
+
 @exact
 def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     """log pi_k + log of the density of what was observed, for x (N, D), in which NaN is missing;
     state of one member, (1, ...). Returns (K, N); a row without any value has log pi_k."""
-    points = Points.of(x)
+    points = Points.of(gaussian.within_reach(x))
     joint = log_joint(family, state, points.columns[:, :-1].mT)[0]
     num_components, num_dims = state.means.shape[-2:]
     whitening = family.operator.triangular(state.scales.whitening, num_dims)
     whitening = whitening.expand(1, num_components, -1, -1)
     for pattern in pieces_of(points, num_components):
-        _, part, _ = expect(points, pattern, family, state, whitening)
+        _, part = _expected(points, pattern, family, state, whitening)
         joint = joint.index_copy(1, pattern.rows, part[0])
     return joint
 
@@ -364,14 +373,14 @@ def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:
 @exact
 def impute(family: Family, state: State, x: Tensor) -> Tensor:
     """x (N, D) with its expectation in the place of each NaN (eq-imputation); state (1, ...)."""
-    points = Points.of(x)
+    points = Points.of(gaussian.within_reach(x))
     filled = x.clone()
     num_components, num_dims = state.means.shape[-2:]
     whitening = family.operator.triangular(state.scales.whitening, num_dims)
     whitening = whitening.expand(1, num_components, -1, -1)
     factor = triangular_factor(family, state)
     for pattern in pieces_of(points, num_components):
-        whitened, part, _ = expect(points, pattern, family, state, whitening)
+        whitened, part = _expected(points, pattern, family, state, whitening)
         expected = state.means.unsqueeze(-1) + factor @ whitened
         average = (part.softmax(1).unsqueeze(2) * expected).sum(1)[0].mT.to(x)
         hidden = x[pattern.rows].isnan()

@@ -254,9 +254,8 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
     whitening = whitening.expand(num_members, num_components, -1, -1)
     parts = []
     for pattern in pieces_of(points, num_members * num_components):
-        whitened, log_joint, expected = expect(
-            points, pattern, family, state, whitening
-        )
+        whitened, constant, expected = expect(points, pattern, family, state, whitening)
+        log_joint = constant - 0.5 * whitened.square().sum(-2)
         weights = None if points.weights is None else points.weights[:, pattern.rows]
         log_likelihood = responsibilities_(log_joint, weights)
         weighted = whitened * log_joint.unsqueeze(2)
@@ -279,8 +278,9 @@ def expect(
     """What each component expects of points that lack values (eq-missing-e-step).
 
     whitening: W as matrices, (M, K, D, D). Returns whitened residuals with each missing value
-    where the component expects it, (M, K, D, B); log joint densities of the values that are
-    there, (M, K, B); and the covariance of the missing ones, (M, K, U, O, O), in float64.
+    where the component expects it, (M, K, D, B); the constant of the log joint density of the
+    values that are there, (M, K, B), which half the squared length of those residuals lowers; and
+    the covariance of the missing values, (M, K, U, O, O), in float64.
     """
     log_weights, means, scales = state
     num_dims, (num_kinds, num_hidden) = means.shape[-1], pattern.hidden.shape
@@ -306,7 +306,7 @@ def expect(
         whitened = whitening @ offset
         log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = constant - log_det[..., pattern.kind].to(means)
-    return whitened, constant - 0.5 * whitened.square().sum(-2), covariance
+    return whitened, constant, covariance
 
 
 def _spread(r: Tensor, pattern: Pattern, covariance: Tensor, num_dims: int) -> Tensor:

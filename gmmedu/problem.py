@@ -19,7 +19,7 @@ from gmmedu.covariance import ConjugatePrior, Floor
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.passes import Workspace, sums
 from gmmedu.singularities import Mitigation, Reset, SingularityError, resolution
-from gmmedu.units import Units, moments
+from gmmedu.units import Units, moments, weighty
 from gmmedu.values import Points, State, Statistics, each, put, take
 
 
@@ -78,6 +78,7 @@ class Stream:
                 weights = checks.check_weights(
                     weights, (len(x),), x.device, "the weights of a batch", empty=True
                 )
+                x, weights = weighty(x, weights)
             if len(x):
                 yield x.to(torch.promote_types(x.dtype, self.like.dtype)), weights
 

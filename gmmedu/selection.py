@@ -100,7 +100,7 @@ def _member(result: FitResult, member: int) -> FitResult:
         snapshots=[
             replace(
                 s,
-                nll=float(torch.as_tensor(s.nll)[member]),
+                nll=float(s.nll[member]),
                 weights=s.weights[member],
                 means=s.means[member],
                 covariances=s.covariances[member],

@@ -50,7 +50,7 @@ def moments(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Moments:
     kept: list[tuple[Tensor, Tensor | None]] = []
     count = 0
     for x, weights in batches:
-        x, weights = _weighty(x, weights)
+        x, weights = weighty(x, weights)
         part = _moments_of(x, weights)
         sums = part if sums is None else _merged(sums, part)
         count += len(x)
@@ -68,6 +68,8 @@ def moments(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Moments:
         weights = torch.cat(
             [torch.ones_like(x[:, 0]) if w is None else w for x, w in kept]
         )
+        weights = weights / weights.max()
+    mean, variance = mean.to(sample), variance.to(sample)
     return Moments(count, total, observed, mean, variance, sample, weights)
 
 
@@ -83,7 +85,7 @@ def _merged(
     return one[0] + other[0], observed, one[2] + gap * share, scatter
 
 
-def _weighty(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def weighty(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The points that weigh something."""
     if weights is None or bool((weights > 0).all()):
         return x, weights
@@ -98,14 +100,17 @@ def _moments_of(
     if weights is None and not bool(missing.any()):
         count = torch.full((), len(x), dtype=torch.float64, device=x.device)
         variance, mean = torch.var_mean(x, 0, correction=0)
-        return count, count.to(x.dtype).expand_as(mean), mean, variance * len(x)
-    shares = (~missing).to(x)
+        return count, count.expand_as(mean), mean, variance * len(x)
+    # In float64, as weights may be of any size.
+    shares = (~missing).double()
     total = torch.full((), len(x), dtype=torch.float64, device=x.device)
     if weights is not None:
-        shares, total = shares * weights.to(x)[:, None], weights.double().sum()
+        shares, total = shares * weights.double()[:, None], weights.double().sum()
     observed = shares.sum(0)
     filled = x.nan_to_num()
-    mean = (shares * filled).sum(0) / observed.clamp_min(torch.finfo(x.dtype).tiny)
+    mean = (shares * filled).sum(0) / observed.clamp_min(
+        torch.finfo(observed.dtype).tiny
+    )
     return total, observed, mean, (shares * (filled - mean).square()).sum(0)
 
 
@@ -119,7 +124,7 @@ def _sampled(
     )
     kept, start = [], 0
     for x, weights in batches:
-        x, weights = _weighty(x, weights)
+        x, weights = weighty(x, weights)
         mine = rows[(rows >= start) & (rows < start + len(x))] - start
         mine = mine.to(x.device)
         kept.append((x[mine], None if weights is None else weights[mine]))
