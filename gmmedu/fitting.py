@@ -552,13 +552,15 @@ class Record:
         if least < limit:
             why = f"{problem.model.means.dtype}, which resolves no less than {limit:.1e}; so "
             why += f"min_scale={least:g} cannot be had without float64"
-        raise_or_warn = (
-            f"{_named(low, problem.batched, problem.family.shared)} on the floor set by {why}: in some direction the "
+        which = _named(low, problem.batched, problem.family.shared)
+        warnings.warn(
+            f"{which} on the floor set by {why}: in some direction the "
             "standard deviation is as small as allowed, and the NLL is what the floor makes it. "
             "Use fewer components, remove duplicate points or a constant column, or fit with "
-            "Prior(); if so narrow a component is real, lower min_scale."
+            "Prior(); if so narrow a component is real, lower min_scale.",
+            SingularityWarning,
+            stacklevel=5,
         )
-        warnings.warn(raise_or_warn, SingularityWarning, stacklevel=5)
 
 
 def _named(low: Tensor, batched: bool, shared: bool) -> str:
