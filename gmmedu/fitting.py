@@ -551,8 +551,9 @@ class Record:
         if least < limit:
             why = f"{problem.model.means.dtype}, which resolves no less than {limit:.1e}; so "
             why += f"min_scale={least:g} cannot be had without float64"
+        who = _named(low, problem.batched, problem.family.shared)
         raise_or_warn = (
-            f"{_named(low, problem.batched, problem.family.shared)} on the floor set by {why}: in some direction the "
+            f"{who} on the floor set by {why}: in some direction the "
             "standard deviation is as small as allowed, and the NLL is what the floor makes it. "
             "Use fewer components, remove duplicate points or a constant column, or fit with "
             "Prior(); if so narrow a component is real, lower min_scale."
