@@ -17,19 +17,19 @@ Fit = Callable[..., gmmedu.FitResult]
 
 
 def _em(model: GaussianMixture, x: Tensor, **options: Any) -> gmmedu.FitResult:
-    return gmmedu.fit_em(model, x, 12, 1e-3, **options)
+    return gmmedu.fit_em(model, x, 8, 1e-3, **options)
 
 
 def _squarem(model: GaussianMixture, x: Tensor, **options: Any) -> gmmedu.FitResult:
-    return gmmedu.fit_em(model, x, 12, 1e-3, accelerate="squarem", **options)
+    return gmmedu.fit_em(model, x, 8, 1e-3, accelerate="squarem", **options)
 
 
 def _adam(model: GaussianMixture, x: Tensor, **options: Any) -> gmmedu.FitResult:
-    return gmmedu.fit_model(model, x, 12, 0.05, 0.1, tolerance=1e-2, **options)
+    return gmmedu.fit_model(model, x, 8, 0.05, 0.1, tolerance=1e-2, **options)
 
 
 def _lbfgs(model: GaussianMixture, x: Tensor, **options: Any) -> gmmedu.FitResult:
-    return gmmedu.fit_lbfgs(model, x, 6, 1e-3, **options)
+    return gmmedu.fit_lbfgs(model, x, 4, 1e-3, **options)
 
 
 FITTERS: dict[str, Fit] = {
