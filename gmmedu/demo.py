@@ -11,7 +11,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,14 +23,14 @@ from gmmedu.descent import fit_model
 from gmmedu.device import default_device
 from gmmedu.em import fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult
-from gmmedu.initialization import initialize
 from gmmedu.models import MODELS, GaussianMixture
-from gmmedu.singularities import SingularityError
+from gmmedu.selection import fit_best
+from gmmedu.singularities import SingularityError, SingularityWarning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METHODS = ("descent", "em")
+METHODS = {"descent": "gradient descent", "em": "EM"}
 DEFAULT_FIGURE = Path("gmmedu-demo.png")
 FIGURE_FORMATS = (".png", ".svg", ".pdf", ".jpg")
 # More events than these are counted, not printed.
@@ -51,11 +52,27 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo with the given arguments (default: the command line's); the exit status."""
     try:
-        options = parse(argv)
+        run(parse(argv))
+        sys.stdout.flush()
+        return 0
     except UsageError as error:
-        print(f"gmmedu-demo: {error}", file=sys.stderr)
-        return 2
+        message, status = str(error), 2
+    except SingularityError as error:
+        message, status = f"the fit failed: {error}", 1
+    except BrokenPipeError:
+        # Who read the output, `head` say, has enough; Python must not flush what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        message, status = f"the output was not written: {error}", 1
+    except KeyboardInterrupt:
+        message, status = "interrupted", 130
+    print(f"gmmedu-demo: {message}", file=sys.stderr)
+    return status
 
+
+def run(options: argparse.Namespace) -> None:
+    """Draw the data, fit, report and show, as the options say."""
     generator = torch.Generator().manual_seed(options.seed)
     data = sample_mixture(
         options.samples,
@@ -66,29 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         generator=generator,
         device=options.device,
     )
-    model = MODELS[options.family](
-        options.components, options.dims, device=options.device
-    )
-    initialize(model, data.x, generator=generator)
-
+    with torch.no_grad():
+        truth = float(data.model(data.x))
     print(
         f"{options.family} mixture: N = {options.samples}, D = {options.dims}, "
         f"K = {options.components}, seed {options.seed}, on {data.x.device}"
     )
-    try:
-        result = fit(model, data.x, options, generator)
-    except SingularityError as error:
-        print(f"gmmedu-demo: the fit failed: {error}", file=sys.stderr)
-        return 1
-    report(result, data, options.method)
-
+    model = MODELS[options.family](
+        options.components, options.dims, device=options.device
+    )
+    result = fit(model, data.x, options, generator)
+    report(result, truth, options)
     if options.visualize:
-        try:
-            print(draw(data, model, options.output))
-        except OSError as error:
-            print(f"gmmedu-demo: the figure was not written: {error}", file=sys.stderr)
-            return 1
-    return 0
+        print(draw(data, model, result, truth, options))
 
 
 def fit(
@@ -97,46 +104,47 @@ def fit(
     options: argparse.Namespace,
     generator: torch.Generator,
 ) -> FitResult:
-    """Fit by the chosen method; a line every ``log_freq`` iterations, and one for the last."""
+    """Fit by the chosen method, the best of all starts; a line every ``log_freq`` iterations, and
+    one for the last."""
     print(f"{'iteration':>9}  mean NLL")
+    shown = -1
 
     def log(iteration: int, nll: float) -> None:
+        nonlocal shown
+        shown = iteration
         print(f"{iteration:>9}  {nll:.5f}", flush=True)
 
-    def callback(_: GaussianMixture, iteration: int, nll: float) -> None:
+    def callback(_: GaussianMixture, iteration: int, nll: torch.Tensor) -> None:
         if iteration % options.log_freq == 0:
-            log(iteration, nll)
+            log(iteration, float(nll.min()))
 
+    descent = partial(
+        fit_model, mixture_lr=options.mixture_lr, component_lr=options.component_lr
+    )
     with warnings.catch_warnings():
-        # The report says so in its own words.
+        # The report says both in its own words.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if options.method == "em":
-            result = fit_em(
-                model, x, options.iterations, callback=callback, generator=generator
-            )
-        else:
-            result = fit_model(
-                model,
-                x,
-                options.iterations,
-                options.mixture_lr,
-                options.component_lr,
-                callback=callback,
-                generator=generator,
-            )
-    if result.num_iterations % options.log_freq != 0:
+        warnings.simplefilter("ignore", SingularityWarning)
+        result = fit_best(
+            model,
+            x,
+            options.starts,
+            fitter=fit_em if options.method == "em" else descent,
+            num_iterations=options.iterations,
+            callback=callback,
+            generator=generator,
+        )
+    if result.num_iterations > shown:
         log(result.num_iterations, result.nll)
     return result
 
 
-def report(result: FitResult, data: SyntheticData, method: str) -> None:
-    """Print how the fit ended, and its NLL beside the truth's."""
-    with torch.no_grad():
-        truth = float(data.model(data.x))
+def report(result: FitResult, truth: float, options: argparse.Namespace) -> None:
+    """Print how the fit ended, its NLL beside the truth's, and what to try where it is worse."""
     ended = "converged after" if result.converged else "ran"
-    name = "EM" if method == "em" else "gradient descent"
     print(
-        f"{name} {ended} {result.num_iterations} iterations in {result.seconds:.1f} s"
+        f"{METHODS[options.method]} {ended} {result.num_iterations} iterations "
+        f"in {result.seconds:.1f} s"
     )
     for event in result.events[:MOST_EVENTS]:
         whose = (
@@ -150,36 +158,70 @@ def report(result: FitResult, data: SyntheticData, method: str) -> None:
     print("mean negative log likelihood, nats per point:")
     print(f"  truth  {truth:.5f}")
     print(f"  fit    {result.nll:.5f}")
+    gap = round(result.nll - truth, 5)
+    if gap > 0:
+        print(
+            f"the fit is worse than the truth by {gap:.5f}, so a better one exists; "
+            f"try {remedy(result, gap, options)}"
+        )
 
 
-def draw(data: SyntheticData, model: GaussianMixture, output: Path | None) -> str:
-    """Write the figure to ``output``, else show it, else write it here; say in a line which."""
+def remedy(result: FitResult, gap: float, options: argparse.Namespace) -> str:
+    """The flag that most likely helps a fit whose NLL lies ``gap`` above the truth's.
+
+    More iterations, where the second half of them still gained a tenth of that; else more starts,
+    since the fit has come to rest in a poorer optimum.
+    """
+    half = result.history[result.num_iterations // 2]
+    if not result.converged and float(half) - result.nll > gap / 10:
+        return f"--iterations {10 * options.iterations}"
+    return f"--starts {10 * options.starts}"
+
+
+def draw(
+    data: SyntheticData,
+    model: GaussianMixture,
+    result: FitResult,
+    truth: float,
+    options: argparse.Namespace,
+) -> str:
+    """Show the figure, or write it where that was said; in a line, which of the two was done."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
     from gmmedu import plot
 
+    title = (
+        f"{options.family} mixture by {METHODS[options.method]}\n"
+        f"mean NLL {result.nll:.4f}, truth {truth:.4f}"
+    )
+    if model.num_dims > 2:
+        title += f"; dimensions 1 and 2 of {model.num_dims} shown"
     with mpl.rc_context():
         plot.use_style()
         figure = plot.fit_figure(data.x, model, truth=data.model)
-        # Both axes have one unit, so a circle should look like one.
+        figure.axes[0].set_title(title)
+        # The axes of two dimensions have one unit, so a circle should look like one.
         if model.num_dims > 1:
             figure.axes[0].set_aspect("equal", adjustable="box")
         try:
-            if output is None and can_show():
+            if options.output is None:
                 plt.show()
                 return "figure: shown"
-            path = DEFAULT_FIGURE if output is None else output
-            save(figure, path)
-            return f"figure: {path}"
+            save(figure, options.output)
+            return f"figure: {options.output}"
         finally:
             plt.close(figure)
 
 
 def can_show() -> bool:
     """Whether matplotlib's backend, chosen for this machine, can show a figure."""
-    from matplotlib import pyplot as plt
+    try:
+        from matplotlib import pyplot as plt
 
+        plt.switch_backend(plt.get_backend())
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"matplotlib cannot draw: {error}") from None
     return plt.get_backend().lower() not in FILE_BACKENDS
 
 
@@ -204,7 +246,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     if options.output is not None and not options.visualize:
         raise UsageError("argument --output: no figure is made with --visualize false")
+    if options.visualize:
+        options.output = destination(options.output)
     return options
+
+
+def destination(output: Path | None) -> Path | None:
+    """The file that the figure will go to, tried before the fit so that no fit is lost for it;
+    None where it will be shown."""
+    if can_show() and output is None:
+        return None
+    path = DEFAULT_FIGURE if output is None else output
+    new = not os.path.lexists(path)
+    try:
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"the figure cannot be written to {str(path)!r}: {error.strerror}; "
+            "give --output another file, or --visualize false"
+        ) from None
+    return path
 
 
 def _parser() -> Parser:
@@ -218,6 +281,7 @@ def _parser() -> Parser:
         ("components", _whole(1), 5, "K", "components of the truth and of the fit"),
         ("dims", _whole(1), 2, "D", "dimensions of the data"),
         ("iterations", _whole(1), 2000, "T", "most iterations"),
+        ("starts", _whole(1), 1, "R", "fits to make, of which the best is kept"),
         (
             "family",
             _one_of(MODELS),
@@ -307,7 +371,7 @@ def _flag(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
-def _one_of(known: Sequence[str] | dict[str, type]) -> Callable[[str], str]:
+def _one_of(known: Collection[str]) -> Callable[[str], str]:
     def parse_name(text: str) -> str:
         if text not in known:
             raise argparse.ArgumentTypeError(
@@ -336,14 +400,6 @@ def _figure_file(text: str) -> Path:
     if path.suffix.lower() not in FIGURE_FORMATS:
         raise argparse.ArgumentTypeError(
             f"expected a file name ending in {', '.join(FIGURE_FORMATS)}; got {text!r}"
-        )
-    if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"expected a file in an existing folder, got {text!r}"
-        )
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(
-            f"expected a file that can be written, got {text!r}"
         )
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -138,23 +139,70 @@ def test_samples_components_and_radius_reach_the_data(
 def test_learning_rates_reach_descent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fitted: list[Any] = []
-    initialize = demo.initialize
+    fitted: list[tuple[Any, Any]] = []
+    descend = demo.fit_model
 
     def spy(model: Any, *arguments: Any, **options: Any) -> Any:
-        fitted.append((model, initialize(model, *arguments, **options).state_dict()))
-        fitted[-1] = (model, {name: value.clone() for name, value in fitted[-1][1].items()})
-        return model
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        result = descend(model, *arguments, **options)
+        fitted.append((before, model.state_dict()))
+        return result
 
-    monkeypatch.setattr(demo, "initialize", spy)
+    monkeypatch.setattr(demo, "fit_model", spy)
     run(capsys, "--mixture_lr", "0", "--component_lr", "0.01", "--visualize", "false")
     run(capsys, "--mixture_lr", "0.01", "--component_lr", "0", "--visualize", "false")
-    (frozen_weights, first), (frozen_components, second) = fitted
-    weights = first["logits"].softmax(0)
-    torch.testing.assert_close(frozen_weights.weights.detach(), weights)
-    assert not torch.allclose(frozen_weights.means, first["means"], rtol=1e-5)
-    torch.testing.assert_close(frozen_components.means.detach(), second["means"])
-    assert not torch.allclose(frozen_components.weights, second["logits"].softmax(0), rtol=1e-5)
+    (first, frozen_weights), (second, frozen_components) = fitted
+
+    def weights(state: Any) -> torch.Tensor:
+        return state["logits"].softmax(-1)
+
+    torch.testing.assert_close(weights(frozen_weights), weights(first))
+    assert not torch.allclose(frozen_weights["means"], first["means"], rtol=1e-5)
+    torch.testing.assert_close(frozen_components["means"], second["means"])
+    assert not torch.allclose(weights(frozen_components), weights(second), rtol=1e-5)
+
+
+# A fit worse than the truth
+
+
+WORSE = (
+    r"the fit is worse than the truth by (\d+\.\d+), so a better one exists; try --(\w+) (\d+)\n"
+)
+
+
+def test_a_poorer_optimum_asks_for_more_starts_and_they_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    poor = ("--samples", "1000", "--components", "5", "--seed", "8", "--method", "em")
+    poor += ("--iterations", "300", "--log_freq", "100", "--visualize", "false")
+    for seed in map(str, range(20)):
+        output = run(capsys, *poor, "--seed", seed)
+        advice = re.search(WORSE, output)
+        if advice:
+            break
+    assert advice
+    gap = final(output, "fit") - final(output, "truth")
+    assert float(advice[1]) == pytest.approx(gap, abs=1e-5)
+    assert advice.group(2, 3) == ("starts", "10")
+    output = run(capsys, *poor, "--seed", seed, "--starts", "10")
+    assert final(output, "fit") < final(output, "truth")
+    assert "worse" not in output
+
+
+@pytest.mark.parametrize("method", ["descent", "em"])
+def test_a_fit_cut_short_asks_for_more_iterations(
+    capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    flags = ("--samples", "1000", "--components", "5", "--method", method)
+    flags += ("--iterations", "2", "--visualize", "false")
+    advice = re.search(WORSE, run(capsys, *flags))
+    assert advice and advice.group(2, 3) == ("iterations", "20")
+
+
+def test_the_best_of_several_starts_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--components", "4", "--method", "em", "--iterations", "200", "--visualize", "false")
+    one, ten = (run(capsys, *flags, "--starts", starts) for starts in ("1", "10"))
+    assert final(ten, "fit") <= final(one, "fit")
 
 
 # The figure
@@ -194,11 +242,46 @@ def test_with_a_display_the_figure_is_shown(
 ) -> None:
     shown: list[list[int]] = []
     monkeypatch.setattr(plt, "get_backend", lambda: "TkAgg")
+    monkeypatch.setattr(plt, "switch_backend", lambda backend: None)
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
     output = run(capsys)
     assert output.endswith("figure: shown\n")
     assert [len(figures) for figures in shown] == [1]
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "title"),
+    [
+        ((), r"full mixture by gradient descent\nmean NLL FIT, truth TRUTH"),
+        (
+            ("--family", "tied", "--method", "em", "--dims", "3"),
+            r"tied mixture by EM\nmean NLL FIT, truth TRUTH; dimensions 1 and 2 of 3 shown",
+        ),
+        (
+            ("--family", "isotropic", "--dims", "1"),
+            r"isotropic mixture by gradient descent\nmean NLL FIT, truth TRUTH",
+        ),
+    ],
+)
+def test_the_figure_says_what_it_shows(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    title: str,
+) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(
+        demo, "save", lambda figure, path: titles.append(figure.axes[0].get_title())
+    )
+    output = run(capsys, *flags)
+    for name in ("fit", "truth"):
+        title = title.replace(name.upper(), f"{final(output, name):.4f}")
+    # The figure rounds the NLL itself, this test what was printed of it.
+    numbers = re.compile(r"-?\d+\.\d+")
+    assert numbers.sub("#", titles[0]) == numbers.sub("#", title.replace(r"\n", "\n"))
+    for shown, expected in zip(numbers.findall(titles[0]), numbers.findall(title), strict=True):
+        assert float(shown) == pytest.approx(float(expected), abs=1.01e-4)
 
 
 @pytest.mark.parametrize("value", ["false", "False", "no", "0"])
@@ -264,7 +347,7 @@ def test_the_style_of_other_figures_is_left_alone(capsys: pytest.CaptureFixture[
         (("--output", "fit"), "got 'fit'"),
         (
             ("--output", "nowhere/fit.png"),
-            "--output: expected a file in an existing folder, got 'nowhere/fit.png'",
+            "the figure cannot be written to 'nowhere/fit.png': No such file or directory",
         ),
         (
             ("--samples", "3", "--components", "4"),
@@ -291,7 +374,9 @@ def test_a_folder_is_no_file_to_write(capsys: pytest.CaptureFixture[str], tmp_pa
     folder = tmp_path / "folder.png"
     folder.mkdir()
     assert demo.main(["--output", str(folder)]) == 2
-    assert "expected a file in an existing folder" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "folder.png': Is a directory; give --output another file" in captured.err
 
 
 def test_a_wrong_device_in_the_environment_is_refused_too(
@@ -313,14 +398,49 @@ def test_a_failed_fit_ends_with_one_line(
     assert capsys.readouterr().err == ("gmmedu-demo: the fit failed: component 1 became singular\n")
 
 
-def test_a_figure_that_cannot_be_written_is_said_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_figure_that_cannot_be_written_here_is_said_before_the_fit(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("gmmedu-demo.png").mkdir()
-    assert demo.main(QUICK) == 1
+    assert demo.main(QUICK) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("gmmedu-demo: the figure was not written: ")
-    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert captured.err == (
+        "gmmedu-demo: the figure cannot be written to 'gmmedu-demo.png': Is a directory; "
+        "give --output another file, or --visualize false\n"
+    )
+
+
+def test_trying_the_output_leaves_no_trace(tmp_path: Path) -> None:
+    demo.parse(["--output", "fit.png"])
+    assert list(tmp_path.iterdir()) == []
+    old = tmp_path / "old.png"
+    old.write_bytes(b"old")
+    demo.parse(["--output", "old.png"])
+    assert old.read_bytes() == b"old"
+
+
+def test_a_figure_that_fails_after_the_fit_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(demo, "save", full)
+    assert demo.main(QUICK) == 1
+    assert capsys.readouterr().err == (
+        "gmmedu-demo: the output was not written: [Errno 28] No space left on device\n"
+    )
+
+
+def test_a_backend_that_cannot_draw_is_said_before_the_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def headless(backend: str) -> None:
+        raise ImportError("cannot load backend")
+
+    monkeypatch.setattr(plt, "switch_backend", headless)
+    assert refusal(capsys) == "gmmedu-demo: matplotlib cannot draw: cannot load backend"
 
 
 # As a command
@@ -343,6 +463,41 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     )
 
 
+# Python ignores Ctrl-C where the shell that started the tests does.
+LISTENING = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from gmmedu.demo import main; sys.exit(main())"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_ctrl_c_is_answered_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LISTENING, "--iterations", "1000000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as running:
+        assert running.stdout and running.stderr
+        for line in running.stdout:
+            if line.startswith("      200 "):
+                break
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.read() == "gmmedu-demo: interrupted\n"
+    assert running.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LISTENING, "--iterations", "1000000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as running:
+        assert running.stdout and running.stderr
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 1
+
+
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         demo.main(["--help"])
@@ -350,6 +505,6 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for flag in (
         "samples components dims iterations family log_freq radius mixture_lr component_lr "
-        "visualize seed method device output"
+        "visualize seed method device output starts"
     ).split():
         assert f"--{flag} " in text
