@@ -457,7 +457,8 @@ class Family:
         prior: ConjugatePrior | None = None,
     ) -> tuple[Scales, Tensor]:
         """The covariances that maximize EM's surrogate, that is minimize
-        eq-covariance-objective (eq-m-step-covariance and its relatives).
+        eq-covariance-objective: eq-m-step-covariance, eq-m-step-tied, eq-m-step-diagonal,
+        eq-m-step-isotropic and eq-m-step-shared-isotropic.
 
         mean: of the whitened residuals about which scatter is counted, (..., K, D). Returns
         scales with no standard deviation below the floor in any direction, and which

@@ -158,7 +158,7 @@ class Adam:
         for number, slope, group, rate in zip(
             self.numbers, slopes, groups, self.rates, strict=True
         ):
-            total = torch.as_tensor(problem.total).to(slope)
+            total = torch.from_numpy(problem.total).to(slope)
             total = total.reshape(-1, *[1] * (slope.ndim - 1))
             number.grad = -slope / total
             group["lr"] = rate * decay

@@ -283,6 +283,7 @@ class Record:
         self._earlier: list[Any] = []
         self._snapshots: list[Snapshot] = []
         self._best: State | None = None
+        self._best_objective: Any = None
         self._bar: Any = None
 
     def begin(self, problem: Problem, outside: Surroundings) -> None:
@@ -342,13 +343,13 @@ class Record:
         return ~finite | np.isin(problem.members, list(problem.failures))
 
     def _keep_best(self, nll: Any, objective: Any, state: State, failed: Any) -> None:
-        """Keep the lowest objective of each member and its state; a start below the floor does
-        not count once there is another."""
-        if self._best is None:
-            self._best, self._best_nll = state, nll
+        """Keep the lowest objective of each member and its state. A start may be below the floor,
+        and so may its first successors; they do not count once there is another."""
+        if self._best is None or np.isinf(self._best_objective).any():
             _, low = self.problem.family.clamp(state.scales, self.problem.floor)
-            below = low.any(-1).cpu().numpy()
-            self._best_objective = np.where(below, np.inf, objective)
+            objective = np.where(low.any(-1).cpu().numpy(), np.inf, objective)
+        if self._best is None:
+            self._best, self._best_nll, self._best_objective = state, nll, objective
             return
         # To rounding the later state is the better one: EM still moves parameters where the
         # objective no longer tells.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import gmmedu
 from gmmedu import (
-    FAMILIES,
+    MODELS,
     Clamp,
     FitResult,
     GaussianMixture,
@@ -30,7 +30,8 @@ from gmmedu import (
 )
 
 FLOAT64, FLOAT32 = torch.float64, torch.float32
-pytestmark = pytest.mark.slow
+# Here fits are meant to end on a floor, and they say so.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::gmmedu.SingularityWarning")]
 
 MITIGATIONS: dict[str, Any] = {
     "clamp": Clamp(),
@@ -93,14 +94,14 @@ def num_components(x: Tensor) -> int:
 
 def started(family: str, x: Tensor, start: str, seed: int = 0) -> GaussianMixture:
     """A mixture of the family in the dtype of x, started as named."""
-    model = FAMILIES[family](num_components(x), x.shape[1], dtype=x.dtype, generator=seeded(seed))
+    model = MODELS[family](num_components(x), x.shape[1], dtype=x.dtype, generator=seeded(seed))
     if start != "constructor":
         gmmedu.initialize(model, x, start, generator=seeded(seed))
     return model
 
 
 def em(model: GaussianMixture, x: Tensor, mitigation: Any) -> FitResult:
-    return gmmedu.fit_em(model, x, 60, mitigation=mitigation, generator=seeded(2))
+    return gmmedu.fit_em(model, x, 60, 0.0, mitigation=mitigation, generator=seeded(2))
 
 
 def descent(num_iterations: int, rate: float) -> Callable[..., FitResult]:
@@ -126,11 +127,20 @@ def check_numbers(model: GaussianMixture, x: Tensor, what: str) -> None:
 
 
 def check_fit(
-    model: GaussianMixture, x: Tensor, mitigation: Any, fit: FitResult, what: str
+    model: GaussianMixture,
+    x: Tensor,
+    mitigation: Any,
+    fit: FitResult,
+    from_above: bool,
+    what: str,
 ) -> None:
-    """What every finished fit promises."""
+    """What every finished fit promises; from_above: whether it started above the floor."""
     assert bool(torch.isfinite(fit.history).all()), what
-    assert fit.nll == float(fit.history[-1]), what
+    assert fit.nll in fit.history.tolist(), what
+    if not isinstance(mitigation, Prior):
+        # What is below the floor does not count.
+        least = float(fit.history.min() if from_above else fit.history[-1])
+        assert fit.nll <= least + 1e-14 * (1 + abs(least)), what
     assert len(fit.history) == len(fit.elapsed) == fit.num_iterations + 1, what
     for event in fit.events:
         assert event.action in ("clamped", "reset"), what
@@ -161,6 +171,7 @@ def run(
     fitter: Callable[..., FitResult], model: GaussianMixture, x: Tensor, mitigation: Any, what: str
 ) -> FitResult | None:
     """One fit that ends as promised: fitted, or (without mitigation) refused in plain words."""
+    from_above = find_singular(model, x) == []
     try:
         fit = fitter(model, x, mitigation)
     except SingularityError as error:
@@ -177,11 +188,11 @@ def run(
     except Exception as error:  # a bare error from below is what must never come
         pytest.fail(f"{what}: {type(error).__name__}: {error}")
     check_numbers(model, x, what)
-    check_fit(model, x, mitigation, fit, what)
+    check_fit(model, x, mitigation, fit, from_above, what)
     return fit
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("kind", DATA)
 def test_em_in_float64(kind: str, family: str) -> None:
     x = DATA[kind]()
@@ -196,7 +207,7 @@ def thinned(kind: str, family: str) -> Iterator[tuple[str, str]]:
         yield STARTS[(offset + number) % len(STARTS)], name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("kind", DATA)
 def test_em_in_float32(kind: str, family: str) -> None:
     x = DATA[kind]().to(FLOAT32)
@@ -205,7 +216,7 @@ def test_em_in_float32(kind: str, family: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("kind", DATA)
 def test_descent(kind: str, family: str, dtype: torch.dtype) -> None:
     x = DATA[kind]().to(dtype)
@@ -214,7 +225,7 @@ def test_descent(kind: str, family: str, dtype: torch.dtype) -> None:
         run(fitter, started(family, x, start), x, MITIGATIONS[name], f"{start}, {name}")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("kind", ["two-distinct-points", "collinear", "outlier"])
 def test_long_descent(kind: str, family: str) -> None:
     """Long and fast enough for a scale to fall from 1 to the floor and far below it."""
@@ -225,7 +236,7 @@ def test_long_descent(kind: str, family: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [1.0, 1e3, 1e300])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_descent_at_reckless_rates(family: str, rate: float) -> None:
     """Nobody promises a good fit there; numbers or plain words all the same."""
     for dtype, mitigation in itertools.product((FLOAT64, FLOAT32), MITIGATIONS.values()):
@@ -239,7 +250,7 @@ def test_descent_at_reckless_rates(family: str, rate: float) -> None:
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_one_component_on_one_point(family: str, start: str) -> None:
     for dtype, num_dims in itertools.product((FLOAT64, FLOAT32), (1, 3)):
         x = torch.full((1, num_dims), 7.5, dtype=dtype)
@@ -253,7 +264,7 @@ def test_one_component_on_one_point(family: str, start: str) -> None:
 
 def rescalable() -> Iterator[tuple[str, str]]:
     """Kinds of rescaling, and the families that it leaves in place."""
-    for kind, family in itertools.product(("scale-1e-8", "scale-1e8", "unequal-scales"), FAMILIES):
+    for kind, family in itertools.product(("scale-1e-8", "scale-1e8", "unequal-scales"), MODELS):
         one_scale_for_all = family in ("isotropic", "shared_isotropic")
         if family != "constant" and not (one_scale_for_all and kind == "unequal-scales"):
             yield kind, family
@@ -272,14 +283,14 @@ def test_the_fit_does_not_depend_on_units(kind: str, family: str) -> None:
         torch.testing.assert_close(means, model.means.detach(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize(("dtype", "offset"), [(FLOAT64, 1e8), (FLOAT32, 1e4)], ids=str)
 def test_a_start_far_from_ordinary_data_is_not_called_singular(
     family: str, dtype: torch.dtype, offset: float
 ) -> None:
     x = (clusters() + offset).to(dtype)
-    model = FAMILIES[family](2, 2, dtype=dtype, generator=seeded(0))
-    fit = gmmedu.fit_em(model, x, 50, mitigation=None)
+    model = MODELS[family](2, 2, dtype=dtype, generator=seeded(0))
+    fit = gmmedu.fit_em(model, x, 50, 0.0, mitigation=None)
     check_numbers(model, x, family)
     if family != "constant":
         # At worst the components coincide: the NLL of one Gaussian, round or not.
@@ -288,7 +299,7 @@ def test_a_start_far_from_ordinary_data_is_not_called_singular(
         assert fit.nll < gaussian + 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, FLOAT32], ids=str)
 def test_data_of_another_dtype_are_converted_before_anything_is_computed(
     family: str, dtype: torch.dtype
@@ -296,13 +307,13 @@ def test_data_of_another_dtype_are_converted_before_anything_is_computed(
     x = (300 * clusters()).to(dtype)
     fits = []
     for data in (x, x.to(FLOAT64)):
-        model = FAMILIES[family](2, 2, dtype=FLOAT64)
+        model = MODELS[family](2, 2, dtype=FLOAT64)
         gmmedu.initialize(model, data, "points", generator=seeded(0))
-        fits.append(gmmedu.fit_em(model, data, 20))
+        fits.append(gmmedu.fit_em(model, data, 20, 0.0))
     torch.testing.assert_close(fits[0].history, fits[1].history, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32], ids=str)
 def test_collinear_data_in_many_dimensions_can_be_started_from(
     family: str, dtype: torch.dtype
@@ -310,14 +321,14 @@ def test_collinear_data_in_many_dimensions_can_be_started_from(
     line = torch.randn(100, 1, generator=seeded(4), dtype=FLOAT64)
     x = line @ torch.randn(1, 32, generator=seeded(5), dtype=FLOAT64) + 100
     for model_dtype, method in itertools.product((FLOAT64, FLOAT32), STARTS[1:]):
-        model = FAMILIES[family](3, 32, dtype=model_dtype)
+        model = MODELS[family](3, 32, dtype=model_dtype)
         gmmedu.initialize(model, x.to(dtype), method, generator=seeded(0))
         check_numbers(model, x, f"{model_dtype}, {method}")
         run(em, model, x.to(model_dtype), Clamp(), f"{model_dtype}, {method}")
 
 
 @pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_a_clamped_fit_can_be_marginalized_and_conditioned(family: str, kind: str) -> None:
     """The mixtures made of a fitted one are as usable as itself, even where it is narrow."""
     x = DATA[kind]()
@@ -369,17 +380,17 @@ def sweep_case(seed: int) -> tuple[Tensor, int, Tensor | None]:
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_random_degeneracy(seed: int) -> None:
     x64, k, weights = sweep_case(seed)
-    for number, (family, dtype) in enumerate(itertools.product(FAMILIES, (FLOAT64, FLOAT32))):
+    for number, (family, dtype) in enumerate(itertools.product(MODELS, (FLOAT64, FLOAT32))):
         x = x64.to(dtype)
         name = list(MITIGATIONS)[(seed + number) % 4]
         start = STARTS[1:][(seed + number // 3) % 4]
-        model = FAMILIES[family](k, x.shape[1], dtype=dtype, generator=seeded(seed))
+        model = MODELS[family](k, x.shape[1], dtype=dtype, generator=seeded(seed))
         gmmedu.initialize(model, x, start, generator=seeded(seed))
         what = f"seed {seed}: {family}, {dtype}, {name}, {start}"
         try:
             if (seed + number) % 2:
                 fit = gmmedu.fit_em(
-                    model, x, 40, mitigation=MITIGATIONS[name], sample_weight=weights
+                    model, x, 40, 0.0, mitigation=MITIGATIONS[name], sample_weight=weights
                 )
             else:
                 fit = gmmedu.fit_model(

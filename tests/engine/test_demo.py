@@ -152,9 +152,9 @@ def test_learning_rates_reach_descent(
     (frozen_weights, first), (frozen_components, second) = fitted
     weights = first["logits"].softmax(0)
     torch.testing.assert_close(frozen_weights.weights.detach(), weights)
-    assert not torch.allclose(frozen_weights.means, first["means"], rtol=1e-4)
+    assert not torch.allclose(frozen_weights.means, first["means"], rtol=1e-5)
     torch.testing.assert_close(frozen_components.means.detach(), second["means"])
-    assert not torch.allclose(frozen_components.weights, second["logits"].softmax(0), rtol=1e-4)
+    assert not torch.allclose(frozen_components.weights, second["logits"].softmax(0), rtol=1e-5)
 
 
 # The figure

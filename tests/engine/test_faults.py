@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import numpy as np
 import pytest
 import torch
@@ -456,7 +457,7 @@ def test_far_points_of_an_ordinary_model(family: str, missing: bool) -> None:
     if not missing:
         at = far.clone().requires_grad_()
         model.log_prob(at).sum().backward()
-        assert bool(at.grad.isfinite().all())
+        assert at.grad is not None and bool(at.grad.isfinite().all())
 
 
 # 12. Hints that help
@@ -547,6 +548,8 @@ def test_infinity_is_not_told_to_be_missing(entrance: str) -> None:
 
 def test_numbers_of_numpy_and_of_torch() -> None:
     x = _normal(40, 2)
+    # What mypy knows to be no int or float is what is tried here.
+    np: Any = numpy
     for k in np.arange(1, 3):
         model = gmmedu.GmmFull(k, np.int32(2), np.float32(0.5), dtype=torch.float64)
         fit = gmmedu.fit_em(model, x, np.int64(3), np.float64(0.0))
@@ -554,15 +557,18 @@ def test_numbers_of_numpy_and_of_torch() -> None:
         assert model.sample(np.int16(4)).shape == (4, 2)
         assert model.marginal(np.array([1])).num_dims == 1
         known = model.condition({0: 0.5})
+        value: Any
         for value in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
             for place in (0, np.int64(0)):
                 other = model.condition({place: value})
                 torch.testing.assert_close(other.means, known.means)
-    gmmedu.fit_model(model, x, np.int64(2), np.float32(0.01), torch.tensor(0.01))
+    rate: Any = torch.tensor(0.01)
+    gmmedu.fit_model(model, x, np.int64(2), np.float32(0.01), rate)
     gmmedu.fit_best(model, x, np.int64(2), num_iterations=np.int64(2), tolerance=0.0)
     gmmedu.GmmConstant(2, 2, variance=np.float32(2))
     gmmedu.Clamp(np.float32(1e-3)), gmmedu.Reset(max_resets=np.int64(2))
     assert gmmedu.GmmFull(2, 2, batch_shape=np.int64(3)).batch_shape == (3,)
+    bad: Any
     for bad in (True, 2.0, "2", torch.tensor([2])):
         with pytest.raises(TypeError, match="num_components must be an integer"):
             gmmedu.GmmFull(bad, 2)

@@ -184,6 +184,8 @@ def test_what_is_read_from_the_density_compiles(method: str) -> None:
     torch.testing.assert_close(_compiled(function)(x), function(x))
 
 
+# The compiler asks values that are captured whether they have gathered a gradient.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("family", ["full", "diagonal"])
 def test_a_distribution_made_within_compiles(family: str) -> None:

@@ -97,7 +97,7 @@ class SingularityExplorer(Interactive):
             )
         base = GmmFull(num_components, 1, dtype=torch.float64)
         initialize(base, points, generator=torch.Generator().manual_seed(0))
-        fit_em(base, points, 500)
+        fit_em(base, points, 5000)
         unit = float(Units.of([moments([(points, None)])], per_dimension=True).scale)
         decade = 10.0 ** math.floor(math.log10(unit))
         weights = [(1 - _WEIGHT) * w for w in base.weights.tolist()]
