@@ -234,7 +234,7 @@ class LBFGS:
             problem.held,
         )
         state = problem.mitigate(state, following, singular, iteration + 1, [row])
-        self.searches[row] = Search(problem, state)
+        self.searches[row] = self.searches[row].again(state)
         return state, problem.e_step_of(state, index)
 
     def keep(self, rows: Tensor) -> None:
@@ -262,12 +262,35 @@ class Search:
         )
         self._seen: tuple[list[Tensor], State, Statistics] | None = None
         self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
+        # A search in vain costs many passes: so many steps of EM before the next one, and after
+        # another in vain. Beside an active floor all are in vain.
+        self.pause, self.patience = 0, 0
+
+    def again(self, state: State) -> Search:
+        """A search that starts afresh from a state, after the same pause."""
+        other = Search(self.problem, state)
+        other.pause, other.patience = self.pause, self.patience
+        return other
 
     def step(
         self, state: State, statistics: Statistics, index: Tensor
     ) -> tuple[State, Statistics] | None:
-        """The next state and its statistics, or None where that is below the floor, and where
-        the search finds none: what it remembers may lead nowhere from a point that is no end."""
+        """The next state and its statistics; None where that is below the floor or the search
+        finds none, as what it remembers may lead nowhere from a point that is no end, and during
+        the pause after that."""
+        if self.pause:
+            self.pause -= 1
+            return None
+        found = self._search(state, statistics, index)
+        if found is None:
+            self.pause, self.patience = self.patience, max(1, 2 * self.patience)
+        else:
+            self.patience = 0
+        return found
+
+    def _search(
+        self, state: State, statistics: Statistics, index: Tensor
+    ) -> tuple[State, Statistics] | None:
         self._index = index
         if self._seen is None:
             self._seen = [n.clone() for n in self.numbers], state, statistics

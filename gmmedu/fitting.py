@@ -346,7 +346,9 @@ class Record:
         """Keep the lowest objective of each member and its state. A start may be below the floor,
         and so may its first successors; they do not count once there is another."""
         if self._best is None or np.isinf(self._best_objective).any():
-            _, low = self.problem.family.clamp(state.scales, self.problem.floor)
+            # What was raised to the floor is there to rounding.
+            floor = self.problem.floor * 0.999
+            _, low = self.problem.family.clamp(state.scales, floor)
             objective = np.where(low.any(-1).cpu().numpy(), np.inf, objective)
         if self._best is None:
             self._best, self._best_nll, self._best_objective = state, nll, objective
@@ -490,21 +492,19 @@ class Record:
         )
 
     def _rounded(self, state: State, nll: Any, rows: Tensor) -> Any:
-        """The NLL of the members in some rows as the model's dtype holds their means, far from
-        the origin; notes by how much of its standard deviation a mean moves."""
+        """The NLL of the members in some rows as the model's dtype holds their means, where the
+        data have more digits; notes by how much of its standard deviation a mean moves."""
         problem, family = self.problem, self.problem.family
-        dtype = problem.model.means.dtype
-        if dtype == torch.float64 or self.iteration < 1:
+        dtype, units = problem.model.means.dtype, problem.units
+        if units.center.dtype == dtype or self.iteration < 1:
             return nll
-        units = problem.units
         units = units if len(units.center) == 1 else take(units, rows)
-        units = each(lambda part: part.double(), units)
         own = units.restore(state, family)
-        kept = own._replace(means=own.means.to(dtype).double())
+        kept = own._replace(means=own.means.to(dtype).to(own.means))
         factor = mixture.triangular_factor(family, own)
         moved = (kept.means - own.means).abs() / factor.norm(dim=-1)
         moved = moved.amax((-2, -1)).cpu().numpy()
-        self._moved = np.fmax(self._moved, moved.max())
+        self._moved = float(np.fmax.reduce(moved, initial=self._moved))
         if not (moved > ROUNDING).any():
             return nll
         rounded = each(lambda part: part.to(dtype), units.standardize(kept, family))

@@ -100,16 +100,19 @@ def _hostile() -> dict[str, Tensor]:
 HOSTILE = _hostile()
 
 
+def _by_turns(one: int, other: int) -> torch.dtype:
+    """Float32 and float64, so that each of either kind meets both."""
+    return (torch.float32, torch.float64)[(one + other) % 2]
+
+
 @quiet
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("data", HOSTILE)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_lbfgs_ends_where_em_does_on_hostile_columns(
-    family: str, data: str, dtype: torch.dtype
-) -> None:
+def test_lbfgs_ends_where_em_does_on_hostile_columns(family: str, data: str) -> None:
+    dtype = _by_turns(FAMILIES.index(family), list(HOSTILE).index(data))
     x = HOSTILE[data].to(dtype)
     by_em, by_search = _started(family, x), _started(family, x)
-    em, search = gmmedu.fit_em(by_em, x, 40), gmmedu.fit_lbfgs(by_search, x, 20)
+    em, search = gmmedu.fit_em(by_em, x, 60), gmmedu.fit_lbfgs(by_search, x, 60)
     assert search.nll <= float(search.history.min()) + 1e-9
     assert search.nll < em.nll + 1e-2
     for model, fit in ((by_em, em), (by_search, search)):
@@ -155,16 +158,6 @@ def test_the_nll_is_that_of_the_parameters_as_they_are_kept(
 
 
 @pytest.mark.parametrize("fitter", FEW)
-def test_far_float32_data_too(fitter: str) -> None:
-    x = (2 * _normal(200, 2) + 2e7).to(torch.float32)
-    x[100:] += 40
-    model = _started("diagonal", x)
-    with pytest.warns(UserWarning, match="rounding to torch.float32"):
-        fit = FEW[fitter](model, x)
-    assert _nll(model, x) == pytest.approx(fit.nll, rel=1e-3)
-
-
-@pytest.mark.parametrize("fitter", FEW)
 def test_where_rounding_moves_nothing_nothing_is_said(fitter: str) -> None:
     x = 10 * _normal(100, 2) + 100
     with warnings.catch_warnings():
@@ -179,14 +172,14 @@ def test_where_rounding_moves_nothing_nothing_is_said(fitter: str) -> None:
 @quiet
 @pytest.mark.parametrize("fitter", ["adam", "lbfgs"])
 @pytest.mark.parametrize("data", ["collinear", "one-hot", "constant", "inflated"])
-@pytest.mark.parametrize("family", ["full", "tied", "diagonal", "isotropic"])
+@pytest.mark.parametrize("family", ["full", "tied", "isotropic"])
 def test_descent_finds_the_optimum_of_one_component(family: str, data: str, fitter: str) -> None:
     a = _normal(60, 1)
     x = torch.cat([a, 2 * a], 1) if data == "collinear" else HOSTILE[data]
     em = gmmedu.fit_em(_started(family, x, 1), x, 50)
     model = _started(family, x, 1)
     if fitter == "adam":
-        fit = gmmedu.fit_model(model, x, 500, 0.01, 0.2)
+        fit = gmmedu.fit_model(model, x, 300, 0.01, 0.2)
     else:
         fit = gmmedu.fit_lbfgs(model, x, 500)
     assert fit.nll == pytest.approx(em.nll, abs=1e-3)
@@ -210,10 +203,10 @@ def test_one_component_by_its_closed_form(near: float, fitter: str) -> None:
 # 5. Weights
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("fitter", FEW)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_points_of_weight_zero_are_nowhere(family: str, fitter: str, dtype: torch.dtype) -> None:
+def test_points_of_weight_zero_are_nowhere(family: str, fitter: str) -> None:
+    dtype = _by_turns(FAMILIES.index(family), list(FEW).index(fitter))
     x = _normal(80, 2).to(dtype)
     wild = torch.finfo(dtype).max ** 0.9
     strange = torch.tensor([[wild, 0], [0, -wild], [1e20, 1e20]], dtype=dtype)

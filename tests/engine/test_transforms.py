@@ -331,10 +331,11 @@ def test_autocast_changes_no_start(method: str) -> None:
     _same(*models)
 
 
-@pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("fitter", FITTERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_autocast_changes_no_fit(family: str, fitter: str, missing: bool) -> None:
+def test_autocast_changes_no_fit(family: str, fitter: str) -> None:
+    # Every second combination lacks values.
+    missing = bool((FAMILIES.index(family) + list(FITTERS).index(fitter)) % 2)
     x, results = _points(60, 3, torch.float32), []
     if missing:
         x[::7, 1] = torch.nan
@@ -358,8 +359,7 @@ def test_another_default_device_changes_nothing(family: str) -> None:
         assert torch.equal(elsewhere[name], value), name
 
 
-@pytest.mark.parametrize("missing", [False, True])
-@pytest.mark.parametrize("size", [60, 10_500])
+@pytest.mark.parametrize(("size", "missing"), [(60, True), (10_500, False)])
 @pytest.mark.parametrize("fitter", FITTERS)
 @pytest.mark.parametrize("mitigation", [gmmedu.Clamp(0.3), gmmedu.Reset(0.3)])
 def test_fits_under_another_default_device(
