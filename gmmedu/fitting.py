@@ -46,16 +46,17 @@ class ConvergenceWarning(UserWarning):
 class Options(TypedDict, total=False):
     """The options that every fitter takes, by keyword.
 
-    mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
-    sample_weight: (N,), or (*batch_shape, N), not negative; a point of weight 2 counts as two
-        points (eq-sample-weights).
-    missing: whether NaN in x is a value that was not observed, at random as far as the observed
-        ones tell; the fit then maximizes the likelihood of those (eq-missing-likelihood).
-    callback: called with (model, iteration, nll); a true return value stops the fit. In a batch
-        the NLL is a tensor, (*batch_shape).
-    progress: show a progress bar.
-    snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
-    generator: a CPU generator, for ``Reset``.
+    Keyword Args:
+        mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
+        sample_weight: (N,), or (*batch_shape, N), not negative; a point of weight 2 counts as two
+            points (eq-sample-weights).
+        missing: whether NaN in x is a value that was not observed, at random as far as the observed
+            ones tell; the fit then maximizes the likelihood of those (eq-missing-likelihood).
+        callback: called with (model, iteration, nll); a true return value stops the fit. In a batch
+            the NLL is a tensor, (*batch_shape).
+        progress: show a progress bar.
+        snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
+        generator: a CPU generator, for ``Reset``.
     """
 
     mitigation: Mitigation | None
@@ -97,10 +98,7 @@ def with_options(fitter: Fitter) -> Fitter:
         parameters=[*named, *options]
     )
     described = inspect.cleandoc(Options.__doc__ or "").split("\n\n")[1]
-    fitter.__doc__ = (
-        f"{inspect.cleandoc(fitter.__doc__ or '')}\n\nOptions:\n"
-        + "\n".join(f"    {line}" for line in described.splitlines())
-    )
+    fitter.__doc__ = f"{inspect.cleandoc(fitter.__doc__ or '')}\n\n{described}"
     return fitter
 
 
@@ -118,7 +116,7 @@ class Snapshot:
 
 @dataclass(frozen=True, repr=False)
 class FitResult:
-    """The record of a fit; of a batch of fits, with a tensor (*batch_shape) for each number.
+    """The record of a fit; of a batch of fits, with a tensor of its shape for each number.
 
     nll: mean NLL of the returned parameters, in nats: the lowest (by the objective) that the fit
     saw; inf for the members of a batch that failed. history: the NLL after 0, 1, ... iterations,

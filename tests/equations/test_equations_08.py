@@ -347,7 +347,7 @@ def test_inverse_wishart(compare: Compare, d: int) -> None:
         ours = []
         for covariance in covariances:
             model.set_parameters(covariances=torch.tensor(covariance)[None])
-            ours.append(float(model.family.log_prior(model.state().scales, d, prior)))
+            ours.append(model.family.log_prior(model.state().scales, d, prior).item())
         shift = np.array(ours) - np.array(theirs)
         compare(shift - shift[0], np.zeros(6), 1e-10)
 

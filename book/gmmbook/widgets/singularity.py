@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from gmmedu.datasets import load_galaxies
 from gmmedu.em import fit_em
 from gmmedu.initialization import initialize
 from gmmedu.models import GaussianMixture, GmmFull, GmmIsotropic, GmmSharedIsotropic
-from gmmedu.singularities import Clamp, Prior
+from gmmedu.singularities import Clamp, Prior, SingularityWarning
 from gmmedu.units import Units, moments
 
 #: Weight of the needle, and how many points a page can draw while a hand moves.
@@ -97,7 +98,10 @@ class SingularityExplorer(Interactive):
             )
         base = GmmFull(num_components, 1, dtype=torch.float64)
         initialize(base, points, generator=torch.Generator().manual_seed(0))
-        fit_em(base, points, 5000)
+        with warnings.catch_warnings():
+            # Of duplicates a component may end on the floor, which is what the page is about.
+            warnings.simplefilter("ignore", SingularityWarning)
+            fit_em(base, points, 5000)
         unit = float(Units.of([moments([(points, None)])], per_dimension=True).scale)
         decade = 10.0 ** math.floor(math.log10(unit))
         weights = [(1 - _WEIGHT) * w for w in base.weights.tolist()]
