@@ -151,7 +151,7 @@ class Points:
 
     @cached_property
     def total(self) -> Tensor:
-        """Sum of the weights, N where there are none: float64, (P,)."""
+        """The sum of the weights, N where there are none, in float64, (P,)."""
         if self.weights is None:
             ones = torch.ones_like(self.columns[:, 0, 0], dtype=torch.float64)
             return ones * self.num_points

@@ -170,8 +170,14 @@ def mend_docstring(
     options: Any,
     lines: list[str],
 ) -> None:
-    """Keep the bars of |L|, and link labels of equations; what is in backticks is left as it is."""
+    """Keep the bars of |L| and the star of (*batch, K), and link labels of equations; what is in
+    backticks is left as it is."""
     for i, line in enumerate(lines):
+        line = re.sub(
+            r"(`+[^`]*`+)|\*(?=(batch|sample))",
+            lambda star: star[1] or r"\*",
+            line,
+        )
         line = re.sub(
             r"(`+[^`]*`+)|\|(?=\w[^|\s]*\|)",
             lambda bar: bar[1] or r"\|",

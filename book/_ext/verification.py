@@ -115,6 +115,9 @@ def proofs(root: Path = ROOT) -> dict[str, list[Proof]]:
             command += [
                 "-o",
                 "addopts=--strict-markers",
+                # The family whose reports may carry what a proof compared.
+                "-o",
+                "junit_family=xunit1",
                 f"--junit-xml={fresh}",
                 PROOFS,
             ]
