@@ -70,9 +70,7 @@ def _mark(item: pytest.Item) -> None:
 
 def _place(item: pytest.Item) -> int:
     name = item.nodeid
-    return next(
-        (i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST)
-    )
+    return next((i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -83,12 +83,7 @@ def gmmedu_best(
         # As for the peer: a start that goes on longest is not the one that is kept.
         warnings.simplefilter("ignore", gmmedu.ConvergenceWarning)
         fit = gmmedu.fit_best(
-            model,
-            x,
-            num_starts,
-            num_iterations=most,
-            tolerance=tolerance,
-            generator=generator,
+            model, x, num_starts, num_iterations=most, tolerance=tolerance, generator=generator
         )
     return -float(fit.nll)
 

@@ -7,12 +7,7 @@ descent and by L-BFGS; ``fit_best`` does so from many starts at once.
 
 from importlib.metadata import version
 
-from gmmedu.datasets import (
-    load_crabs,
-    load_galaxies,
-    load_old_faithful,
-    sample_mixture,
-)
+from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
 from gmmedu.descent import fit_lbfgs, fit_model
 from gmmedu.device import default_device
 from gmmedu.em import em_step, fit_em

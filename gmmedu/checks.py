@@ -77,12 +77,7 @@ def check_means(
     """Return ``means`` in ``dtype`` if they are finite and of ``shape``, (*batch_shape, K, D)."""
     *batch_shape, _, num_dims = shape
     means = check_points(
-        means,
-        num_dims,
-        batch_shape=tuple(batch_shape),
-        device=device,
-        dtype=dtype,
-        name=name,
+        means, num_dims, batch_shape=tuple(batch_shape), device=device, dtype=dtype, name=name
     )
     if tuple(means.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(means.shape)}")
@@ -180,9 +175,7 @@ def check_values(
         return x
     converted = x.to(dtype)
     if x.numel() and not _all_finite(converted.nan_to_num(nan=0.0, posinf=math.inf)):
-        raise ValueError(
-            f"{name} leaves the range of {dtype}; rescale it, or use a float64 model"
-        )
+        raise ValueError(f"{name} leaves the range of {dtype}; rescale it, or use a float64 model")
     return converted
 
 
@@ -201,9 +194,7 @@ def _refuse(x: Tensor, name: str) -> None:
 def _check_observed(x: Tensor, name: str, complete: bool) -> None:
     """Raise where a value is infinite, and unless every row and column of x has a value."""
     if bool(torch.isinf(x).any()):
-        raise ValueError(
-            f"{name} must not hold infinity; NaN marks a value that is missing"
-        )
+        raise ValueError(f"{name} must not hold infinity; NaN marks a value that is missing")
     if not complete:
         return
     for dim, kind in ((-1, "row"), (-2, "column")):
@@ -241,17 +232,13 @@ def check_count(value: Any, name: str, *, minimum: int = 1) -> int:
     except TypeError:
         number = None
     if number is None:
-        raise TypeError(
-            f"{name} must be an integer, got {value!r} ({type(value).__name__})"
-        )
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return number
 
 
-def check_number(
-    value: Any, name: str, *, minimum: float = 0.0, inclusive: bool = False
-) -> float:
+def check_number(value: Any, name: str, *, minimum: float = 0.0, inclusive: bool = False) -> float:
     """Return ``value`` as a float if it is finite and above ``minimum`` (or equals it).
 
     A number of numpy's or a tensor of no dimensions will do.
@@ -262,18 +249,10 @@ def check_number(
     except (TypeError, ValueError):
         number = None
     if number is None:
-        raise TypeError(
-            f"{name} must be a number, got {value!r} ({type(value).__name__})"
-        )
-    if (
-        not math.isfinite(number)
-        or number < minimum
-        or (number == minimum and not inclusive)
-    ):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    if not math.isfinite(number) or number < minimum or (number == minimum and not inclusive):
         bound = "at least" if inclusive else "greater than"
-        raise ValueError(
-            f"{name} must be finite and {bound} {minimum:g}, got {value!r}"
-        )
+        raise ValueError(f"{name} must be finite and {bound} {minimum:g}, got {value!r}")
     return number
 
 
@@ -295,11 +274,7 @@ def check_choice(value: Any, name: str, known: Iterable[str]) -> str:
 
 def check_batch_shape(value: Any) -> tuple[int, ...]:
     """Return ``value`` as a tuple of sizes, a number meaning one dimension."""
-    sizes = (
-        value
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else (value,)
-    )
+    sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     return tuple(check_count(size, "batch_shape") for size in sizes)
 
 
@@ -329,27 +304,18 @@ def check_tensor(
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in FLOATS:
-        raise TypeError(
-            f"{name} must hold floating-point numbers, got dtype {value.dtype}"
-        )
+        raise TypeError(f"{name} must hold floating-point numbers, got dtype {value.dtype}")
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
     if device is not None and value.device != device:
-        raise ValueError(
-            f"{name} is on {value.device} and the model on {device}; move one of them"
-        )
+        raise ValueError(f"{name} is on {value.device} and the model on {device}; move one of them")
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} must be finite, but holds NaN or infinity")
     return value
 
 
 def check_weights(
-    weights: Any,
-    shape: tuple[int, ...],
-    device: torch.device,
-    name: str,
-    *,
-    empty: bool = False,
+    weights: Any, shape: tuple[int, ...], device: torch.device, name: str, *, empty: bool = False
 ) -> Tensor:
     """Return ``weights`` in float64 if finite, of ``shape``, nowhere negative, with a positive
     sum along the last dimension, or with one of zero where ``empty``."""
@@ -381,9 +347,7 @@ def check_covariances(covariances: Any, shape: tuple[int, ...], like: Tensor) ->
     covariances = given.detach().double()
     largest = covariances.abs().amax((-2, -1), keepdim=True)
     symmetric = ((covariances - covariances.mT).abs() <= 1e-5 * largest).all(-1).all(-1)
-    _refuse_component(
-        ~symmetric, "covariances must be symmetric, but component {} is not"
-    )
+    _refuse_component(~symmetric, "covariances must be symmetric, but component {} is not")
     covariances = (covariances + covariances.mT) / 2
     variances = covariances.diagonal(dim1=-2, dim2=-1)
     failed = torch.linalg.cholesky_ex(covariances).info != 0

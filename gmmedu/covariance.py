@@ -135,9 +135,7 @@ class Diagonal:
         # Keeps the covariance of an empty component.
         tiny = torch.finfo(points.dtype).tiny
         ratio = (scatter.clamp_min(0) + tiny) / (points + tiny)
-        return Diagonal.clamp(
-            scales._replace(factor=scales.factor * ratio.sqrt()), floor
-        )
+        return Diagonal.clamp(scales._replace(factor=scales.factor * ratio.sqrt()), floor)
 
     @staticmethod
     def clamp(scales: Scales, floor: Floor) -> tuple[Scales, Tensor]:
@@ -211,11 +209,7 @@ class Diagonal:
     def product_moment(points: Points) -> Tensor:
         """sum_n w_n x_n x_n^T as far as it is needed: (P, 1, D)."""
         x = points.columns[:, :-1]
-        squares = (
-            x.square()
-            if points.weights is None
-            else x.square() * points.weights[:, None]
-        )
+        squares = x.square() if points.weights is None else x.square() * points.weights[:, None]
         return squares.sum(-1).unsqueeze(1)
 
     @staticmethod
@@ -290,9 +284,7 @@ class Triangular:
     @staticmethod
     def rescale(scales: Scales, unit: Tensor) -> Scales:
         unit = unit.unsqueeze(-2)
-        return Scales(
-            scales.factor * unit.unsqueeze(-1), scales.whitening / unit.unsqueeze(-2)
-        )
+        return Scales(scales.factor * unit.unsqueeze(-1), scales.whitening / unit.unsqueeze(-2))
 
     @staticmethod
     def precision(whitening: Tensor, num_dims: int) -> Tensor:
@@ -443,9 +435,7 @@ class Family:
         (..., K); they are averaged, with the weights, over whatever the family shares."""
         held = self.operator.of_covariances(covariances)
         share = weights if self.shared else torch.ones_like(weights)
-        share = share.reshape(*share.shape, *[1] * self.operator.event_dims).expand_as(
-            held
-        )
+        share = share.reshape(*share.shape, *[1] * self.operator.event_dims).expand_as(held)
         return self.operator.factorize(self.pool(share * held) / self.pool(share))
 
     def m_step(
@@ -469,9 +459,7 @@ class Family:
         between = self.operator.outer(statistics.first, mean)
         if self.shared:
             between = between.sum(-1 - self.operator.event_dims, keepdim=True)
-        scatter, points = self._pooled(
-            statistics, statistics.second - between, scales, prior
-        )
+        scatter, points = self._pooled(statistics, statistics.second - between, scales, prior)
         return self.operator.refit(scales, scatter, points, floor)
 
     def none(self, scales: Scales) -> Tensor:
@@ -486,10 +474,7 @@ class Family:
         return self.operator.clamp(scales, floor)
 
     def slope(
-        self,
-        statistics: Statistics,
-        scales: Scales,
-        prior: ConjugatePrior | None = None,
+        self, statistics: Statistics, scales: Scales, prior: ConjugatePrior | None = None
     ) -> Tensor:
         """Gradient of the log likelihood (plus the log prior) in ``raw_scale``.
 
@@ -502,11 +487,7 @@ class Family:
         return self.operator.slope(scales, scatter, points)
 
     def _pooled(
-        self,
-        statistics: Statistics,
-        second: Tensor,
-        scales: Scales,
-        prior: ConjugatePrior | None,
+        self, statistics: Statistics, second: Tensor, scales: Scales, prior: ConjugatePrior | None
     ) -> tuple[Tensor, Tensor]:
         """Second moments and numbers of points behind each covariance, the prior's included."""
         num_dims = statistics.first.shape[-1]
@@ -514,9 +495,7 @@ class Family:
         counts = counts.sum(-1, keepdim=True) if self.shared else counts
         points = counts.reshape(*counts.shape, *[1] * self.operator.event_dims)
         if prior is not None:
-            second = second + prior.scatter * self.operator.precision(
-                scales.whitening, num_dims
-            )
+            second = second + prior.scatter * self.operator.precision(scales.whitening, num_dims)
             points = points + prior.points
         if self.round:
             return second.sum(-1, keepdim=True), points * num_dims
@@ -573,9 +552,7 @@ class Family:
             second = operator.unpack(products, layout) - shift
         else:
             second = moment - shift.sum(-1 - operator.event_dims, keepdim=True)
-        return operator.apply(whitening, first), operator.whiten_moment(
-            whitening, second
-        )
+        return operator.apply(whitening, first), operator.whiten_moment(whitening, second)
 
 
 def inverse_triangular(factor: Tensor) -> Tensor:
@@ -610,9 +587,7 @@ def raised(roots: Tensor, floor: Floor) -> tuple[Tensor, Tensor]:
     return gaussian.reorder(lifted, list(range(roots.shape[-1]))), deviations
 
 
-def lift(
-    roots: Tensor, scales: Scales, fine: Tensor, floor: Floor
-) -> tuple[Scales, Tensor]:
+def lift(roots: Tensor, scales: Scales, fine: Tensor, floor: Floor) -> tuple[Scales, Tensor]:
     """Where not ``fine`` (..., J), scales of the roots raised to the floor, and which were below.
 
     What is not finite stays as it is, for the NLL to report.

@@ -151,9 +151,7 @@ def sample_mixture(
         covariances = _random_covariances(family, *shape, generator=generator)
 
     # init_means spares the constructor a draw of its own, which would be overwritten.
-    model = MODELS[family](
-        num_components, num_dims, init_means=means, device="cpu", dtype=dtype
-    )
+    model = MODELS[family](num_components, num_dims, init_means=means, device="cpu", dtype=dtype)
     model.set_parameters(weights=weights, covariances=covariances)
     x, labels = model.sample_with_labels(num_samples, generator=generator)
     device = torch.get_default_device() if device is None else device
@@ -161,11 +159,7 @@ def sample_mixture(
 
 
 def _random_covariances(
-    family: str,
-    num_components: int,
-    num_dims: int,
-    *,
-    generator: torch.Generator | None,
+    family: str, num_components: int, num_dims: int, *, generator: torch.Generator | None
 ) -> Tensor:
     """Covariances of the family with standard deviations in [0.5, 1.5]: (K, D, D), float64."""
     distinct = 1 if family in ("tied", "shared_isotropic") else num_components

@@ -89,9 +89,7 @@ def run(options: argparse.Namespace) -> None:
         f"{options.family} mixture: N = {options.samples}, D = {options.dims}, "
         f"K = {options.components}, seed {options.seed}, on {data.x.device}"
     )
-    model = MODELS[options.family](
-        options.components, options.dims, device=options.device
-    )
+    model = MODELS[options.family](options.components, options.dims, device=options.device)
     result = fit(model, data.x, options, generator)
     report(result, truth, options)
     if options.visualize:
@@ -99,10 +97,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def fit(
-    model: GaussianMixture,
-    x: torch.Tensor,
-    options: argparse.Namespace,
-    generator: torch.Generator,
+    model: GaussianMixture, x: torch.Tensor, options: argparse.Namespace, generator: torch.Generator
 ) -> FitResult:
     """Fit by the chosen method, the best of all starts; a line every ``log_freq`` iterations, and
     one for the last."""
@@ -118,9 +113,7 @@ def fit(
         if iteration % options.log_freq == 0:
             log(iteration, float(nll.min()))
 
-    descent = partial(
-        fit_model, mixture_lr=options.mixture_lr, component_lr=options.component_lr
-    )
+    descent = partial(fit_model, mixture_lr=options.mixture_lr, component_lr=options.component_lr)
     with warnings.catch_warnings():
         # The report says both in its own words.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -148,9 +141,7 @@ def report(result: FitResult, truth: float, options: argparse.Namespace) -> None
     )
     for event in result.events[:MOST_EVENTS]:
         whose = (
-            "the shared covariance"
-            if event.component is None
-            else f"component {event.component}"
+            "the shared covariance" if event.component is None else f"component {event.component}"
         )
         print(f"singularity: {whose} {event.action} at iteration {event.iteration}")
     if len(result.events) > MOST_EVENTS:
@@ -282,45 +273,15 @@ def _parser() -> Parser:
         ("dims", _whole(1), 2, "D", "dimensions of the data"),
         ("iterations", _whole(1), 2000, "T", "most iterations"),
         ("starts", _whole(1), 1, "R", "fits to make, of which the best is kept"),
-        (
-            "family",
-            _one_of(MODELS),
-            "full",
-            "NAME",
-            "covariances: " + ", ".join(MODELS),
-        ),
-        (
-            "log_freq",
-            _whole(1),
-            200,
-            "T",
-            "iterations from one line of progress to the next",
-        ),
+        ("family", _one_of(MODELS), "full", "NAME", "covariances: " + ", ".join(MODELS)),
+        ("log_freq", _whole(1), 200, "T", "iterations from one line of progress to the next"),
         ("radius", _number, 8.0, "R", "true means lie in the box [-R, R]^D"),
-        (
-            "mixture_lr",
-            _number,
-            1e-2,
-            "LR",
-            "learning rate of the weights, for descent",
-        ),
-        (
-            "component_lr",
-            _number,
-            1e-2,
-            "LR",
-            "that of means and covariances, for descent",
-        ),
+        ("mixture_lr", _number, 1e-2, "LR", "learning rate of the weights, for descent"),
+        ("component_lr", _number, 1e-2, "LR", "that of means and covariances, for descent"),
         ("visualize", _flag, True, "{true,false}", "whether to end with a figure"),
         ("seed", _whole(0), 0, "S", "decides the truth, the data and the start"),
         ("method", _one_of(METHODS), "descent", "{descent,em}", "how to fit"),
-        (
-            "device",
-            _device,
-            None,
-            "NAME",
-            "where to fit (default: cuda where there is one)",
-        ),
+        ("device", _device, None, "NAME", "where to fit (default: cuda where there is one)"),
         (
             "output",
             _figure_file,
@@ -332,9 +293,7 @@ def _parser() -> Parser:
     ):
         if default is not None:
             meaning += f" (default: {str(default).lower()})"
-        parser.add_argument(
-            f"--{name}", type=kind, default=default, metavar=metavar, help=meaning
-        )
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=meaning)
     return parser
 
 
@@ -359,9 +318,7 @@ def _number(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"expected a number of at least 0, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
     return value
 
 
@@ -374,9 +331,7 @@ def _flag(text: str) -> bool:
 def _one_of(known: Collection[str]) -> Callable[[str], str]:
     def parse_name(text: str) -> str:
         if text not in known:
-            raise argparse.ArgumentTypeError(
-                f"expected one of {', '.join(known)}; got {text!r}"
-            )
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}; got {text!r}")
         return text
 
     return parse_name

@@ -131,21 +131,14 @@ class Adam:
     """torch's Adam on the numbers of all members at once; rates fall along half a cosine."""
 
     def __init__(
-        self,
-        problem: Problem,
-        num_iterations: int,
-        mixture_lr: float,
-        component_lr: float,
+        self, problem: Problem, num_iterations: int, mixture_lr: float, component_lr: float
     ) -> None:
         self.problem, self.num_iterations = problem, num_iterations
         self.rates = (mixture_lr, component_lr, component_lr)
         self._optimize(numbers_of(problem.start, problem.family))
 
     def _optimize(self, numbers: list[Tensor]) -> None:
-        groups = [
-            {"params": [n], "lr": rate}
-            for n, rate in zip(numbers, self.rates, strict=True)
-        ]
+        groups = [{"params": [n], "lr": rate} for n, rate in zip(numbers, self.rates, strict=True)]
         self.numbers, self.optimizer = numbers, torch.optim.Adam(groups, fused=True)
 
     def step(
@@ -181,8 +174,7 @@ class Adam:
         self._optimize([number[rows] for number in self.numbers])
         for number, kept in zip(self.numbers, memory, strict=True):
             self.optimizer.state[number] = {
-                name: value if name == "step" else value[rows]
-                for name, value in kept.items()
+                name: value if name == "step" else value[rows] for name, value in kept.items()
             }
 
 
@@ -193,10 +185,7 @@ class LBFGS:
         self.problem = problem
         self.searches = [
             Search(
-                problem,
-                take(
-                    problem.start, torch.tensor([m], device=problem.start.means.device)
-                ),
+                problem, take(problem.start, torch.tensor([m], device=problem.start.means.device))
             )
             for m in range(problem.num_members)
         ]
@@ -216,22 +205,12 @@ class LBFGS:
         return each(_joined, *states), each(_joined, *sums)
 
     def _safe(
-        self,
-        state: State,
-        statistics: Statistics,
-        row: int,
-        index: Tensor,
-        iteration: int,
+        self, state: State, statistics: Statistics, row: int, index: Tensor, iteration: int
     ) -> tuple[State, Statistics]:
         """A step of EM in the place of one that led below the floor or nowhere; a new search."""
         problem = self.problem
         following, singular = m_step(
-            statistics,
-            problem.family,
-            state,
-            problem.floor_of(index),
-            problem.prior,
-            problem.held,
+            statistics, problem.family, state, problem.floor_of(index), problem.prior, problem.held
         )
         state = problem.mitigate(state, following, singular, iteration + 1, [row])
         self.searches[row] = self.searches[row].again(state)
@@ -299,9 +278,7 @@ class Search:
         if all(map(torch.equal, self.numbers, before)):
             return None
         state, statistics = self._look()
-        _, singular = self.problem.family.clamp(
-            state.scales, self.problem.floor_of(index)
-        )
+        _, singular = self.problem.family.clamp(state.scales, self.problem.floor_of(index))
         if not self.problem.held[2] and bool(singular.any()):
             return None
         return state, statistics
@@ -312,11 +289,7 @@ class Search:
         if seen is None or not all(map(torch.equal, self.numbers, seen[0])):
             numbers = [number.clone() for number in self.numbers]
             state = state_of(numbers, self.problem.family)
-            seen = self._seen = (
-                numbers,
-                state,
-                self.problem.e_step_of(state, self._index),
-            )
+            seen = self._seen = (numbers, state, self.problem.e_step_of(state, self._index))
         return seen[1], seen[2]
 
     def _loss(self) -> float:
@@ -327,9 +300,7 @@ class Search:
             + np.ravel(problem.penalty(state, self._index))[0]
         )
         slopes = score(statistics, problem.family, state, problem.prior, problem.held)
-        finite = math.isfinite(objective) and all(
-            bool(s.isfinite().all()) for s in slopes
-        )
+        finite = math.isfinite(objective) and all(bool(s.isfinite().all()) for s in slopes)
         total = float(problem._of(problem.total, self._index)[0])
         for number, slope in zip(self.numbers, slopes, strict=True):
             # Where a step left the range of numbers, a wall without a slope sends it back.

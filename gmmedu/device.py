@@ -12,9 +12,7 @@ def default_device() -> torch.device:
 
     Raises ``ValueError`` when ``GMMEDU_DEVICE`` names no device of this machine.
     """
-    name = os.environ.get("GMMEDU_DEVICE") or (
-        "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    name = os.environ.get("GMMEDU_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -60,9 +60,7 @@ def fit_em(
     return fit(model, x, num_iterations, tolerance, start, options)
 
 
-def em_step(
-    state: State, x: Tensor, family: Family, weights: Tensor | None = None
-) -> State:
+def em_step(state: State, x: Tensor, family: Family, weights: Tensor | None = None) -> State:
     """One step of EM on values, with a gradient in all of them: state (..., K), x (..., N, D),
     weights (..., N) or None. No mitigation; in the data's own units."""
     with torch.autocast(state.means.device.type, enabled=False):
@@ -132,18 +130,11 @@ class Em:
         state = self.ascend(state, statistics, iteration)[0]
         return state, self.problem.e_step(state)
 
-    def ascend(
-        self, state: State, statistics: Statistics, iteration: int
-    ) -> tuple[State, Tensor]:
+    def ascend(self, state: State, statistics: Statistics, iteration: int) -> tuple[State, Tensor]:
         """The state after a step of EM, and which covariances (M, J) were mitigated."""
         problem = self.problem
         following, singular = m_step(
-            statistics,
-            problem.family,
-            state,
-            problem.floor,
-            problem.prior,
-            problem.held,
+            statistics, problem.family, state, problem.floor, problem.prior, problem.held
         )
         following = problem.mitigate(state, following, singular, iteration + 1)
         return following, singular
@@ -152,9 +143,7 @@ class Em:
         pass
 
 
-def leap(
-    here: Tensor, there: Tensor, beyond: Tensor, longest: Tensor
-) -> tuple[Tensor, Tensor]:
+def leap(here: Tensor, there: Tensor, beyond: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:
     """Where two steps of EM in a row seem to lead (eq-squarem), and the length of that leap.
 
     here, there, beyond: three iterates, (M, P) each; longest: (M,). From the first it is
@@ -192,9 +181,7 @@ class Squarem(Em):
         following, singular = self.ascend(state, statistics, iteration)
         mitigated = singular.any(-1)
         ready = self.started & ~mitigated
-        target, length = leap(
-            self.start, here, self._coordinates(following), self.longest
-        )
+        target, length = leap(self.start, here, self._coordinates(following), self.longest)
         ahead, allowed = self._state(target, following)
         ready &= allowed & (length > 1)
         # The first of two steps is the start of a leap; after a leap or a mitigation, so is the
@@ -205,12 +192,7 @@ class Squarem(Em):
         return self._try(objective, following, ahead, ready, length)
 
     def _try(
-        self,
-        objective: Any,
-        following: State,
-        ahead: State,
-        ready: Tensor,
-        length: Tensor,
+        self, objective: Any, following: State, ahead: State, ready: Tensor, length: Tensor
     ) -> tuple[State, Statistics]:
         """The leaps that lower the objective; the step of EM in place of the others."""
         problem = self.problem
@@ -222,9 +204,7 @@ class Squarem(Em):
         full = length == self.longest
         grown = torch.where(full, self.longest * 4, self.longest)
         shrunk = (length / 2).clamp_min(1.5)
-        self.longest = torch.where(
-            ready, torch.where(better, grown, shrunk), self.longest
-        )
+        self.longest = torch.where(ready, torch.where(better, grown, shrunk), self.longest)
         back = (ready & ~better).nonzero().flatten()
         if not len(back):
             return tried, statistics
@@ -243,16 +223,9 @@ class Squarem(Em):
 
     def _state(self, target: Tensor, like: State) -> tuple[State, Tensor]:
         """The state with those coordinates, and which members (M,) the floor allows it to."""
-        family, sizes = (
-            self.problem.family,
-            [like.log_weights[0].numel(), like.means[0].numel()],
-        )
-        log_weights, means, raw_scale = target.split(
-            [*sizes, target.shape[1] - sum(sizes)], dim=1
-        )
+        family, sizes = (self.problem.family, [like.log_weights[0].numel(), like.means[0].numel()])
+        log_weights, means, raw_scale = target.split([*sizes, target.shape[1] - sum(sizes)], dim=1)
         scales = family.operator.from_raw(raw_scale.reshape(like.scales.factor.shape))
         clamped, singular = family.clamp(scales, self.problem.floor)
         allowed = torch.isfinite(target).all(1) & ~singular.any(-1)
-        return State(
-            log_weights.log_softmax(1), means.view_as(like.means), clamped
-        ), allowed
+        return State(log_weights.log_softmax(1), means.view_as(like.means), clamped), allowed

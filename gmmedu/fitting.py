@@ -178,9 +178,7 @@ def fit(
     """
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
-        raise TypeError(
-            f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}"
-        )
+        raise TypeError(f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}")
     chosen = Options(**{**DEFAULTS, **options})
     num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
     record = Record(num_iterations, rule(tolerance), chosen)
@@ -243,10 +241,7 @@ class Surroundings:
         """Inside, everything is as it was."""
         try:
             torch.set_num_threads(self.threads)
-            with (
-                torch.inference_mode(self.inference),
-                torch.set_grad_enabled(self.grad),
-            ):
+            with torch.inference_mode(self.inference), torch.set_grad_enabled(self.grad):
                 with self._cast(True):
                     yield
         finally:
@@ -261,9 +256,7 @@ class Surroundings:
 class Record:
     """What a fit has seen, and what it will return."""
 
-    def __init__(
-        self, num_iterations: int, stopping: Stopping, options: Options
-    ) -> None:
+    def __init__(self, num_iterations: int, stopping: Stopping, options: Options) -> None:
         callback = options["callback"]
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
@@ -292,10 +285,7 @@ class Record:
         self._given = [n.detach().clone() for n in problem.model._numbers()]
         self._final = problem.start
         self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
-        self._ended, self._stopped = (
-            np.zeros(size, dtype=int),
-            np.zeros(size, dtype=bool),
-        )
+        self._ended, self._stopped = (np.zeros(size, dtype=int), np.zeros(size, dtype=bool))
         self._floor, self._moved = problem.floor, 0.0
         if self.progress:
             self._bar = _progress_bar(self.num_iterations)
@@ -394,10 +384,7 @@ class Record:
         self._stopped[members] = stopped | failed
         kept = torch.as_tensor(np.flatnonzero(going), device=device)
         self._best = take(self._best, kept)
-        self._best_nll, self._best_objective = (
-            self._best_nll[going],
-            self._best_objective[going],
-        )
+        self._best_nll, self._best_objective = (self._best_nll[going], self._best_objective[going])
         self._earlier = [objective[going] for objective in self._earlier]
         return kept
 
@@ -526,9 +513,7 @@ class Record:
         if self.stopping.tolerance == 0 or self.num_iterations == 0 or not late.any():
             return
         several = self.problem.batched
-        which = (
-            f"{int(late.sum())} of {len(late)} fits have" if several else "the fit has"
-        )
+        which = f"{int(late.sum())} of {len(late)} fits have" if several else "the fit has"
         warnings.warn(
             f"{which} not converged after {self.num_iterations} iterations: the NLL still falls "
             f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "

@@ -65,9 +65,7 @@ def reorder(factor: Tensor, dims: list[int]) -> Tensor:
     return upper.mT * signs.unsqueeze(-2)
 
 
-def split(
-    factor: Tensor, known: list[int], rest: list[int]
-) -> tuple[Tensor, Tensor, Tensor]:
+def split(factor: Tensor, known: list[int], rest: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """The factor of dimensions ``known`` (..., O, O), that of ``rest`` given them, and the
     regression of ``rest`` on the whitened ``known`` (..., R, O) (eq-gaussian-conditional).
 

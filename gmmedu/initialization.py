@@ -53,22 +53,14 @@ def initialize(
     k, d = model.num_components, model.num_dims
     batch_shape, device = model.batch_shape, model.means.device
     x = checks.check_points(
-        x,
-        d,
-        batch_shape=batch_shape,
-        device=device,
-        minimum=k,
-        missing=missing,
-        complete=True,
+        x, d, batch_shape=batch_shape, device=device, minimum=k, missing=missing, complete=True
     ).detach()
     x = x.to(torch.promote_types(x.dtype, model.means.dtype))
     sets = x.reshape(-1, *x.shape[-2:])
     units = Units.of([moments([(each, None)]) for each in sets], per_dimension=True)
     z = ((sets - units.center.unsqueeze(1)) / units.scale.unsqueeze(1)).nan_to_num()
     with torch.autocast(device.type, enabled=False):
-        weights, means, covariances = _start(
-            z, math.prod(batch_shape), k, method, generator
-        )
+        weights, means, covariances = _start(z, math.prod(batch_shape), k, method, generator)
     unit = units.scale.unsqueeze(1)
     own = unit.unsqueeze(-1) * covariances * unit.unsqueeze(-2)
     shape = (*batch_shape, k)
@@ -82,11 +74,7 @@ def initialize(
 
 
 def _start(
-    z: Tensor,
-    size: int,
-    num_components: int,
-    method: str,
-    generator: torch.Generator | None,
+    z: Tensor, size: int, num_components: int, method: str, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (M, K), means (M, K, D) and covariances (M, K, D, D) of M starts, ``size`` of them,
     on z (1 or M, N, D)."""
@@ -109,18 +97,14 @@ def _start(
     return weights, means, covariances + torch.diag_embed(added)
 
 
-def _in_box(
-    z: Tensor, num_components: int, generator: torch.Generator | None
-) -> Tensor:
+def _in_box(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
     """Random places in the box that holds z (N, D): (K, D)."""
     low, high = z.amin(0), z.amax(0)
     uniform = checks.uniform(num_components, z.shape[1], generator=generator)
     return low + (high - low) * uniform.to(z)
 
 
-def _distinct(
-    z: Tensor, num_components: int, generator: torch.Generator | None
-) -> Tensor:
+def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
     """Random points of z (N, D), no two alike while there are K that differ: (K, D).
 
     Components that start alike stay alike, whichever way they are fitted.
@@ -134,30 +118,21 @@ def _distinct(
         looked_at = min(2 * looked_at, len(z))
     first = torch.full((len(kinds),), looked_at, device=z.device)
     first.scatter_reduce_(0, kind, torch.arange(looked_at, device=z.device), "amin")
-    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(
-        0, first, False
-    )
+    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(0, first, False)
     chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[:num_components]
     return z[order[chosen]]
 
 
-def _spread(
-    z: Tensor, size: int, num_components: int, generator: torch.Generator | None
-) -> Tensor:
+def _spread(z: Tensor, size: int, num_components: int, generator: torch.Generator | None) -> Tensor:
     """Greedy k-means++: candidates drawn with probability proportional to their squared distance
     from the nearest point chosen so far; the one that leaves the least is chosen.
 
     z (1 or M, N, D) -> (M, K, D). As many candidates as scikit-learn draws, 2 + log K.
     """
     num_points, tries = z.shape[1], 2 + int(math.log(num_components))
-    uniform = checks.uniform(
-        size, 1 + (num_components - 1) * tries, generator=generator
-    )
+    uniform = checks.uniform(size, 1 + (num_components - 1) * tries, generator=generator)
     uniform = uniform.to(z.device)
-    first, draws = (
-        uniform[:, :1],
-        uniform[:, 1:].reshape(size, num_components - 1, tries),
-    )
+    first, draws = (uniform[:, :1], uniform[:, 1:].reshape(size, num_components - 1, tries))
     norms = z.square().sum(-1)
     chosen = [_points_at(z, (first * num_points).long())]
     nearest = _squared_distances(z, norms, chosen[0])[:, 0]
@@ -168,9 +143,7 @@ def _spread(
         drawn = torch.searchsorted(cumulative, uniform * total, right=True)
         drawn = torch.where(total > 0, drawn, (uniform * num_points).long())
         candidates = _points_at(z, drawn.clamp_max(num_points - 1))
-        left = torch.minimum(
-            nearest.unsqueeze(1), _squared_distances(z, norms, candidates)
-        )
+        left = torch.minimum(nearest.unsqueeze(1), _squared_distances(z, norms, candidates))
         best = left.sum(-1, keepdim=True).argmin(1, keepdim=True)
         nearest = left.gather(1, best.expand(-1, 1, num_points)).squeeze(1)
         chosen.append(candidates.gather(1, best.expand(-1, 1, z.shape[-1])))
@@ -193,9 +166,7 @@ def _squared_distances(z: Tensor, norms: Tensor, centers: Tensor) -> Tensor:
     return distances.where(distances > rounding, 0.0)
 
 
-def _lloyd(
-    z: Tensor, means: Tensor, num_iterations: int = 300
-) -> tuple[Tensor, Tensor]:
+def _lloyd(z: Tensor, means: Tensor, num_iterations: int = 300) -> tuple[Tensor, Tensor]:
     """k-means: assign each point to the nearest centroid, move centroids to the mean of theirs,
     until nothing changes. z (1 or M, N, D), means (M, K, D). Returns centroids, which stay put
     when empty, and labels (M, N)."""

@@ -54,17 +54,13 @@ def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
 def log_density(family: Family, state: State, x: Tensor) -> Tensor:
     """log p(x_n) for x (..., N, D): (..., N) (eq-gmm-log-density); in blocks of points."""
     blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
-    return torch.cat(
-        [log_joint(family, state, block).logsumexp(-2) for block in blocks], -1
-    )
+    return torch.cat([log_joint(family, state, block).logsumexp(-2) for block in blocks], -1)
 
 
 def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
     """r_nk = p(component k | x_n) for x (..., N, D): (..., N, K) (eq-responsibilities)."""
     blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
-    return torch.cat(
-        [log_joint(family, state, block).softmax(-2).mT for block in blocks], -2
-    )
+    return torch.cat([log_joint(family, state, block).softmax(-2).mT for block in blocks], -2)
 
 
 @exact
@@ -99,9 +95,7 @@ def condition(
     """
     scales, remaining, regression = family.operator.split(state.scales, known, rest)
     seen = State(state.log_weights, state.means[..., known], scales)
-    log_weights = (
-        log_joint(family, seen, values.unsqueeze(-2)).squeeze(-1).log_softmax(-1)
-    )
+    log_weights = log_joint(family, seen, values.unsqueeze(-2)).squeeze(-1).log_softmax(-1)
     means = state.means[..., rest]
     if regression is not None:
         offset = values.unsqueeze(-2) - seen.means
@@ -122,9 +116,7 @@ def moments(family: Family, state: State) -> tuple[Tensor, Tensor]:
 
 
 @exact
-def draw(
-    family: Family, state: State, uniform: Tensor, normal: Tensor
-) -> tuple[Tensor, Tensor]:
+def draw(family: Family, state: State, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
     """Points (..., Q, D) and the components (..., Q) that made them (eq-generative).
 
     uniform: (..., Q), picks the component by its weight; normal: (..., Q, D), the point from it.
@@ -153,13 +145,9 @@ def rosenblatt(family: Family, state: State, x: Tensor) -> Tensor:
     """
     residuals = gaussian.residuals(x, state.means)
     whitened = family.operator.whiten(state.scales.whitening, residuals)
-    deviations = (
-        triangular_factor(family, state).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-    )
+    deviations = triangular_factor(family, state).diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
     explained = (-0.5 * whitened.square() - deviations.log()).cumsum(-2)
-    before = torch.cat(
-        [torch.zeros_like(explained[..., :1, :]), explained[..., :-1, :]], -2
-    )
+    before = torch.cat([torch.zeros_like(explained[..., :1, :]), explained[..., :-1, :]], -2)
     shares = (state.log_weights[..., None, None] + before).softmax(-3)
     return (shares * torch.special.ndtr(whitened)).sum(-3).mT
 
@@ -191,9 +179,7 @@ class MixtureDistribution(distributions.Distribution):
             parts = {**state._asdict(), "scales": state.scales.factor}
             for name, part in parts.items():
                 if not bool(torch.isfinite(part).all()):
-                    raise ValueError(
-                        f"{name} must be finite, but holds NaN or infinity"
-                    )
+                    raise ValueError(f"{name} must be finite, but holds NaN or infinity")
 
     @classmethod
     def of(
@@ -253,13 +239,9 @@ class MixtureDistribution(distributions.Distribution):
 
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(component | value) for value (*sample, *batch, D): (*sample, *batch, K)."""
-        return responsibilities(self.family, self.state, value.unsqueeze(-2)).squeeze(
-            -2
-        )
+        return responsibilities(self.family, self.state, value.unsqueeze(-2)).squeeze(-2)
 
-    def sample(
-        self, sample_shape: Any = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
         """Points (*sample, *batch, D), without a gradient; drawn on the CPU and moved."""
         shape = self._extended_shape(torch.Size(sample_shape))
         batch = self.batch_shape
@@ -275,9 +257,7 @@ class MixtureDistribution(distributions.Distribution):
             )
         return points.movedim(-2, 0).reshape(shape)
 
-    def rsample(
-        self, sample_shape: Any = (), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def rsample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
         """Points (*sample, *batch, D) with a gradient in the parameters."""
         points = self.sample(sample_shape, generator)
         x = points.unsqueeze(-2).requires_grad_()
@@ -296,13 +276,9 @@ class MixtureDistribution(distributions.Distribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureDistribution:
         new = self._get_checked_instance(MixtureDistribution, _instance)
         batch_shape, old = torch.Size(batch_shape), len(self.batch_shape)
-        new.state = each(
-            lambda part: part.expand(*batch_shape, *part.shape[old:]), self.state
-        )
+        new.state = each(lambda part: part.expand(*batch_shape, *part.shape[old:]), self.state)
         new.family = self.family
-        super(MixtureDistribution, new).__init__(
-            batch_shape, self.event_shape, validate_args=False
-        )
+        super(MixtureDistribution, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 

@@ -69,9 +69,7 @@ class GaussianMixture(nn.Module):
     ) -> None:
         if type(self) is GaussianMixture:
             names = ", ".join(model.__name__ for model in MODELS.values())
-            raise TypeError(
-                f"GaussianMixture has no covariance family; use one of {names}"
-            )
+            raise TypeError(f"GaussianMixture has no covariance family; use one of {names}")
         super().__init__()
         self.num_components = checks.check_count(num_components, "num_components")
         self.num_dims = checks.check_count(num_dims, "num_dims")
@@ -129,9 +127,7 @@ class GaussianMixture(nn.Module):
     def num_free_parameters(self) -> int:
         """K - 1 weights, K D means, and what the family's covariances have (eq-free-parameters)."""
         covariances = self.family.count(self.num_components, self.num_dims)
-        return (
-            self.num_components - 1 + self.num_components * self.num_dims + covariances
-        )
+        return self.num_components - 1 + self.num_components * self.num_dims + covariances
 
     def state(self) -> State:
         """Log weights, means and scales: values with a gradient to the parameters."""
@@ -147,9 +143,7 @@ class GaussianMixture(nn.Module):
     def __getitem__(self, index: Any) -> Self:
         """Some of a batch of mixtures, as a model of its own: ``many[3]``, ``many[2:5]``."""
         if not self.batch_shape:
-            raise TypeError(
-                "this model is one mixture, with batch_shape=(); there is no other"
-            )
+            raise TypeError("this model is one mixture, with batch_shape=(); there is no other")
         if isinstance(index, Tensor) and index.ndim == 0:
             index = int(index)
         chosen = self.logits.detach()[index]
@@ -183,13 +177,9 @@ class GaussianMixture(nn.Module):
             weights = weights / weights.sum(-1, keepdim=True)
         if means is not None:
             dtype = self.means.dtype
-            means = checks.check_means(
-                means, shape, "means", device=device, dtype=dtype
-            )
+            means = checks.check_means(means, shape, "means", device=device, dtype=dtype)
         if covariances is not None:
-            covariances = checks.check_covariances(
-                covariances, (*shape, self.num_dims), self.means
-            )
+            covariances = checks.check_covariances(covariances, (*shape, self.num_dims), self.means)
             shares = self.weights.double() if weights is None else weights
             factor = self.family.from_covariances(covariances, shares)
             raw_scale = self.family.operator.to_raw(factor)
@@ -206,11 +196,7 @@ class GaussianMixture(nn.Module):
     def set_state(self, state: State) -> Self:
         """Set all parameters from values; a given (constant) variance and what is held fixed
         stay. Returns the model."""
-        new = (
-            state.log_weights,
-            state.means,
-            self.family.operator.to_raw(state.scales.factor),
-        )
+        new = (state.log_weights, state.means, self.family.operator.to_raw(state.scales.factor))
         for number, value in zip(self._numbers(), new, strict=True):
             if number.requires_grad:
                 number.copy_(value)
@@ -279,9 +265,7 @@ class GaussianMixture(nn.Module):
         """Log likelihood (...) and number of points, by weight, in float64."""
         log_prob = self.log_prob(x, missing=missing).double()
         if weights is None:
-            total = torch.full(
-                (), log_prob.shape[-1], dtype=torch.float64, device=x.device
-            )
+            total = torch.full((), log_prob.shape[-1], dtype=torch.float64, device=x.device)
             return log_prob.sum(-1), total
         weights = checks.check_weights(weights, x.shape[:-1], x.device, "sample_weight")
         counted = torch.where(weights > 0, log_prob, 0.0)
@@ -291,11 +275,7 @@ class GaussianMixture(nn.Module):
     def _missing(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log densities and responsibilities of points that may lack values, of any shape."""
         x = checks.check_event(
-            x,
-            self.num_dims,
-            batch_shape=self.batch_shape,
-            like=self.means,
-            missing=True,
+            x, self.num_dims, batch_shape=self.batch_shape, like=self.means, missing=True
         )
         state = self.state()
         rows = _rows(x)
@@ -336,10 +316,7 @@ class GaussianMixture(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self,
-        num_samples: int | Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
+        self, num_samples: int | Sequence[int], *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw points from the mixture: (num_samples, D), or of any shape, ``sample((5, 3))`` is
         (5, 3, D); a batch of models gives (num_samples, *batch_shape, D), as torch does."""
@@ -347,19 +324,14 @@ class GaussianMixture(nn.Module):
 
     @torch.no_grad()
     def sample_with_labels(
-        self,
-        num_samples: int | Sequence[int],
-        *,
-        generator: torch.Generator | None = None,
+        self, num_samples: int | Sequence[int], *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw points (num_samples, D) and the components that made them (num_samples,).
 
         First the component by its weight, then the point from it (eq-generative).
         """
         checks.check_generator(generator)
-        sizes = (
-            list(num_samples) if isinstance(num_samples, Sequence) else [num_samples]
-        )
+        sizes = list(num_samples) if isinstance(num_samples, Sequence) else [num_samples]
         sizes = [checks.check_count(size, "num_samples", minimum=0) for size in sizes]
         shape = (*self.batch_shape, math.prod(sizes))
         uniform = checks.uniform(*shape, generator=generator).to(self.means.device)
@@ -384,9 +356,7 @@ class GaussianMixture(nn.Module):
         components for the given values.
         """
         if not isinstance(given, Mapping):
-            raise TypeError(
-                f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}"
-            )
+            raise TypeError(f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}")
         known = checks.check_dims(list(given), self.num_dims, "given")
         rest = [d for d in range(self.num_dims) if d not in known]
         if not rest:
@@ -399,12 +369,8 @@ class GaussianMixture(nn.Module):
         ]
         value = torch.tensor(values, dtype=torch.float64, device="cpu").to(self.means)
         if not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"given leaves the range of {self.means.dtype}, got {dict(given)}"
-            )
-        return self._of(
-            mixture.condition(self.family, self.state(), known, value, rest)
-        )
+            raise ValueError(f"given leaves the range of {self.means.dtype}, got {dict(given)}")
+        return self._of(mixture.condition(self.family, self.state(), known, value, rest))
 
     def _of(self, state: State) -> Self:
         """A model of the same class with the numbers of a state, in as many dimensions."""
@@ -449,9 +415,7 @@ class GaussianMixture(nn.Module):
             raise TypeError("scikit-learn has no batches; write model[i].to_sklearn()")
         peer = Peer(self.num_components, covariance_type=_SKLEARN[self.family.name])
         numbers = (self.weights, self.means, self.covariances)
-        weights, means, covariances = (
-            n.detach().double().cpu().numpy() for n in numbers
-        )
+        weights, means, covariances = (n.detach().double().cpu().numpy() for n in numbers)
         variances = covariances.diagonal(axis1=1, axis2=2).copy()
         held = {
             "full": covariances,
@@ -491,9 +455,7 @@ class GaussianMixture(nn.Module):
         return cls._from_parameters(weights, means, covariances)
 
     @classmethod
-    def _from_parameters(
-        cls, weights: Tensor, means: Tensor, covariances: Tensor
-    ) -> Self:
+    def _from_parameters(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
         *batch_shape, num_components, num_dims = means.shape
         variance = {"variance": float(covariances[..., 0, 0].flatten()[0])}
         options: dict[str, Any] = {} if cls.family.trainable else variance
@@ -507,9 +469,7 @@ class GaussianMixture(nn.Module):
         )
         new.set_parameters(weights, means, covariances)
         scale = covariances.abs().amax()
-        if not torch.allclose(
-            new.covariances, covariances, rtol=1e-4, atol=1e-6 * float(scale)
-        ):
+        if not torch.allclose(new.covariances, covariances, rtol=1e-4, atol=1e-6 * float(scale)):
             raise ValueError(
                 f"{cls.__name__} cannot hold these covariances exactly; use GmmFull, or fit anew"
             )
@@ -556,12 +516,7 @@ class GmmConstant(GaussianMixture):
     family = covariance.CONSTANT
 
     def __init__(
-        self,
-        num_components: int,
-        num_dims: int,
-        *args: Any,
-        variance: float = 1.0,
-        **options: Any,
+        self, num_components: int, num_dims: int, *args: Any, variance: float = 1.0, **options: Any
     ) -> None:
         log_scale = 0.5 * math.log(checks.check_number(variance, "variance"))
         super().__init__(num_components, num_dims, *args, **options)
@@ -572,9 +527,7 @@ def check_mixture(model: Any) -> GaussianMixture:
     """Return ``model`` if it is a mixture of this package, in float32 or float64."""
     if not isinstance(model, GaussianMixture):
         kind = model.__name__ if isinstance(model, type) else type(model).__name__
-        raise TypeError(
-            f"model must be a gmmedu mixture such as GmmFull(2, 2), got {kind}"
-        )
+        raise TypeError(f"model must be a gmmedu mixture such as GmmFull(2, 2), got {kind}")
     checks.check_dtype(model.means.dtype, "the model's dtype")
     return model
 
@@ -582,14 +535,7 @@ def check_mixture(model: Any) -> GaussianMixture:
 #: The named models by the name of their family.
 MODELS: dict[str, type[GaussianMixture]] = {
     model.family.name: model
-    for model in (
-        GmmFull,
-        GmmTied,
-        GmmDiagonal,
-        GmmIsotropic,
-        GmmSharedIsotropic,
-        GmmConstant,
-    )
+    for model in (GmmFull, GmmTied, GmmDiagonal, GmmIsotropic, GmmSharedIsotropic, GmmConstant)
 }
 
 _SKLEARN = {

@@ -61,9 +61,7 @@ class Workspace:
             self._layout = Layout.of(num_dims, device)
         return self._layout
 
-    def features(
-        self, family: Family, points: Points, block: slice, single: bool
-    ) -> Tensor:
+    def features(self, family: Family, points: Points, block: slice, single: bool) -> Tensor:
         """Shared features of a block of the points, (P, F, B), or (F, B) of a ``single`` set.
 
         They are the same at each pass, so they are kept where they are not large.
@@ -78,9 +76,7 @@ class Workspace:
         shape = (*columns.shape[:-2], num_features, columns.shape[-1])
         numbers = num_features * len(points.columns) * points.num_points
         keep = numbers * columns.element_size() <= _limit(KEPT_BYTES, columns)
-        features = (
-            columns.new_empty(shape) if keep else self.room("features", shape, columns)
-        )
+        features = columns.new_empty(shape) if keep else self.room("features", shape, columns)
         family.operator.features(columns, features)
         if keep:
             self._features[block.start] = features
@@ -109,19 +105,13 @@ def e_step(
     return each(lambda part: part.reshape((*batch, *part.shape[1:])), total)
 
 
-def sums(
-    points: Source, family: Family, state: State, workspace: Workspace
-) -> Statistics:
+def sums(points: Source, family: Family, state: State, workspace: Workspace) -> Statistics:
     """``e_step`` for a state with one batch dimension, (M, ...): the one place where the
     statistics of pieces are added."""
-    return reduce(
-        add, (_of_piece(piece, family, state, workspace) for piece in points.pieces())
-    )
+    return reduce(add, (_of_piece(piece, family, state, workspace) for piece in points.pieces()))
 
 
-def _of_piece(
-    points: Points, family: Family, state: State, workspace: Workspace
-) -> Statistics:
+def _of_piece(points: Points, family: Family, state: State, workspace: Workspace) -> Statistics:
     """Statistics of points that are in memory; state (M, ...).
 
     Two roads lead there. The general one forms every whitened residual, N x K x D of them. The
@@ -152,9 +142,7 @@ def _of_piece(
     if not any(chosen):
         return _from_residuals(points, family, state, workspace)
     roads = (_from_features, exact), (_from_residuals, ~exact)
-    parts = [
-        road(points.take(m), family, take(state, m), Workspace()) for road, m in roads
-    ]
+    parts = [road(points.take(m), family, take(state, m), Workspace()) for road, m in roads]
     order = torch.cat([exact.nonzero(), (~exact).nonzero()]).flatten().argsort()
     return each(lambda *part: torch.cat(part)[order], *parts)
 
@@ -173,18 +161,14 @@ def _from_residuals(
         work = workspace.room("residuals", shape, means)
         torch.sub(columns, means.unsqueeze(-1), out=work)
         whitened = operator.whiten(scales.whitening, work)
-        log_joint = (
-            torch.mul(whitened, whitened, out=work).sum(2).mul_(-0.5).add_(constant)
-        )
+        log_joint = torch.mul(whitened, whitened, out=work).sum(2).mul_(-0.5).add_(constant)
         weights = None if points.weights is None else points.weights[:, block]
         log_likelihood = responsibilities_(log_joint, weights)
         weighted = torch.mul(whitened, log_joint.unsqueeze(2), out=work)
         second = operator.second_moment(weighted, whitened)
         if family.shared:
             second = second.sum(1, keepdim=True)
-        parts.append(
-            Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second)
-        )
+        parts.append(Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second))
     return reduce(add, parts)
 
 
@@ -246,10 +230,7 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
     with precision Sigma^{-1} there (eq-missing-e-step; Little and Rubin 2019, chapter 11, for
     one Gaussian; Ghahramani and Jordan 1994 for mixtures).
     """
-    operator, (num_members, num_components, num_dims) = (
-        family.operator,
-        state.means.shape,
-    )
+    operator, (num_members, num_components, num_dims) = (family.operator, state.means.shape)
     whitening = operator.triangular(state.scales.whitening, num_dims)
     whitening = whitening.expand(num_members, num_components, -1, -1)
     parts = []
@@ -266,9 +247,7 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
         second = operator.moment_of(matrices)
         if family.shared:
             second = second.sum(1, keepdim=True)
-        parts.append(
-            Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second)
-        )
+        parts.append(Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second))
     return reduce(add, parts)
 
 
@@ -317,9 +296,7 @@ def _spread(r: Tensor, pattern: Pattern, covariance: Tensor, num_dims: int) -> T
     entries = (counts[..., None, None] * covariance).flatten(2)
     place = pattern.hidden[:, :, None] * num_dims + pattern.hidden[:, None, :]
     flat = torch.zeros(*shape[:2], num_dims**2, dtype=torch.float64, device=r.device)
-    return flat.index_add_(2, place.flatten(), entries).unflatten(
-        2, (num_dims, num_dims)
-    )
+    return flat.index_add_(2, place.flatten(), entries).unflatten(2, (num_dims, num_dims))
 
 
 def pieces_of(points: Points, num_components: int) -> Iterator[Pattern]:
@@ -327,9 +304,7 @@ def pieces_of(points: Points, num_components: int) -> Iterator[Pattern]:
     num_dims = points.columns.shape[1] - 1
     for pattern in points.patterns:
         width = _width(points, num_components * num_dims * num_dims)
-        for rows, kind in zip(
-            pattern.rows.split(width), pattern.kind.split(width), strict=True
-        ):
+        for rows, kind in zip(pattern.rows.split(width), pattern.kind.split(width), strict=True):
             first = int(kind[0])
             yield Pattern(rows, pattern.hidden[first : int(kind[-1]) + 1], kind - first)
 
@@ -363,9 +338,7 @@ def _limit(bytes_of: dict[str, int], like: Tensor) -> int:
 
 def _width(points: Points, rows: int) -> int:
     """Points in a block, so that ``rows`` numbers for each fill the work space."""
-    width = _limit(BLOCK_BYTES, points.columns) // (
-        rows * points.columns.element_size()
-    )
+    width = _limit(BLOCK_BYTES, points.columns) // (rows * points.columns.element_size())
     return min(points.num_points, max(128, width // 64 * 64))
 
 

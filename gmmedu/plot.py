@@ -129,9 +129,7 @@ def scatter(
     colors: str | NDArray[np.float64] = GREY
     if labels is not None:
         if tuple(labels.shape) != (len(points),):
-            raise ValueError(
-                f"labels must have shape ({len(points)},), got {tuple(labels.shape)}"
-            )
+            raise ValueError(f"labels must have shape ({len(points)},), got {tuple(labels.shape)}")
         colors = np.array([to_rgb(component_color(int(k))) for k in labels.tolist()])
     elif responsibilities is not None:
         shares = _numpy(responsibilities)
@@ -208,9 +206,7 @@ def ellipses(
         for share in sorted(mass, reverse=True):
             vertices = ellipse(center, covariance, share)
             if fill:
-                ax.add_patch(
-                    Polygon(vertices, facecolor=hue, alpha=0.12, linewidth=0, zorder=2)
-                )
+                ax.add_patch(Polygon(vertices, facecolor=hue, alpha=0.12, linewidth=0, zorder=2))
             ax.add_patch(
                 Polygon(
                     vertices,
@@ -223,9 +219,7 @@ def ellipses(
             )
         if means:
             x, y = center.tolist()
-            ax.plot(
-                x, y, marker="+", color=hue, markersize=9, markeredgewidth=1.8, zorder=4
-            )
+            ax.plot(x, y, marker="+", color=hue, markersize=9, markeredgewidth=1.8, zorder=4)
     ax.autoscale_view()
     return ax
 
@@ -254,25 +248,13 @@ def contours(
     if limits is None:
         limits = (*ax.get_xlim(), *ax.get_ylim()) if ax.has_data() else _extent(model)
     low_x, high_x, low_y, high_y = limits
-    xs, ys = (
-        np.linspace(low_x, high_x, resolution),
-        np.linspace(low_y, high_y, resolution),
-    )
+    xs, ys = (np.linspace(low_x, high_x, resolution), np.linspace(low_y, high_y, resolution))
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     heights = _log_density(model, grid).reshape(resolution, resolution)
     if isinstance(levels, int):
-        levels = np.linspace(heights.max() - 10, heights.max(), levels + 1)[
-            :-1
-        ].tolist()
+        levels = np.linspace(heights.max() - 10, heights.max(), levels + 1)[:-1].tolist()
     ax.contour(
-        xs,
-        ys,
-        heights,
-        levels=levels,
-        colors=[color],
-        linewidths=0.8,
-        alpha=0.7,
-        zorder=1.5,
+        xs, ys, heights, levels=levels, colors=[color], linewidths=0.8, alpha=0.7, zorder=1.5
     )
     ax.set_xlim(low_x, high_x)
     ax.set_ylim(low_y, high_y)
@@ -335,15 +317,9 @@ def density_1d(
         label=label,
     )
     if components:
-        for k, (weight, mean, deviation) in enumerate(
-            zip(weights, means, deviations, strict=True)
-        ):
+        for k, (weight, mean, deviation) in enumerate(zip(weights, means, deviations, strict=True)):
             whitened = (grid - mean) / deviation
-            curve = (
-                weight
-                * np.exp(-0.5 * whitened**2)
-                / (deviation * math.sqrt(2 * math.pi))
-            )
+            curve = weight * np.exp(-0.5 * whitened**2) / (deviation * math.sqrt(2 * math.pi))
             ax.plot(
                 grid,
                 curve,
@@ -389,9 +365,7 @@ def nll_curves(
             label=name,
         )
     if reference is not None:
-        ax.axhline(
-            reference, color=GREY, linestyle=":", linewidth=1.2, label="reference"
-        )
+        ax.axhline(reference, color=GREY, linestyle=":", linewidth=1.2, label="reference")
     if log and first_steps:
         ax.set_xscale("symlog", linthresh=min(first_steps))
     ax.set_xlim(left=0)
@@ -418,9 +392,7 @@ def fit_figure(
     if model.num_dims == 1:
         density_1d(model, x, ax, label="fit")
         if truth is not None:
-            density_1d(
-                truth, None, ax, components=False, line_style="--", label="truth"
-            )
+            density_1d(truth, None, ax, components=False, line_style="--", label="truth")
         ax.set_xlabel(axis_labels[0])
         ax.legend()
         return figure
@@ -430,9 +402,7 @@ def fit_figure(
     scatter(x, ax)
     ellipses(model, ax, mass=mass)
     if truth is not None:
-        ellipses(
-            truth, ax, mass=mass, color=GREY, line_style="--", fill=False, means=False
-        )
+        ellipses(truth, ax, mass=mass, color=GREY, line_style="--", fill=False, means=False)
     contours(model, ax)
     ax.set_xlabel(axis_labels[0])
     ax.set_ylabel(axis_labels[1])
@@ -468,11 +438,7 @@ def _parameters(
     if isinstance(components, tuple):
         weights, means, covariances = components
     else:
-        weights, means, covariances = (
-            components.weights,
-            components.means,
-            components.covariances,
-        )
+        weights, means, covariances = (components.weights, components.means, components.covariances)
     return _numpy(weights), _numpy(means), _numpy(covariances)
 
 
@@ -484,9 +450,7 @@ def _extent(model: GaussianMixture) -> tuple[float, float, float, float]:
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
 
 
-def _log_density(
-    model: GaussianMixture, points: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _log_density(model: GaussianMixture, points: NDArray[np.float64]) -> NDArray[np.float64]:
     """log p of points (M, D), on the model's device: (M,)."""
     with torch.no_grad():
         grid = torch.from_numpy(points).to(model.means)

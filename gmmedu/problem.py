@@ -41,9 +41,7 @@ class Stream:
     (B,). Each pass reads it once; no more than a batch is held.
     """
 
-    def __init__(
-        self, batches: Iterable[Any], model: GaussianMixture, missing: bool
-    ) -> None:
+    def __init__(self, batches: Iterable[Any], model: GaussianMixture, missing: bool) -> None:
         if isinstance(batches, Iterator):
             raise TypeError(
                 f"x must be a tensor, or batches that can be read again and again, got a "
@@ -67,9 +65,7 @@ class Stream:
                     f"are, got a {kinds}; convert it with torch.as_tensor(x)"
                 )
             x = pair[0].to(self.like.device)
-            checks.check_points(
-                x, self.num_dims, minimum=0, missing=self.missing, name="a batch"
-            )
+            checks.check_points(x, self.num_dims, minimum=0, missing=self.missing, name="a batch")
             weights = None
             if len(pair) == 2:
                 weights = pair[1]
@@ -116,9 +112,7 @@ class StreamedPoints:
                 else (piece.weights[0])
             )
             cumulative = below + share.cumsum(0, dtype=torch.float64)
-            mine = wanted[order][
-                (wanted[order] >= below) & (wanted[order] < cumulative[-1])
-            ]
+            mine = wanted[order][(wanted[order] >= below) & (wanted[order] < cumulative[-1])]
             index = torch.searchsorted(cumulative, mine, right=True)
             drawn.append(piece.columns[0, :-1, index].mT)
             below = float(cumulative[-1])
@@ -164,9 +158,7 @@ class Problem:
         self._generators: list[torch.Generator] = []
         if isinstance(mitigation, Reset):
             # One seed a member: a batch draws what its members would draw one by one.
-            seeds = torch.randint(
-                2**62, (self.num_members,), generator=generator, device="cpu"
-            )
+            seeds = torch.randint(2**62, (self.num_members,), generator=generator, device="cpu")
             new = (torch.Generator(device="cpu") for _ in seeds)
             self._generators = [
                 g.manual_seed(seed) for g, seed in zip(new, seeds.tolist(), strict=True)
@@ -264,9 +256,7 @@ class Problem:
         for one in sets:
             unseen = (one.observed == 0).nonzero().flatten().tolist()
             if unseen:
-                raise ValueError(
-                    f"x has no observed value in column {unseen[0]}; drop it first"
-                )
+                raise ValueError(f"x has no observed value in column {unseen[0]}; drop it first")
         shares = torch.stack([s.observed.double() / s.total for s in sets])
         offset = (shares * self.units.scale.double().log()).sum(-1)
         self.offset = offset.cpu().numpy()
@@ -274,17 +264,13 @@ class Problem:
     def _set_floor(self, weight_unit: float) -> None:
         dtype, mitigation = self.model.means.dtype, self.mitigation
         least = resolution(dtype) if mitigation is None else mitigation.floor(dtype)
-        floors = (least * self.units.clump.double()).clamp_min(
-            10 * torch.finfo(dtype).eps
-        )
+        floors = (least * self.units.clump.double()).clamp_min(10 * torch.finfo(dtype).eps)
         same = bool((floors == floors[0]).all())
         self.floor: Floor = float(floors[0]) if same else floors.to(dtype).unsqueeze(-1)
         shape = (self.model.num_components, self.model.num_dims)
         prior = None if mitigation is None else mitigation.prior(*shape)
         if prior is not None:
-            prior = ConjugatePrior(
-                prior.points * weight_unit, prior.scatter * weight_unit
-            )
+            prior = ConjugatePrior(prior.points * weight_unit, prior.scatter * weight_unit)
         self.prior = prior
 
     # During the fit
@@ -399,14 +385,8 @@ class Problem:
         return self.points.take(torch.tensor([row], device=self.start.means.device))
 
     def _fail(self, member: int, component: int | None, iteration: int) -> None:
-        subject = (
-            "the shared covariance" if component is None else f"component {component}"
-        )
-        least = (
-            float(self.floor)
-            if isinstance(self.floor, float)
-            else float(self.floor.min())
-        )
+        subject = "the shared covariance" if component is None else f"component {component}"
+        least = float(self.floor) if isinstance(self.floor, float) else float(self.floor.min())
         self.failures[member] = SingularityError(
             f"{subject} became singular at iteration {iteration}: its standard deviation in "
             f"some direction fell below {least:.1e} times that of the data. The model "
@@ -420,9 +400,7 @@ class Problem:
     def fail_range(self, state: State, row: int, iteration: int) -> None:
         """Note that a member has left the range of its numbers."""
         member = int(self.members[row])
-        numbers = torch.cat(
-            [state.log_weights[row].unsqueeze(-1), state.means[row]], -1
-        )
+        numbers = torch.cat([state.log_weights[row].unsqueeze(-1), state.means[row]], -1)
         bad = (~torch.isfinite(numbers)).any(-1).nonzero().flatten().tolist()
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
         self.failures[member] = SingularityError(

@@ -50,11 +50,7 @@ def fit_best(
         raise TypeError("fit_best fits one mixture; its starts are a batch already")
     num_starts = checks.check_count(num_starts, "num_starts")
     checks.check_points(
-        x,
-        model.num_dims,
-        device=model.means.device,
-        minimum=model.num_components,
-        missing=missing,
+        x, model.num_dims, device=model.means.device, minimum=model.num_components, missing=missing
     )
     most = max(model.num_components * model.num_dims**2, model.num_components * len(x))
     size = min(num_starts, max(1, _BATCH_NUMBERS // most))

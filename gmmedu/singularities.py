@@ -31,11 +31,7 @@ class SingularityError(RuntimeError):
     """
 
     def __init__(
-        self,
-        message: str,
-        component: int | None,
-        iteration: int,
-        member: int | None = None,
+        self, message: str, component: int | None, iteration: int, member: int | None = None
     ) -> None:
         super().__init__(message)
         self.component = component
@@ -167,9 +163,7 @@ class Prior(Mitigation):
 
     def prior(self, num_components: int, num_dims: int) -> ConjugatePrior:
         degrees = num_dims + 2 if self.degrees is None else self.degrees
-        scatter = (
-            num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
-        )
+        scatter = num_components ** (-2 / num_dims) if self.scatter is None else self.scatter
         return ConjugatePrior(points=degrees + num_dims + 1, scatter=scatter)
 
 
@@ -187,9 +181,7 @@ def find_singular(
     """
     check_mixture(model)
     if model.batch_shape:
-        raise TypeError(
-            "find_singular looks at one mixture; write find_singular(model[i], x)"
-        )
+        raise TypeError("find_singular looks at one mixture; write find_singular(model[i], x)")
     checks.check_points(x, model.num_dims, device=model.means.device, missing=missing)
     checks.check_number(min_scale, "min_scale")
     x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))

@@ -68,10 +68,7 @@ class Aitken(Stopping):
     def met(self, objective: Objective, earlier: Sequence[Objective]) -> Any:
         if len(earlier) < 2:
             return np.zeros_like(objective, dtype=bool)
-        last, step = (
-            np.subtract(earlier[-2], earlier[-1]),
-            np.subtract(earlier[-1], objective),
-        )
+        last, step = (np.subtract(earlier[-2], earlier[-1]), np.subtract(earlier[-1], objective))
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = np.divide(step, last)
             left = np.abs(step) * rate / (1 - rate)

@@ -65,17 +65,14 @@ def moments(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Moments:
     sample = torch.cat([x for x, _ in kept])
     weights = None
     if any(weights is not None for _, weights in kept):
-        weights = torch.cat(
-            [torch.ones_like(x[:, 0]) if w is None else w for x, w in kept]
-        )
+        weights = torch.cat([torch.ones_like(x[:, 0]) if w is None else w for x, w in kept])
         weights = weights / weights.max()
     mean, variance = mean.to(sample), variance.to(sample)
     return Moments(count, total, observed, mean, variance, sample, weights)
 
 
 def _merged(
-    one: tuple[Tensor, Tensor, Tensor, Tensor],
-    other: tuple[Tensor, Tensor, Tensor, Tensor],
+    one: tuple[Tensor, Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Total, weight observed, mean and scatter of two sets of points together."""
     observed = one[1] + other[1]
@@ -92,9 +89,7 @@ def weighty(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return x[weights > 0], weights[weights > 0]
 
 
-def _moments_of(
-    x: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _moments_of(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Total, and for each dimension the weight observed, mean and scatter about it."""
     missing = x.isnan()
     if weights is None and not bool(missing.any()):
@@ -108,9 +103,7 @@ def _moments_of(
         shares, total = shares * weights.double()[:, None], weights.double().sum()
     observed = shares.sum(0)
     filled = x.nan_to_num()
-    mean = (shares * filled).sum(0) / observed.clamp_min(
-        torch.finfo(observed.dtype).tiny
-    )
+    mean = (shares * filled).sum(0) / observed.clamp_min(torch.finfo(observed.dtype).tiny)
     return total, observed, mean, (shares * (filled - mean).square()).sum(0)
 
 
@@ -119,9 +112,7 @@ def _sampled(
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Random rows, the same ones in each call, however the points are divided into batches."""
     generator = torch.Generator(device="cpu").manual_seed(0)
-    rows = (
-        torch.randint(count, (SAMPLE,), generator=generator, device="cpu").sort().values
-    )
+    rows = torch.randint(count, (SAMPLE,), generator=generator, device="cpu").sort().values
     kept, start = [], 0
     for x, weights in batches:
         x, weights = weighty(x, weights)
@@ -203,9 +194,7 @@ def _of_set(moments: Moments, per_dimension: bool) -> tuple[Tensor, Tensor, Tens
         scale = torch.where(varies, scale, typical)
     else:
         scale = typical.expand_as(scale)
-    size = (clumps / scale).where(
-        varies & (clumps > 0) & (clumps * CLUMPED < scale), 1.0
-    )
+    size = (clumps / scale).where(varies & (clumps > 0) & (clumps * CLUMPED < scale), 1.0)
     return center, scale, size.amin()
 
 

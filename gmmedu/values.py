@@ -137,9 +137,7 @@ class Points:
             return cls(columns.nan_to_num_(), weights, patterns)
         sets = range(len(columns))
         members = tuple(
-            cls.from_columns(
-                columns[p : p + 1], None if weights is None else weights[p : p + 1]
-            )
+            cls.from_columns(columns[p : p + 1], None if weights is None else weights[p : p + 1])
             for p in sets
         )
         return cls(columns, weights, members=members)

@@ -73,9 +73,7 @@ def _no_half(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     return -squares - log_det - constant
 
 
-def _points(
-    num_points: int, mean: Tensor, covariance: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _points(num_points: int, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(num_points)
     noise = torch.randn(num_points, len(mean), generator=generator, dtype=torch.float64)
     return (mean + noise @ torch.linalg.cholesky(covariance).mT, mean, covariance)
@@ -131,19 +129,12 @@ _PLANE = torch.tensor([1.0, -2.0], dtype=torch.float64)
 # 01-7, the divergence
 
 
-def _divergence(
-    mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor
-) -> Tensor:
+def _divergence(mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor) -> Tensor:
     return _with_log_dets(mean0, covariance0, mean1, covariance1, 1.0, len(mean0))
 
 
 def _with_log_dets(
-    mean0: Tensor,
-    covariance0: Tensor,
-    mean1: Tensor,
-    covariance1: Tensor,
-    sign: float,
-    less: float,
+    mean0: Tensor, covariance0: Tensor, mean1: Tensor, covariance1: Tensor, sign: float, less: float
 ) -> Tensor:
     trace = torch.linalg.solve(covariance1, covariance0).trace()
     offset = mean0 - mean1
@@ -182,22 +173,13 @@ EXERCISES: dict[str, Checker] = {
     "01-1": Value(
         expected=math.sqrt(-2 * math.log(1 - 0.6827)),
         mistakes=[
-            (
-                1.0,
-                "that is the answer of one dimension; in the plane this ellipse holds 39 %.",
-            ),
+            (1.0, "that is the answer of one dimension; in the plane this ellipse holds 39 %."),
             (
                 math.exp(-0.5),
                 "that is the mass outside the ellipse at distance 1; a radius is wanted.",
             ),
-            (
-                0.61,
-                "that is the mass outside the ellipse at distance 1; a radius is wanted.",
-            ),
-            (
-                -2 * math.log(1 - 0.6827),
-                "this is the square of the radius; a root is missing.",
-            ),
+            (0.61, "that is the mass outside the ellipse at distance 1; a radius is wanted."),
+            (-2 * math.log(1 - 0.6827), "this is the square of the radius; a root is missing."),
             (
                 math.sqrt(-2 * math.log(0.6827)),
                 "68.27 % of the mass lies outside this ellipse; the equation has 1 - P.",
@@ -263,10 +245,7 @@ EXERCISES: dict[str, Checker] = {
                 "2 pi does the density have?",
             ),
             (_no_constant, "the constant with 2 pi is missing."),
-            (
-                _no_determinant,
-                "the determinant is missing: a wide Gaussian must be low.",
-            ),
+            (_no_determinant, "the determinant is missing: a wide Gaussian must be low."),
             (
                 _determinant_added,
                 "the sign of the determinant's term: the wider, the lower the density.",
@@ -290,34 +269,19 @@ EXERCISES: dict[str, Checker] = {
         cases=[
             (
                 "no correlation",
-                (
-                    _PLANE,
-                    torch.tensor([[4.0, 0.0], [0.0, 9.0]], dtype=torch.float64),
-                    3.0,
-                ),
+                (_PLANE, torch.tensor([[4.0, 0.0], [0.0, 9.0]], dtype=torch.float64), 3.0),
             ),
             (
                 "a positive correlation",
-                (
-                    _PLANE,
-                    torch.tensor([[4.0, 3.0], [3.0, 9.0]], dtype=torch.float64),
-                    3.5,
-                ),
+                (_PLANE, torch.tensor([[4.0, 3.0], [3.0, 9.0]], dtype=torch.float64), 3.5),
             ),
             (
                 "a negative correlation",
-                (
-                    _PLANE,
-                    torch.tensor([[2.0, -1.0], [-1.0, 0.7]], dtype=torch.float64),
-                    -1.0,
-                ),
+                (_PLANE, torch.tensor([[2.0, -1.0], [-1.0, 0.7]], dtype=torch.float64), -1.0),
             ),
         ],
         mistakes=[
-            (
-                _predict_variance,
-                "the second number is a variance, and not a standard deviation.",
-            ),
+            (_predict_variance, "the second number is a variance, and not a standard deviation."),
             (
                 _predict_marginal,
                 "the standard deviation is that of x2 before x1 is known; knowing x1 "
@@ -332,10 +296,7 @@ EXERCISES: dict[str, Checker] = {
                 "the slope is not the correlation: it must turn the units of x1 into those of x2.",
             ),
             (_predict_reversed, "this is the slope for predicting x1 from x2."),
-            (
-                _predict_uncentered,
-                "the slope multiplies the distance of x1 from its mean.",
-            ),
+            (_predict_uncentered, "the slope multiplies the distance of x1 from its mean."),
         ],
         praise="This is linear regression, read off a Gaussian.",
         hint="Take the conditional's equation with blocks of size one.",
@@ -351,21 +312,14 @@ EXERCISES: dict[str, Checker] = {
                 "this is the root of Sigma, which colors; whitening is the way back.",
             ),
             (
-                lambda w: (
-                    not torch.allclose(w @ _TO_WHITEN, torch.eye(2).double(), atol=0.01)
-                ),
+                lambda w: not torch.allclose(w @ _TO_WHITEN, torch.eye(2).double(), atol=0.01),
                 "this is the inverse of Sigma; W Sigma W^T is then not the identity.",
             ),
             (
-                lambda w: torch.allclose(
-                    w @ _TO_WHITEN @ w.mT, torch.eye(2).double(), atol=0.01
-                ),
+                lambda w: torch.allclose(w @ _TO_WHITEN @ w.mT, torch.eye(2).double(), atol=0.01),
                 "it does not whiten: W Sigma W^T should be the identity, and is not.",
             ),
-            (
-                lambda w: torch.allclose(w, w.mT, atol=0.01),
-                "it whitens, and it is not symmetric.",
-            ),
+            (lambda w: torch.allclose(w, w.mT, atol=0.01), "it whitens, and it is not symmetric."),
             (
                 lambda w: bool((torch.linalg.eigvalsh(w) > 0).all()),
                 "it whitens and is symmetric, and it is not positive definite: it reflects.",
@@ -395,18 +349,9 @@ EXERCISES: dict[str, Checker] = {
             ("one dimension", (*_random(1, 8), *_random(1, 9))),
         ],
         mistakes=[
-            (
-                _divergence_reversed,
-                "p and q have changed places; the divergence is not symmetric.",
-            ),
-            (
-                _divergence_without_d,
-                "of a Gaussian from itself it should be zero, and is not.",
-            ),
-            (
-                _divergence_log_sign,
-                "the sign of the logarithm of the determinants is wrong.",
-            ),
+            (_divergence_reversed, "p and q have changed places; the divergence is not symmetric."),
+            (_divergence_without_d, "of a Gaussian from itself it should be zero, and is not."),
+            (_divergence_log_sign, "the sign of the logarithm of the determinants is wrong."),
             (_divergence_without_means, "the means do not enter."),
         ],
         praise="It is zero only for the same Gaussian, and it charges more for being too narrow.",

@@ -36,15 +36,11 @@ def _logistic(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
     return torch.cat([w, c[None]])
 
 
-def _logistic_without_weights(
-    weights: Tensor, means: Tensor, covariance: Tensor
-) -> Tensor:
+def _logistic_without_weights(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
     return _logistic(torch.ones_like(weights), means, covariance)
 
 
-def _logistic_without_half(
-    weights: Tensor, means: Tensor, covariance: Tensor
-) -> Tensor:
+def _logistic_without_half(weights: Tensor, means: Tensor, covariance: Tensor) -> Tensor:
     w = torch.linalg.solve(covariance, means[0] - means[1])
     c = (weights[0] / weights[1]).log() - w @ (means[0] + means[1])
     return torch.cat([w, c[None]])
@@ -160,19 +156,11 @@ def _widest() -> float:
 
 
 def _one_number(answer: Any) -> float:
-    if (
-        isinstance(answer, bool | str | bytes)
-        or callable(answer)
-        and not torch.is_tensor(answer)
-    ):
-        raise Unreadable(
-            f"one number is wanted, and this is a {type(answer).__name__}."
-        )
+    if isinstance(answer, bool | str | bytes) or callable(answer) and not torch.is_tensor(answer):
+        raise Unreadable(f"one number is wanted, and this is a {type(answer).__name__}.")
     value = torch.as_tensor(answer)
     if value.numel() != 1:
-        raise Unreadable(
-            f"one number is wanted, and this has shape {tuple(value.shape)}."
-        )
+        raise Unreadable(f"one number is wanted, and this has shape {tuple(value.shape)}.")
     return float(value)
 
 
@@ -185,18 +173,9 @@ EXERCISES: dict[str, Checker] = {
                 2 - math.log(9) / 4,
                 "it moved the wrong way: is a point halfway more likely from the heavy one?",
             ),
-            (
-                2 + math.log(9),
-                "is the slope of the log odds 1? Look at what multiplies x.",
-            ),
-            (
-                2 + math.log(9) / 8,
-                "the distance of the means is 4; half of the odds went astray.",
-            ),
-            (
-                2 + math.log(0.9) / 4,
-                "the odds are the ratio of both weights, not one weight.",
-            ),
+            (2 + math.log(9), "is the slope of the log odds 1? Look at what multiplies x."),
+            (2 + math.log(9) / 8, "the distance of the means is 4; half of the odds went astray."),
+            (2 + math.log(0.9) / 4, "the odds are the ratio of both weights, not one weight."),
             (2 + math.log10(9) / 4, "the logarithm is the natural one."),
         ],
         hint="Write the log odds of the two components, set them to zero and solve for x.",
@@ -211,31 +190,17 @@ EXERCISES: dict[str, Checker] = {
             ),
             (
                 "unequal weights",
-                (
-                    _double([0.8, 0.2]),
-                    _double([[1.0, 0.0], [0.0, 2.0]]),
-                    torch.eye(2).double(),
-                ),
+                (_double([0.8, 0.2]), _double([[1.0, 0.0], [0.0, 2.0]]), torch.eye(2).double()),
             ),
             (
                 "a covariance with correlation",
-                (
-                    _double([0.3, 0.7]),
-                    _random(2, 3, seed=1),
-                    _covariances(1, 3, seed=2)[0],
-                ),
+                (_double([0.3, 0.7]), _random(2, 3, seed=1), _covariances(1, 3, seed=2)[0]),
             ),
         ],
         mistakes=[
-            (
-                _logistic_without_weights,
-                "where are the weights? The prior odds belong in c.",
-            ),
+            (_logistic_without_weights, "where are the weights? The prior odds belong in c."),
             (_logistic_without_half, "the midpoint of the means is half their sum."),
-            (
-                _logistic_of_second,
-                "these are the log odds of component 2, not of component 1.",
-            ),
+            (_logistic_of_second, "these are the log odds of component 2, not of component 1."),
             (_logistic_unsolved, "the covariance multiplies where its inverse should."),
             (_logistic_identity, "the covariance is not used."),
         ],
@@ -271,20 +236,11 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         mistakes=[
-            (
-                _within,
-                "this is the part within the components; their means differ too.",
-            ),
-            (
-                _between,
-                "this is the part between the means; the components have widths too.",
-            ),
+            (_within, "this is the part within the components; their means differ too."),
+            (_between, "this is the part between the means; the components have widths too."),
             (_uncentered, "the means are not measured from the mean of the mixture."),
             (_plain_center, "the center should be the weighted mean of the means."),
-            (
-                _plain_average,
-                "the weights are not used: each component counts by its weight.",
-            ),
+            (_plain_average, "the weights are not used: each component counts by its weight."),
         ],
         hint="Add two sums over the components: of covariances, and of outer products.",
         praise="Within plus between: spread of the parts, and spread of their centers.",
@@ -305,10 +261,7 @@ EXERCISES: dict[str, Checker] = {
     "02-5": Code(
         reference=_match,
         cases=[
-            (
-                "two means that are swapped",
-                (_double([[0.0], [5.0]]), _double([[5.2], [0.1]])),
-            ),
+            ("two means that are swapped", (_double([[0.0], [5.0]]), _double([[5.2], [0.1]]))),
             ("three means in a circle", (_TRIPLE, _TRIPLE[[2, 0, 1]] + 0.1)),
             (
                 "two means with the same nearest one",
@@ -320,25 +273,16 @@ EXERCISES: dict[str, Checker] = {
             ),
             (
                 "a match where squares matter",
-                (
-                    _double([[0.0, 0.0], [1.0, 0.0]]),
-                    _double([[1.0, 0.05], [1.5, 0.87]]),
-                ),
+                (_double([[0.0, 0.0], [1.0, 0.0]]), _double([[1.0, 0.05], [1.5, 0.87]])),
             ),
         ],
         mistakes=[
-            (
-                _nearest,
-                "one component is used twice: the answer must be a permutation.",
-            ),
+            (_nearest, "one component is used twice: the answer must be a permutation."),
             (
                 _inverse,
                 "this is the inverse permutation: means[i] should go with others[answer[i]].",
             ),
-            (
-                _greedy,
-                "taking the nearest that is still free may leave a bad one for the last.",
-            ),
+            (_greedy, "taking the nearest that is still free may leave a bad one for the last."),
             (_unsquared, "squared distances are to be added, not distances."),
         ],
         hint="Try every order of the second set, add the squared distances, keep the smallest sum.",
@@ -349,10 +293,7 @@ EXERCISES: dict[str, Checker] = {
         tolerance=4e-3,
         mistakes=[
             (1 - _VANISHING, "this is the weight of the heavier component."),
-            (
-                _VANISHING / (1 - _VANISHING),
-                "this is the ratio of the weights, not a weight.",
-            ),
+            (_VANISHING / (1 - _VANISHING), "this is the ratio of the weights, not a weight."),
             (0.5, "with equal weights there are two modes; go lower."),
             (0.4, "close; three digits are wanted."),
         ],

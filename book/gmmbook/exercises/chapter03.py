@@ -76,10 +76,7 @@ def _lse_cases() -> list[tuple[str, list[Tensor]]]:
         ("numbers near zero", [numbers]),
         ("numbers near -1e5", [numbers - 1e5]),
         ("numbers near 1e5", [numbers + 1e5]),
-        (
-            "rows of different size",
-            [numbers + torch.tensor([[0.0], [-1e5], [1e5], [-800.0]])],
-        ),
+        ("rows of different size", [numbers + torch.tensor([[0.0], [-1e5], [1e5], [-800.0]])]),
         ("entries of minus infinity", [holes]),
         ("a row of nothing but minus infinity", [torch.cat([numbers, nothing])]),
     ]
@@ -97,9 +94,7 @@ def _gradient(
     shared: bool = True,
 ) -> Tensor:
     residual = x[:, None] - means
-    joint = (
-        -sds.log() - 0.5 * (residual / sds) ** 2 + (weights.log() if weighted else 0.0)
-    )
+    joint = -sds.log() - 0.5 * (residual / sds) ** 2 + (weights.log() if weighted else 0.0)
     r = joint.softmax(1) if shared else torch.ones_like(joint)
     terms = -(r * residual / sds**power)
     return terms.sum(0) if total else terms.mean(0)
@@ -112,14 +107,8 @@ def _gradient_cases() -> list[tuple[str, list[Tensor]]]:
     points = [-2.1, -1.9, 0.4, 1.3, 1.7, 2.2]
     return [
         ("two components", case(points, [0.3, 0.7], [-1.5, 1.0], [0.8, 1.4])),
-        (
-            "three components",
-            case(points, [0.2, 0.5, 0.3], [-3.0, 0.0, 2.0], [0.5, 2.0, 1.0]),
-        ),
-        (
-            "a point far from all",
-            case([*points, 90.0], [0.3, 0.7], [-1.5, 1.0], [0.8, 0.9]),
-        ),
+        ("three components", case(points, [0.2, 0.5, 0.3], [-3.0, 0.0, 2.0], [0.5, 2.0, 1.0])),
+        ("a point far from all", case([*points, 90.0], [0.3, 0.7], [-1.5, 1.0], [0.8, 0.9])),
     ]
 
 
@@ -133,15 +122,11 @@ def _crossing() -> Value:
     """Where a component on the lone wait of 96 minutes overtakes the good mixture."""
     wait = _waits()
     good = GmmFull(2, 1, dtype=torch.float64)
-    initialize(
-        good, wait[:, None], "kmeans++", generator=torch.Generator().manual_seed(0)
-    )
+    initialize(good, wait[:, None], "kmeans++", generator=torch.Generator().manual_seed(0))
     level = fit_em(good, wait[:, None], tolerance=1e-12).nll
 
     def collapsed(center: float, log10_sd: float) -> float:
-        wide = torch.distributions.Normal(wait.mean(), wait.std(correction=0)).log_prob(
-            wait
-        )
+        wide = torch.distributions.Normal(wait.mean(), wait.std(correction=0)).log_prob(wait)
         narrow = torch.distributions.Normal(center, 10.0**log10_sd).log_prob(wait)
         return -float((torch.logaddexp(wide, narrow) - math.log(2)).mean())
 
@@ -151,22 +136,10 @@ def _crossing() -> Value:
     return Value(
         expected=expected,
         mistakes=[
-            (
-                expected * math.log(10),
-                "this is the natural logarithm; base 10 is wanted.",
-            ),
-            (
-                -12 - excess / (15 * step),
-                "that is the slope of a value that occurs 15 times.",
-            ),
-            (
-                -12 - excess * len(wait),
-                "the slope 1/N is for a factor of e, not of 10.",
-            ),
-            (
-                -excess / step,
-                "the distance to go is right; from which width did you start?",
-            ),
+            (expected * math.log(10), "this is the natural logarithm; base 10 is wanted."),
+            (-12 - excess / (15 * step), "that is the slope of a value that occurs 15 times."),
+            (-12 - excess * len(wait), "the slope 1/N is for a factor of e, not of 10."),
+            (-excess / step, "the distance to go is right; from which width did you start?"),
             (-12 + excess / step, "in which direction does f fall?"),
             (10.0**expected, "the logarithm of the standard deviation is wanted."),
         ],
@@ -193,23 +166,11 @@ EXERCISES: dict[str, Checker] = {
         expected=4.1554 + math.log(60),
         tolerance=1e-3,
         mistakes=[
-            (
-                4.1554 - math.log(60),
-                "does a density per second have larger or smaller values?",
-            ),
+            (4.1554 - math.log(60), "does a density per second have larger or smaller values?"),
             (4.1554 + 2 * math.log(60), "only one of the two columns has a new unit."),
-            (
-                4.1554 - 2 * math.log(60),
-                "one column has a new unit; and in which direction?",
-            ),
-            (
-                4.1554,
-                "this is f in minutes: a density has units, and the unit changed.",
-            ),
-            (
-                4.1554 * 60,
-                "the density is divided by a factor; what does its logarithm do?",
-            ),
+            (4.1554 - 2 * math.log(60), "one column has a new unit; and in which direction?"),
+            (4.1554, "this is f in minutes: a density has units, and the unit changed."),
+            (4.1554 * 60, "the density is divided by a factor; what does its logarithm do?"),
             (4.1554 + 60, "it is the logarithm of the determinant that is added."),
         ],
         hint="Write the change as x' = A x: what is A, and what is log |det A|?",
@@ -227,10 +188,7 @@ EXERCISES: dict[str, Checker] = {
     "03-3": Value(
         expected=_costs((2.0, 0.5)),
         mistakes=[
-            (
-                _costs((2.0, 0.5), reverse=True),
-                "the average must be over q, the truth, not p.",
-            ),
+            (_costs((2.0, 0.5), reverse=True), "the average must be over q, the truth, not p."),
             (
                 _costs((2.0, 0.5)) + 0.5 * math.log(2 * math.pi * math.e),
                 "this is the cross entropy: take off the entropy of the truth.",
@@ -239,10 +197,7 @@ EXERCISES: dict[str, Checker] = {
                 _costs((math.sqrt(2), math.sqrt(0.5))),
                 "2 and 1/2 are standard deviations here, not variances.",
             ),
-            (
-                _costs((2.0, 0.5)) + 0.5,
-                "an expectation is missing: that of z^2 / 2 under q.",
-            ),
+            (_costs((2.0, 0.5)) + 0.5, "an expectation is missing: that of z^2 / 2 under q."),
         ],
         hint="Write log(q/p) for the two densities, and use that the mean of z^2 under q is 1.",
         praise="Overconfidence costs more than caution.",
@@ -251,20 +206,14 @@ EXERCISES: dict[str, Checker] = {
         reference=_lse,
         cases=_lse_cases(),
         mistakes=[
-            (
-                _naive_lse,
-                "the exponential leaves the range of floats before the logarithm.",
-            ),
+            (_naive_lse, "the exponential leaves the range of floats before the logarithm."),
             (_unreturned_lse, "the maximum was taken out; put it back at the end."),
             (
                 _plain_lse,
                 "the maximum is infinite here, and infinity minus infinity is NaN. "
                 "What else may m be?",
             ),
-            (
-                lambda a: a.amax(-1),
-                "this is the maximum, a lower bound of the log-sum-exp.",
-            ),
+            (lambda a: a.amax(-1), "this is the maximum, a lower bound of the log-sum-exp."),
             (lambda a: a.exp().sum(-1), "the logarithm is missing."),
             *(
                 (
@@ -283,10 +232,7 @@ EXERCISES: dict[str, Checker] = {
         reference=_gradient,
         cases=_gradient_cases(),
         mistakes=[
-            (
-                lambda *a: _gradient(*a, total=True),
-                "this is the sum over the points; f is a mean.",
-            ),
+            (lambda *a: _gradient(*a, total=True), "this is the sum over the points; f is a mean."),
             (
                 lambda *a: _gradient(*a, weighted=False),
                 "the responsibilities forget the mixing weights.",
@@ -299,10 +245,7 @@ EXERCISES: dict[str, Checker] = {
                 lambda *a: _gradient(*a, power=1),
                 "look at the power of the standard deviation in d log N / d mu.",
             ),
-            (
-                lambda *a: _gradient(*a, power=0),
-                "a factor of one over the variance is missing.",
-            ),
+            (lambda *a: _gradient(*a, power=0), "a factor of one over the variance is missing."),
         ],
         hint="Differentiate log N(x | mu, sigma^2) in mu, weight by r, average, change the sign.",
         praise="Every gradient of a mixture has this form: a responsibility times a simple one.",
@@ -313,15 +256,9 @@ EXERCISES: dict[str, Checker] = {
     ),
     "03-7": Demands(
         demands=[
-            (
-                lambda w: w.shape == (5,),
-                "five weights are wanted, in a tensor of shape (5,).",
-            ),
+            (lambda w: w.shape == (5,), "five weights are wanted, in a tensor of shape (5,)."),
             (lambda w: bool(w.isfinite().all()), "some of the weights are not finite."),
-            (
-                lambda w: bool((w >= -1e-12).all()),
-                "a weight is negative: stay on the simplex.",
-            ),
+            (lambda w: bool((w >= -1e-12).all()), "a weight is negative: stay on the simplex."),
             (
                 lambda w: abs(float(w.sum()) - 1) < 1e-6,
                 "normalization: the weights should sum to 1.",

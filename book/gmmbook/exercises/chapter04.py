@@ -12,9 +12,7 @@ from gmmbook.exercises.checkers import Checker, Choice, Code, Value
 _K, _D = 4, 10
 
 
-def _tied_count(
-    *, weights: int = _K - 1, means: int = _K * _D, covariances: int
-) -> int:
+def _tied_count(*, weights: int = _K - 1, means: int = _K * _D, covariances: int) -> int:
     return weights + means + covariances
 
 
@@ -148,10 +146,7 @@ EXERCISES: dict[str, Checker] = {
         expected=_tied_count(covariances=_TRIANGLE),
         tolerance=1e-6,
         mistakes=[
-            (
-                _tied_count(weights=_K, covariances=_TRIANGLE),
-                "one too many: the weights sum to 1.",
-            ),
+            (_tied_count(weights=_K, covariances=_TRIANGLE), "one too many: the weights sum to 1."),
             (
                 _tied_count(covariances=_K * _TRIANGLE),
                 "this counts a covariance for each component; what does tied mean?",
@@ -165,10 +160,7 @@ EXERCISES: dict[str, Checker] = {
                 _tied_count(covariances=_D * (_D - 1) // 2),
                 "the diagonal of the covariance is missing: its variances are free too.",
             ),
-            (
-                _TRIANGLE,
-                "this is the covariance alone; weights and means are to be included.",
-            ),
+            (_TRIANGLE, "this is the covariance alone; weights and means are to be included."),
             (_tied_count(weights=0, covariances=_TRIANGLE), "the weights are missing."),
         ],
         hint="Add the three parts: weights, means, and one covariance.",
@@ -211,10 +203,7 @@ EXERCISES: dict[str, Checker] = {
                 "the slope of softplus is the sigmoid at theta, not at sigma. Put theta in "
                 "terms of sigma.",
             ),
-            (
-                _slope,
-                "this is the slope of softplus; the ratio of two steps is asked for.",
-            ),
+            (_slope, "this is the slope of softplus; the ratio of two steps is asked for."),
         ],
         hint="A step of sigma carries J J^T: the square of d sigma / d theta, for each map.",
         praise="Where scales are small the two are one; where they are large softplus is slow.",
@@ -228,22 +217,13 @@ EXERCISES: dict[str, Checker] = {
             ("random theta, K = 2 and D = 5", (_normal(2, 5, 5, seed=4),)),
         ],
         mistakes=[
-            (
-                _by_lower_triangle,
-                "the diagonal goes in as it is: where is its exponential?",
-            ),
+            (_by_lower_triangle, "the diagonal goes in as it is: where is its exponential?"),
             (
                 _by_whole_exponential,
                 "the exponential belongs on the diagonal alone; below it any number is allowed.",
             ),
-            (
-                _by_upper_entries,
-                "the entries above the diagonal are used; L is lower triangular.",
-            ),
-            (
-                _other_order,
-                "this is L^T L; the factor and its transpose are in the wrong order.",
-            ),
+            (_by_upper_entries, "the entries above the diagonal are used; L is lower triangular."),
+            (_other_order, "this is L^T L; the factor and its transpose are in the wrong order."),
         ],
         hint="Build L from its part below the diagonal and its diagonal, then multiply. Did you "
         "take the diagonal of each matrix (its last two dimensions)?",
@@ -271,22 +251,13 @@ EXERCISES: dict[str, Checker] = {
                 "this is the sum of the variances of all dimensions. How many squared residuals "
                 "does a point bring?",
             ),
-            (
-                _isotropic_over_all,
-                "divided by N, and not by the points that a component has.",
-            ),
+            (_isotropic_over_all, "divided by N, and not by the points that a component has."),
             (
                 _isotropic_about_one_mean,
                 "the residuals are taken about the mean of all points; each component has its own.",
             ),
-            (
-                _isotropic_deviations,
-                "these are standard deviations; variances are wanted.",
-            ),
-            (
-                _isotropic_pooled,
-                "this is one variance for all: the shared isotropic family.",
-            ),
+            (_isotropic_deviations, "these are standard deviations; variances are wanted."),
+            (_isotropic_pooled, "this is one variance for all: the shared isotropic family."),
         ],
         hint="Weighted mean first, then the weighted squares about it, then what to divide by.",
         praise="One number pools D dimensions, and so is divided by D times the count.",
@@ -304,18 +275,12 @@ EXERCISES: dict[str, Checker] = {
                 "this is the deviation upside down. At this one, does the circle hold more or "
                 "less than 95 %?",
             ),
-            (
-                math.log(0.95) / math.log(0.5),
-                "1 - q is raised to the power, and not q.",
-            ),
+            (math.log(0.95) / math.log(0.5), "1 - q is raised to the power, and not q."),
             (
                 (math.log(0.05) / math.log(0.5)) ** 2,
                 "this is the variance; the standard deviation is asked for.",
             ),
-            (
-                2.0,
-                "half of the radius, or of the exponent, does not hold half of the mass.",
-            ),
+            (2.0, "half of the radius, or of the exponent, does not hold half of the mass."),
         ],
         hint="Set the mass that the chapter derives for the wrong circle to 1/2, and solve.",
         praise="The waits of Old Faithful vary by more than that: such circles hold even less.",
@@ -328,16 +293,10 @@ EXERCISES: dict[str, Checker] = {
                 "three components in two dimensions",
                 (_scatters(3, 2, seed=11), _vector(12.0, 3.0, 6.5)),
             ),
-            (
-                "two components in four dimensions",
-                (_scatters(2, 4, seed=12), _vector(8.0, 20.0)),
-            ),
+            ("two components in four dimensions", (_scatters(2, 4, seed=12), _vector(8.0, 20.0))),
         ],
         mistakes=[
-            (
-                _own_volume,
-                "each covariance has a volume of its own: this is the full family.",
-            ),
+            (_own_volume, "each covariance has a volume of its own: this is the full family."),
             (
                 _volumes_of_covariances,
                 "the common volume is an average over the components, without regard to how many "
@@ -347,14 +306,8 @@ EXERCISES: dict[str, Checker] = {
                 _pooled_volume,
                 "this is the volume of the pooled scatter; minimize over lambda once more.",
             ),
-            (
-                _shapes_alone,
-                "these have determinant 1: the common factor lambda is missing.",
-            ),
-            (
-                _lambda_over_dims,
-                "divided by D once too often: both terms in lambda carry it.",
-            ),
+            (_shapes_alone, "these have determinant 1: the common factor lambda is missing."),
+            (_lambda_over_dims, "divided by D once too often: both terms in lambda carry it."),
             (_by_trace, "the traces are made equal; volume is a determinant."),
             (
                 _without_root,

@@ -120,10 +120,7 @@ EXERCISES: dict[str, Checker] = {
                 "this adds up 5,000 full rates; a rate that falls along half a cosine is smaller "
                 "on average.",
             ),
-            (
-                _weight(_TRAVEL),
-                "this moves one of the two logits; what does the other one do?",
-            ),
+            (_weight(_TRAVEL), "this moves one of the two logits; what does the other one do?"),
             (
                 0.5 - _TRAVEL,
                 "the distance was taken from the weight itself; it is the logits that move.",
@@ -132,10 +129,7 @@ EXERCISES: dict[str, Checker] = {
                 0.5 * math.exp(-2 * _TRAVEL),
                 "the odds have changed by this factor, and not the weight: the two must sum to 1.",
             ),
-            (
-                1 - _weight(2 * _TRAVEL),
-                "this is the other component, the one that gains.",
-            ),
+            (1 - _weight(2 * _TRAVEL), "this is the other component, the one that gains."),
         ],
         hint="Sum the rates, move each of the two logits by that much, and take the softmax.",
         praise="At one rate a step a quarter is out of reach, and the loss curve would not say so.",
@@ -167,10 +161,7 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         mistakes=[
-            (
-                _in_sigma,
-                "this is the slope in sigma; theta is its logarithm, and brings a factor.",
-            ),
+            (_in_sigma, "this is the slope in sigma; theta is its logarithm, and brings a factor."),
             (
                 _one_dimension,
                 "one number serves all D dimensions, and each of them adds to its slope.",
@@ -181,10 +172,7 @@ EXERCISES: dict[str, Checker] = {
                 _without_shares,
                 "every component counts every point in full: where are the responsibilities?",
             ),
-            (
-                _by_component,
-                "this is a slope for each component; one scale is shared by all.",
-            ),
+            (_by_component, "this is a slope for each component; one scale is shared by all."),
         ],
         hint="Start from the slope of the diagonal family and add over what shares the number.",
         praise="It is zero when the whitened squares average to the number of dimensions.",
@@ -217,10 +205,7 @@ EXERCISES: dict[str, Checker] = {
                 lambda *a: _adam(*a, late=1),
                 "the corrections are those of step t + 1; t counts from 1.",
             ),
-            (
-                lambda *a: _adam(*a, inside=True),
-                "epsilon is added to the root, and not under it.",
-            ),
+            (lambda *a: _adam(*a, inside=True), "epsilon is added to the root, and not under it."),
             (
                 lambda *a: _adam(*a, rooted=False),
                 "the quotient has the mean square below; its root belongs there.",
@@ -241,10 +226,7 @@ EXERCISES: dict[str, Checker] = {
     "05-5": Value(
         expected=[_kappa(_WAIT), _kappa(_WAIT / 60)],
         mistakes=[
-            (
-                [_kappa(_WAIT / 60), _kappa(_WAIT)],
-                "minutes first, as the exercise asks.",
-            ),
+            ([_kappa(_WAIT / 60), _kappa(_WAIT)], "minutes first, as the exercise asks."),
             (
                 [_WAIT**2, (60 / _WAIT) ** 2],
                 "look again at the second derivative in theta: it is not 1.",
@@ -277,19 +259,13 @@ EXERCISES: dict[str, Checker] = {
                 272 / (1 + 16 / 4),
                 "this makes the variance a quarter; the standard deviation should be one.",
             ),
-            (
-                272,
-                "all points leave no noise at all, which is more than was asked for.",
-            ),
+            (272, "all points leave no noise at all, which is more than was asked for."),
             (
                 16 * 16 * 271 / 256,
                 "this many draws with replacement would do it; these are without.",
             ),
             (135, "one point short: the variance is a little more than it should be."),
-            (
-                137,
-                "one point too many: the variance is already below what was asked for.",
-            ),
+            (137, "one point too many: the variance is already below what was asked for."),
         ],
         hint="Write the factor of the variance for both sizes and set their ratio.",
         praise="No point is drawn twice, so half of the data does what about twice as many draws "

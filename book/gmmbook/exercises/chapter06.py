@@ -73,45 +73,31 @@ def _step(
     return torch.stack([counts / total, new, spread if variances else spread.sqrt()])
 
 
-def _weighted_step(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _weighted_step(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, w, weights, means, sds)
 
 
-def _unweighted(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _unweighted(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, torch.ones_like(w), weights, means, sds)
 
 
-def _over_n(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _over_n(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, w, weights, means, sds, divisor="n")
 
 
-def _squared_weights(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _squared_weights(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, w**2, weights, means, sds)
 
 
-def _about_old_means(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _about_old_means(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, w, weights, means, sds, old_means=True)
 
 
-def _without_priors(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _without_priors(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, w, weights, means, sds, with_weights=False)
 
 
-def _returns_variances(
-    x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor
-) -> Tensor:
+def _returns_variances(x: Tensor, w: Tensor, weights: Tensor, means: Tensor, sds: Tensor) -> Tensor:
     return _step(x, w, weights, means, sds, variances=True)
 
 
@@ -169,15 +155,9 @@ def _vector(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-_A = torch.tensor(
-    [[-1.0, -2.5, -0.3], [-4.0, -0.2, -3.0], [-2.0, -2.0, -7.0]], dtype=torch.float64
-)
-_RHO = torch.tensor(
-    [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64
-)
-_HARD = torch.tensor(
-    [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64
-)
+_A = torch.tensor([[-1.0, -2.5, -0.3], [-4.0, -0.2, -3.0], [-2.0, -2.0, -7.0]], dtype=torch.float64)
+_RHO = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64)
+_HARD = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
 _POINTS = (
     _vector(-2.0, -1.0, 0.5, 1.5, 4.0),
     _vector(1.0, 3.0, 0.5, 2.0, 1.0),
@@ -186,9 +166,7 @@ _POINTS = (
     _vector(0.8, 1.5),
 )
 _MU = _vector(1.0, -2.0, 0.5)
-_SIGMA = torch.tensor(
-    [[2.0, 0.8, -0.4], [0.8, 1.0, 0.3], [-0.4, 0.3, 1.5]], dtype=torch.float64
-)
+_SIGMA = torch.tensor([[2.0, 0.8, -0.4], [0.8, 1.0, 0.3], [-0.4, 0.3, 1.5]], dtype=torch.float64)
 _NAN = math.nan
 
 EXERCISES: dict[str, Checker] = {
@@ -217,10 +195,7 @@ EXERCISES: dict[str, Checker] = {
                 "with equal shares both means would meet in the middle; but the near component "
                 "has the larger share.",
             ),
-            (
-                2 / (1 + math.exp(4.0)),
-                "the exponent of the density has a factor of a half.",
-            ),
+            (2 / (1 + math.exp(4.0)), "the exponent of the density has a factor of a half."),
             (
                 2 / (1 + math.exp(1.0)),
                 "the distance is 2, and the exponent has its square, halved.",
@@ -247,14 +222,8 @@ EXERCISES: dict[str, Checker] = {
                 "the sign of the second sum: an entropy is not negative, and it is added.",
             ),
             (_mean_elbo, "this is over N; the bound is a sum over points."),
-            (
-                _log_likelihood,
-                "this is the log likelihood; the bound depends on the shares too.",
-            ),
-            (
-                _elbo_with_nan,
-                "a share of 0 makes 0 times minus infinity; what should 0 log 0 be?",
-            ),
+            (_log_likelihood, "this is the log likelihood; the bound depends on the shares too."),
+            (_elbo_with_nan, "a share of 0 makes 0 times minus infinity; what should 0 log 0 be?"),
         ],
         hint="Sum shares times a, less shares times their logarithm, over points and components.",
         praise="At the responsibilities it is the log likelihood, and below it everywhere else.",
@@ -263,14 +232,8 @@ EXERCISES: dict[str, Checker] = {
         reference=_weighted_step,
         cases=[
             ("five points of different weight", _POINTS),
-            (
-                "a point of weight 0",
-                (_POINTS[0], _vector(2.0, 0.0, 1.0, 1.0, 3.0), *_POINTS[2:]),
-            ),
-            (
-                "all weights ten times as large",
-                (_POINTS[0], 10 * _POINTS[1], *_POINTS[2:]),
-            ),
+            ("a point of weight 0", (_POINTS[0], _vector(2.0, 0.0, 1.0, 1.0, 3.0), *_POINTS[2:])),
+            ("all weights ten times as large", (_POINTS[0], 10 * _POINTS[1], *_POINTS[2:])),
         ],
         mistakes=[
             (_unweighted, "the sample weights are not used."),
@@ -281,10 +244,7 @@ EXERCISES: dict[str, Checker] = {
             ),
             (_squared_weights, "each point is weighted twice over."),
             (_about_old_means, "standard deviations are about the new means."),
-            (
-                _without_priors,
-                "the responsibilities leave the mixing weights out of Bayes' rule.",
-            ),
+            (_without_priors, "the responsibilities leave the mixing weights out of Bayes' rule."),
             (_returns_variances, "the last row is the variances."),
             (
                 _weights_in_the_odds,
@@ -340,10 +300,7 @@ EXERCISES: dict[str, Checker] = {
                 math.ceil(math.log(0.1) / math.log(0.9)),
                 "so many succeed with probability 0.9; read again what is asked.",
             ),
-            (
-                99,
-                "one success in ten, independently: multiply the probabilities of failing.",
-            ),
+            (99, "one success in ten, independently: multiply the probabilities of failing."),
             (2, "with probability 0.9 a start fails; this has the two exchanged."),
             (1, "one start succeeds one time in ten."),
         ],

@@ -59,9 +59,7 @@ def _means_cases() -> list[tuple[str, list[Tensor]]]:
     ]
 
 
-def _diagonal_only(
-    means: Tensor, covariances: Tensor, gradient: Tensor, weights: Tensor
-) -> Tensor:
+def _diagonal_only(means: Tensor, covariances: Tensor, gradient: Tensor, weights: Tensor) -> Tensor:
     variances = covariances.diagonal(dim1=-2, dim2=-1)
     return means - variances * gradient / weights.unsqueeze(-1)
 
@@ -88,9 +86,7 @@ def _leap_by_entries(u0: Tensor, u1: Tensor, u2: Tensor) -> Tensor:
 
 def _leap_cases() -> list[tuple[str, list[Tensor]]]:
     def path(end: list[float], away: list[float], rates: list[float]) -> list[Tensor]:
-        e, w, lam = (
-            torch.tensor(row, dtype=torch.float64) for row in (end, away, rates)
-        )
+        e, w, lam = (torch.tensor(row, dtype=torch.float64) for row in (end, away, rates))
         return [e + w * lam**t for t in range(3)]
 
     return [
@@ -149,10 +145,7 @@ EXERCISES: dict[str, Checker] = {
                 lambda m, s, g, w: m - g / w.unsqueeze(-1),
                 "the covariance is missing: a gradient is not in the units of the data.",
             ),
-            (
-                _diagonal_only,
-                "the covariance is a matrix: its entries off the diagonal count too.",
-            ),
+            (_diagonal_only, "the covariance is a matrix: its entries off the diagonal count too."),
             (
                 lambda m, s, g, w: _means_after(m, s, g, w) - m,
                 "this is the step; the means after it are wanted.",
@@ -191,22 +184,14 @@ EXERCISES: dict[str, Checker] = {
                 lambda *u: _leap(*u, doubled=False),
                 "squaring gives 2 a s, not a s: expand (I - aB)^2.",
             ),
-            (
-                lambda *u: _leap(*u, squared=False),
-                "the change of step has the factor a squared.",
-            ),
+            (lambda *u: _leap(*u, squared=False), "the change of step has the factor a squared."),
             (
                 lambda *u: _leap(*u, inverted=True),
                 "a is the other quotient: large where the steps hardly change.",
             ),
+            (lambda *u: _leap(*u, sign=-1), "the leap goes along the step, not against it."),
             (
-                lambda *u: _leap(*u, sign=-1),
-                "the leap goes along the step, not against it.",
-            ),
-            (
-                lambda u0, u1, u2: (
-                    u0 + (u1 - u0) * (u1 - u0).norm() / (u2 - 2 * u1 + u0).norm()
-                ),
+                lambda u0, u1, u2: u0 + (u1 - u0) * (u1 - u0).norm() / (u2 - 2 * u1 + u0).norm(),
                 "this is the single leap, without the square.",
             ),
             (lambda u0, u1, u2: u2, "this is the second step of EM itself."),
@@ -218,19 +203,10 @@ EXERCISES: dict[str, Checker] = {
         expected=_LABELS,
         tolerance=6e-2,
         mistakes=[
-            (
-                0.9 * 0.99,
-                "this is the new rate. How many iterations does a digit take at either?",
-            ),
-            (
-                1 / 0.9,
-                "iterations go with the logarithm of the rate, not with the rate.",
-            ),
+            (0.9 * 0.99, "this is the new rate. How many iterations does a digit take at either?"),
+            (1 / 0.9, "iterations go with the logarithm of the rate, not with the rate."),
             (1 / _LABELS, "the old iterations over the new, not the reverse."),
-            (
-                10.0,
-                "near; but the missing share falls to nine tenths of 0.99, and not of 1.",
-            ),
+            (10.0, "near; but the missing share falls to nine tenths of 0.99, and not of 1."),
         ],
         hint="Which of the two informations loses a tenth of its terms, and what does the rate do?",
         praise="A few labels are worth many iterations.",
@@ -238,16 +214,10 @@ EXERCISES: dict[str, Checker] = {
     "07-7": Value(
         expected=[_OMEGA, _OMEGA - 1],
         mistakes=[
-            (
-                [2.0, 1.0],
-                "at 2 the fast end no longer converges; the best lies before it.",
-            ),
+            ([2.0, 1.0], "at 2 the fast end no longer converges; the best lies before it."),
             ([2.0, 0.98], "at 2 the slow end is at 0.98; and the fast end?"),
             ([1.0, 0.99], "this is EM itself: the fast end has room to spare."),
-            (
-                [100.0, 0.0],
-                "this kills the slowest error; what does it do to the fastest?",
-            ),
+            ([100.0, 0.0], "this kills the slowest error; what does it do to the fastest?"),
             ([_OMEGA - 1, _OMEGA], "first omega, then the rate."),
             (
                 [1.99, 0.99],

@@ -87,10 +87,7 @@ def _map_cases() -> list[tuple[str, list[Any]]]:
 
     return [
         ("one dimension", [case(3.0, 8.0), case(10.0, 20.0), 1, 0.5, 3.0]),
-        (
-            "four dimensions",
-            [case(30.0, 2.0, 11.0), case(12.0, 3.5, 4.0), 4, 0.25, 6.0],
-        ),
+        ("four dimensions", [case(30.0, 2.0, 11.0), case(12.0, 3.5, 4.0), 4, 0.25, 6.0]),
         ("a component without points", [case(0.0, 9.0), case(0.0, 5.0), 2, 0.2, 4.0]),
     ]
 
@@ -115,10 +112,7 @@ def _bound() -> Value:
     return Value(
         expected=bound(least, 0.1),
         mistakes=[
-            (
-                bound(least, 1.0),
-                "this is the bound of the shared width: where is the ratio?",
-            ),
+            (bound(least, 1.0), "this is the bound of the shared width: where is the ratio?"),
             (
                 bound(least, 10.0),
                 "the largest width is the smallest over c: on which side does c stand?",
@@ -127,10 +121,7 @@ def _bound() -> Value:
                 bound(least, math.sqrt(0.1)),
                 "the ratio is one of standard deviations, and the exponent has a square.",
             ),
-            (
-                bound(n * least, 0.1),
-                "the scatter is a sum over the points: divide by N.",
-            ),
+            (bound(n * least, 0.1), "the scatter is a sum over the points: divide by N."),
             (n * bound(least, 0.1), "this bounds N f; the bound of f is wanted."),
             (
                 bound(least, 0.1) - 0.5,
@@ -156,14 +147,8 @@ EXERCISES: dict[str, Checker] = {
     "08-2": Value(
         expected=max(_SLOPES) / 500 * math.log(2),
         mistakes=[
-            (
-                10 / 500 * math.log(2),
-                "this is the fall onto a point; other flats are steeper.",
-            ),
-            (
-                max(_SLOPES) * math.log(2),
-                "this is N f; the mean over the points is wanted.",
-            ),
+            (10 / 500 * math.log(2), "this is the fall onto a point; other flats are steeper."),
+            (max(_SLOPES) * math.log(2), "this is N f; the mean over the points is wanted."),
             (
                 max(_SLOPES) / 500,
                 "this is the slope in log sigma; by how much does log sigma change?",
@@ -176,10 +161,7 @@ EXERCISES: dict[str, Checker] = {
                 121 / 4 / 500 * math.log(2),
                 "m is a whole number: the product of two whole numbers is wanted.",
             ),
-            (
-                max(_SLOPES) / 500 * math.log(4),
-                "the width is halved, not the variance.",
-            ),
+            (max(_SLOPES) / 500 * math.log(4), "the width is halved, not the variance."),
         ],
         hint="Points times directions, over N, times the change of log sigma.",
         praise="Three times as steep as onto a point, and the flat takes five or six points.",
@@ -218,10 +200,7 @@ EXERCISES: dict[str, Checker] = {
                 "entries on the diagonal are widths along the coordinates, not along the "
                 "narrowest direction.",
             ),
-            (
-                _ridge,
-                "a ridge widens every direction; those above the floor should stay.",
-            ),
+            (_ridge, "a ridge widens every direction; those above the floor should stay."),
             (
                 lambda c, s: _raised(c, s, whole=True),
                 "only the eigenvalues below the floor should change, not their neighbors.",

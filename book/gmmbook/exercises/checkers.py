@@ -44,17 +44,13 @@ class Checker(ABC):
     hint: where to look again when an answer is wrong in no way that is known."""
 
     praise: str = ""
-    hint: str = (
-        "Go back to the equation that the exercise names and do one step at a time."
-    )
+    hint: str = "Go back to the equation that the exercise names and do one step at a time."
 
     def verdict(self, identifier: str, answer: Any) -> Verdict:
         """Never raises: whatever goes wrong is a line of the verdict."""
         if answer is None or answer is Ellipsis:
             return Verdict(
-                identifier,
-                False,
-                "no answer yet. Put yours in the place of the three dots.",
+                identifier, False, "no answer yet. Put yours in the place of the three dots."
             )
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -69,9 +65,7 @@ class Checker(ABC):
             )
         if problem is None:
             return Verdict(identifier, True, f"right. {self.praise}".rstrip())
-        return Verdict(
-            identifier, False, f"not yet. {problem[:1].upper()}{problem[1:]}"
-        )
+        return Verdict(identifier, False, f"not yet. {problem[:1].upper()}{problem[1:]}")
 
     @abstractmethod
     def problem(self, answer: Any) -> str | None:
@@ -156,9 +150,7 @@ class Choice(Checker):
             )
         given = {letter for letter in answer.lower() if letter.isalnum()}
         if not given or given - set(letters):
-            raise Unreadable(
-                f"give the letters of your answers, out of {', '.join(letters)}."
-            )
+            raise Unreadable(f"give the letters of your answers, out of {', '.join(letters)}.")
         for letter in sorted(given - set(self.right)):
             return f"({letter}) {self.others[letter]}"
         for letter in self.right:
@@ -177,9 +169,7 @@ class Demands(Checker):
     """
 
     demands: Sequence[tuple[Callable[[Any], bool], str]]
-    read: Callable[[Any], Any] = field(
-        default=lambda answer: _tensor(answer, "the answer")
-    )
+    read: Callable[[Any], Any] = field(default=lambda answer: _tensor(answer, "the answer"))
 
     def problem(self, answer: Any) -> str | None:
         value = self.read(answer)
@@ -203,9 +193,7 @@ def call(function: Function, arguments: Sequence[Any], name: str) -> Tensor:
         raise Unreadable("your function returned None; does it end with `return`?")
     for copy, argument in zip(copies, arguments, strict=True):
         if isinstance(argument, Tensor) and not _same(copy, argument):
-            raise Unreadable(
-                "your function changes its arguments; work on copies of them."
-            )
+            raise Unreadable("your function changes its arguments; work on copies of them.")
     return _tensor(value, "what your function returned")
 
 
@@ -278,8 +266,7 @@ def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
         return "it is the square of what is wanted (a variance, and not a standard deviation?)."
     if bool((expected >= 0).all()) and _close(given, expected.sqrt(), tolerance):
         return (
-            "it is the square root of what is wanted "
-            "(a standard deviation, and not a variance?)."
+            "it is the square root of what is wanted (a standard deviation, and not a variance?)."
         )
     if bool((expected != 0).all()) and _close(given, 1 / expected, tolerance):
         return "it is one over what is wanted."
@@ -298,9 +285,7 @@ def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
         return "it is transposed."
     if _sums_to_one(expected, tolerance) and not _sums_to_one(given, tolerance):
         return "normalization: the numbers of the last dimension should sum to 1, and do not."
-    if _close(
-        given.flatten().sort().values, expected.flatten().sort().values, tolerance
-    ):
+    if _close(given.flatten().sort().values, expected.flatten().sort().values, tolerance):
         return "the numbers are right and their order is not."
     shift = given - expected
     if given.numel() > 1 and _close(shift, shift.mean().expand_as(shift), tolerance):
@@ -328,17 +313,13 @@ def _close(given: Tensor, wanted: Tensor, tolerance: float) -> bool:
 
 def _tensor(value: Any, what: str) -> Tensor:
     if isinstance(value, str):
-        raise Unreadable(
-            f"{what} should be a number or a tensor, and is text: drop the quotes."
-        )
+        raise Unreadable(f"{what} should be a number or a tensor, and is text: drop the quotes.")
     if callable(value) and not isinstance(value, Tensor):
         raise Unreadable(f"{what} should be a number or a tensor, and is a function.")
     try:
         if isinstance(value, Tensor):
             tensor = value.detach()
-        elif isinstance(value, list | tuple) and any(
-            isinstance(v, Tensor) for v in value
-        ):
+        elif isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
             tensor = torch.stack([torch.as_tensor(v).detach() for v in value])
         else:
             tensor = torch.as_tensor(value)

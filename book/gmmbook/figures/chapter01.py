@@ -17,11 +17,7 @@ from torch import Tensor
 from gmmedu import plot
 from gmmedu.models import GaussianMixture
 
-_A, _B, _MODEL = (
-    plot.component_color(1),
-    plot.component_color(2),
-    plot.component_color(0),
-)
+_A, _B, _MODEL = (plot.component_color(1), plot.component_color(2), plot.component_color(0))
 
 
 def question(x: Tensor, mean: Tensor, sd: Tensor, a: Tensor, b: Tensor) -> Axes:
@@ -41,9 +37,7 @@ def question(x: Tensor, mean: Tensor, sd: Tensor, a: Tensor, b: Tensor) -> Axes:
     return ax
 
 
-def affine_map(
-    noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor
-) -> Figure:
+def affine_map(noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor) -> Figure:
     """Noise (N, 2) on a grid, and the same under ``factor`` (2, 2): its columns to the circle of
     radius 2, and the eigenvectors, the columns of ``axes``, to twice the roots of ``variances``."""
     figure, panels = plt.subplots(1, 2, figsize=(6.4, 4.5), width_ratios=[3.3, 3.9])
@@ -55,16 +49,10 @@ def affine_map(
     for ax, matrix, name in zip(panels, (torch.eye(2), factor), "el", strict=True):
         linear = matrix.cpu().numpy()
         for line in lines:
-            ax.plot(
-                *(linear @ line), color=plot.GREY, linewidth=0.7, alpha=0.5, zorder=1
-            )
-        ax.add_patch(
-            Polygon((linear @ cell).T, color=plot.component_color(4), alpha=0.55)
-        )
+            ax.plot(*(linear @ line), color=plot.GREY, linewidth=0.7, alpha=0.5, zorder=1)
+        ax.add_patch(Polygon((linear @ cell).T, color=plot.component_color(4), alpha=0.55))
         plot.scatter(noise @ matrix.mT, ax, size=6, alpha=0.5)
-        ax.plot(
-            *(linear @ circle), color=plot.component_color(3), linewidth=2, zorder=3
-        )
+        ax.plot(*(linear @ circle), color=plot.component_color(3), linewidth=2, zorder=3)
         for k in range(2):
             tip, color = 2 * linear[:, k], plot.component_color(k)
             _arrow(ax, tip, color)
@@ -73,29 +61,19 @@ def affine_map(
         ax.set_aspect("equal")
         ax.set_axis_off()
     green = plot.component_color(2)
-    for k, (direction, variance) in enumerate(
-        zip(axes.mT.numpy(), variances.numpy(), strict=True)
-    ):
+    for k, (direction, variance) in enumerate(zip(axes.mT.numpy(), variances.numpy(), strict=True)):
         reach = 2 * np.sqrt(variance) * direction * np.sign(direction[1])
         panels[1].plot(*np.stack([-reach, reach], axis=1), "--", color=green, zorder=4)
         _name(panels[1], rf"$\mathbf{{u}}_{k + 1}$", -1.25 * reach, green)
     for ax, reach_x, title in zip(
-        panels,
-        (3.3, 3.9),
-        (r"$\mathbf{y}$", r"$\mathbf{x} = \mathbf{L}\,\mathbf{y}$"),
-        strict=True,
+        panels, (3.3, 3.9), (r"$\mathbf{y}$", r"$\mathbf{x} = \mathbf{L}\,\mathbf{y}$"), strict=True
     ):
         ax.set(xlim=(-reach_x, reach_x), ylim=(-4.45, 4.45), title=title)
     return figure
 
 
 def distances(
-    x: Tensor,
-    mean: Tensor,
-    covariance: Tensor,
-    radii: Sequence[float],
-    a: Tensor,
-    b: Tensor,
+    x: Tensor, mean: Tensor, covariance: Tensor, radii: Sequence[float], a: Tensor, b: Tensor
 ) -> Axes:
     """The data and the ellipses at Mahalanobis distance ``radii``, with the mass inside each."""
     ax = _plane(x)
@@ -103,9 +81,7 @@ def distances(
         mass = -np.expm1(-(radius**2) / 2)
         vertices = plot.ellipse(mean, covariance, mass)
         ax.add_patch(Polygon(vertices, facecolor=_MODEL, alpha=0.09, linewidth=0))
-        ax.add_patch(
-            Polygon(vertices, facecolor="none", edgecolor=_MODEL, linewidth=1.8)
-        )
+        ax.add_patch(Polygon(vertices, facecolor="none", edgecolor=_MODEL, linewidth=1.8))
         lowest = vertices[vertices[:, 1].argmin()]
         ax.annotate(
             f"{mass:.0%}",
@@ -123,9 +99,7 @@ def distances(
     return ax
 
 
-def shells(
-    radius: NDArray[np.float64], curves: Mapping[int, NDArray[np.float64]]
-) -> Axes:
+def shells(radius: NDArray[np.float64], curves: Mapping[int, NDArray[np.float64]]) -> Axes:
     """The density of the distance from the mean, for each dimension, named at its peak."""
     _, ax = plt.subplots(figsize=(6.4, 3.8))
     for k, (dimension, density) in enumerate(curves.items()):
@@ -166,9 +140,7 @@ def whitened(clouds: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Figur
                     linestyle="--",
                 )
             ax.set_aspect("equal")
-            ax.set(
-                xlim=(-3.9, 3.9), ylim=(-3.9, 3.9), xticks=[-3, 0, 3], yticks=[-3, 0, 3]
-            )
+            ax.set(xlim=(-3.9, 3.9), ylim=(-3.9, 3.9), xticks=[-3, 0, 3], yticks=[-3, 0, 3])
             ax.set(xlabel="$y_1$", ylabel="$y_2$")
         else:
             ax.set(xlabel="eruption - mean", ylabel="wait - mean")
@@ -178,11 +150,7 @@ def whitened(clouds: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Figur
 
 
 def slices(
-    x: Tensor,
-    model: GaussianMixture,
-    seen: Sequence[float],
-    peaks: Sequence[float],
-    width: float,
+    x: Tensor, model: GaussianMixture, seen: Sequence[float], peaks: Sequence[float], width: float
 ) -> Axes:
     """The data, the model's ellipses, and the Gaussians of the second coordinate given the first:
     their ``peaks`` at the values ``seen``, and their common standard deviation ``width``."""
@@ -196,17 +164,9 @@ def slices(
     for value, peak in zip(seen, peaks, strict=True):
         bell = value + 0.32 * np.exp(-(offsets**2) / 2)
         height = peak + width * offsets
-        ax.plot(
-            [value, value], height[[0, -1]], color=plot.component_color(2), linewidth=1
-        )
+        ax.plot([value, value], height[[0, -1]], color=plot.component_color(2), linewidth=1)
         ax.fill_betweenx(
-            height,
-            value,
-            bell,
-            color=plot.component_color(2),
-            alpha=0.35,
-            linewidth=0,
-            zorder=4,
+            height, value, bell, color=plot.component_color(2), alpha=0.35, linewidth=0, zorder=4
         )
         ax.plot(bell, height, color=plot.component_color(2), zorder=5)
     center = model.means[0].detach().cpu().numpy()
@@ -224,9 +184,7 @@ def entropies(
     entropy: Mapping[str, float],
 ) -> Figure:
     """Densities on a grid by name, and below them a bar for the entropy of each."""
-    figure, (upper, lower) = plt.subplots(
-        2, 1, figsize=(6.4, 5.6), height_ratios=[2, 1]
-    )
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(6.4, 5.6), height_ratios=[2, 1])
     for k, (name, density) in enumerate(densities.items()):
         color, style = plot.component_color(k), plot.LINE_STYLES[k]
         upper.plot(grid, density, color=color, linestyle=style, label=name)
@@ -273,17 +231,10 @@ def _arrow(ax: Axes, tip: NDArray[np.float64], color: str) -> None:
         "",
         tip,
         xytext=(0, 0),
-        arrowprops={
-            "arrowstyle": "-|>",
-            "color": color,
-            "linewidth": 2.2,
-            "shrinkA": 0,
-        },
+        arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 2.2, "shrinkA": 0},
         zorder=5,
     )
 
 
 def _name(ax: Axes, text: str, place: NDArray[np.float64], color: str) -> None:
-    ax.annotate(
-        text, place, color=color, ha="center", va="center", fontsize=15, zorder=6
-    )
+    ax.annotate(text, place, color=color, ha="center", va="center", fontsize=15, zorder=6)

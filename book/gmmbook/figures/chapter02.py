@@ -60,10 +60,7 @@ def answer(
     plot.ellipses(model, ax, fill=False)
     mark(points, ax)
     ax.set(
-        xlabel="eruption (min)",
-        ylabel="wait for the next (min)",
-        xlim=limits[:2],
-        ylim=limits[2:],
+        xlabel="eruption (min)", ylabel="wait for the next (min)", xlim=limits[:2], ylim=limits[2:]
     )
     return ax
 
@@ -84,25 +81,16 @@ def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
 
 def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """For each model on a line: its weighted components above, its responsibilities below."""
-    figure, axes = plt.subplots(
-        2, len(models), sharex=True, sharey="row", figsize=(6.4, 5.2)
-    )
+    figure, axes = plt.subplots(2, len(models), sharex=True, sharey="row", figsize=(6.4, 5.2))
     line = grid.cpu().numpy()
     for (name, model), (top, bottom) in zip(models.items(), axes.T, strict=True):
         shares = model.responsibilities(grid[:, None]).detach()
         density = model.log_prob(grid[:, None]).detach().exp()
         for k in range(model.num_components):
             color = plot.component_color(k)
-            top.fill_between(
-                line, (shares[:, k] * density).cpu().numpy(), color=color, alpha=0.2
-            )
+            top.fill_between(line, (shares[:, k] * density).cpu().numpy(), color=color, alpha=0.2)
             top.plot(line, (shares[:, k] * density).cpu().numpy(), color=color)
-            bottom.plot(
-                line,
-                shares[:, k].cpu().numpy(),
-                color=color,
-                label=f"component {k + 1}",
-            )
+            bottom.plot(line, shares[:, k].cpu().numpy(), color=color, label=f"component {k + 1}")
         bottom.axhline(0.5, color=plot.GREY, linestyle=":", linewidth=1.2)
         top.set_title(name)
         bottom.set_xlabel("$x$")
@@ -117,15 +105,11 @@ def field(
     models: Mapping[str, GaussianMixture], limits: tuple[float, float, float, float]
 ) -> Figure:
     """The plane in the colors of the responsible components, and the line where they are equal."""
-    figure, axes = plt.subplots(
-        len(models), 1, sharex=True, figsize=(6.4, 3.7 * len(models))
-    )
+    figure, axes = plt.subplots(len(models), 1, sharex=True, figsize=(6.4, 3.7 * len(models)))
     for (name, model), ax in zip(models.items(), np.atleast_1d(axes), strict=True):
         responsibility_field(model, ax, limits)
         plot.ellipses(model, ax, fill=False)
-        ax.set(
-            title=name, ylabel="$x_2$", xlim=limits[:2], ylim=limits[2:], aspect="equal"
-        )
+        ax.set(title=name, ylabel="$x_2$", xlim=limits[:2], ylim=limits[2:], aspect="equal")
     ax.set_xlabel("$x_1$")
     return figure
 
@@ -138,17 +122,11 @@ def responsibility_field(
     alpha: float = 0.45,
 ) -> Axes:
     """The plane colored by responsibility; where component 1 has 10, 50 and 90 %, a line."""
-    across = torch.linspace(
-        *limits[:2], 240, device=model.means.device, dtype=model.means.dtype
-    )
-    up = torch.linspace(
-        *limits[2:], 160, device=model.means.device, dtype=model.means.dtype
-    )
+    across = torch.linspace(*limits[:2], 240, device=model.means.device, dtype=model.means.dtype)
+    up = torch.linspace(*limits[2:], 160, device=model.means.device, dtype=model.means.dtype)
     grid = torch.cartesian_prod(up, across).flip(1)
     shares = model.responsibilities(grid).detach().cpu().numpy().reshape(160, 240, -1)
-    palette = np.array(
-        [to_rgb(plot.component_color(k)) for k in range(shares.shape[2])]
-    )
+    palette = np.array([to_rgb(plot.component_color(k)) for k in range(shares.shape[2])])
     ax.imshow(
         np.clip(shares @ palette, 0, 1),
         extent=limits,
@@ -189,9 +167,7 @@ def same_moments(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     return figure
 
 
-def regression(
-    x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor
-) -> Figure:
+def regression(x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor) -> Figure:
     """The wait expected after each eruption, by mixture and one Gaussian; below, its deviation."""
     figure, (top, bottom) = plt.subplots(
         2, 1, sharex=True, figsize=(6.4, 6.2), gridspec_kw={"height_ratios": [2.6, 1]}
@@ -200,31 +176,19 @@ def regression(
     color = plot.component_color(0)
     minutes = grid.cpu().numpy()
     center, spread = mean.cpu().numpy(), deviation.cpu().numpy()
-    top.fill_between(
-        minutes, center - spread, center + spread, color=color, alpha=0.2, linewidth=0
-    )
+    top.fill_between(minutes, center - spread, center + spread, color=color, alpha=0.2, linewidth=0)
     top.plot(minutes, center, color=color, linewidth=2.4, label="mixture")
-    top.plot(
-        minutes,
-        line.cpu().numpy(),
-        color=plot.GREY,
-        linestyle="--",
-        label="one Gaussian",
-    )
+    top.plot(minutes, line.cpu().numpy(), color=plot.GREY, linestyle="--", label="one Gaussian")
     top.set_ylabel("wait for the next (min)")
     top.legend(loc="upper left")
     bottom.plot(minutes, spread, color=color, linewidth=2.4)
     bottom.set(
-        xlabel="eruption (min)",
-        ylabel="sd of the wait\n(min)",
-        ylim=(0, 1.15 * spread.max()),
+        xlabel="eruption (min)", ylabel="sd of the wait\n(min)", ylim=(0, 1.15 * spread.max())
     )
     return figure
 
 
-def pitchfork(
-    separation: Tensor, critical: Tensor, examples: Mapping[float, Tensor]
-) -> Figure:
+def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Tensor]) -> Figure:
     """Above, densities at three separations; below, where the density is level at each.
 
     critical: the positive solution at each separation, (M,), zero where there is none.
@@ -239,11 +203,7 @@ def pitchfork(
             linestyle=plot.LINE_STYLES[position],
             label=f"{distance:g}",
         )
-    top.set(
-        xlabel=r"$x / \sigma$, from the midpoint",
-        ylabel=r"density $\times\ \sigma$",
-        ylim=0,
-    )
+    top.set(xlabel=r"$x / \sigma$, from the midpoint", ylabel=r"density $\times\ \sigma$", ylim=0)
     top.legend(title=r"$|\mu_1 - \mu_2| / \sigma$")
     s, c = separation.cpu().numpy(), critical.cpu().numpy()
     split = s > 2
@@ -253,11 +213,7 @@ def pitchfork(
         branch = np.append(0.0, sign * c[split])
         bottom.plot(np.append(2.0, s[split]), branch, color=color)
     bottom.plot(
-        s[split],
-        0 * s[split],
-        color=plot.component_color(1),
-        linestyle="--",
-        label="valley",
+        s[split], 0 * s[split], color=plot.component_color(1), linestyle="--", label="valley"
     )
     bottom.plot(s, s / 2, color=plot.GREY, linestyle=":", linewidth=1.2, label="means")
     bottom.plot(s, -s / 2, color=plot.GREY, linestyle=":", linewidth=1.2)
@@ -286,21 +242,15 @@ def three_modes(
     density = model.log_prob(grid).detach().exp().cpu().numpy().reshape(size, size)
     # Below the lowest level nothing is drawn, so that the page shows, light or dark.
     levels = np.linspace(0.03, 1.0, 15) * density.max()
-    top.contourf(
-        across.cpu(), up.cpu(), density, levels=levels, cmap="viridis", zorder=0
-    )
+    top.contourf(across.cpu(), up.cpu(), density, levels=levels, cmap="viridis", zorder=0)
     top.plot(*ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--")
     top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
     for k, place in enumerate(((-1.95, 0.9), (1.55, 2.4))):
         top.annotate(f"component\n{k + 1}", place, color=plot.GREY)
-    top.set(
-        xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:]
-    )
+    top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
     bottom.plot(walked.cpu(), height.cpu(), color=_PATH)
     nearest = torch.cdist(modes, ridge).argmin(1)
-    bottom.plot(
-        walked[nearest].cpu(), height[nearest].cpu(), "^", color=_PEAK, markersize=11
-    )
+    bottom.plot(walked[nearest].cpu(), height[nearest].cpu(), "^", color=_PEAK, markersize=11)
     bottom.set(xlabel="distance along the ridgeline", ylabel="density")
     bottom.margins(y=0.15)
     top.set_xticks(range(-2, 3))
@@ -317,9 +267,7 @@ def twins(
     levels = heights.min() + np.append(0, np.geomspace(0.01, np.ptp(heights), 14))
     # A color for each level, however close.
     even = BoundaryNorm(levels, 256)
-    ax.contourf(
-        first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis", norm=even
-    )
+    ax.contourf(first.cpu(), second.cpu(), heights.T, levels=levels, cmap="viridis", norm=even)
     low, high = float(first.min()), float(first.max())
     ax.plot([low, high], [low, high], color=plot.component_color(3), linestyle="--")
     for across, up in minima:
@@ -336,9 +284,7 @@ def twins(
 
 def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """The same points under each fit, in the colors of their most responsible components."""
-    figure, axes = plt.subplots(
-        len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8)
-    )
+    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8))
     for (name, model), ax in zip(fits.items(), axes, strict=True):
         plot.scatter(x, ax, labels=model.predict(x), size=10)
         plot.ellipses(model, ax, fill=False)

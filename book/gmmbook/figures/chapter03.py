@@ -44,17 +44,9 @@ def running_product(products: Mapping[str, Tensor], log10_exact: Tensor) -> Figu
         height = float(np.log10(values[last - 1]))
         ax.plot(last, height, "o", color=hue)
         ax.annotate(
-            f"{name}: 0 from here on",
-            (last, height),
-            (9, 4),
-            textcoords="offset points",
-            color=hue,
+            f"{name}: 0 from here on", (last, height), (9, 4), textcoords="offset points", color=hue
         )
-    ax.set(
-        xlabel="number of eruptions",
-        ylabel="product of densities",
-        xlim=(0, len(exact) + 5),
-    )
+    ax.set(xlabel="number of eruptions", ylabel="product of densities", xlim=(0, len(exact) + 5))
     ticks = np.arange(-500, 1, 100)
     ax.set_yticks(ticks, [f"$10^{{{tick}}}$" for tick in ticks])
     ax.legend(loc="lower left")
@@ -72,12 +64,7 @@ def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> 
         error = 1.96 * log_p.std() / np.sqrt(count[shown])
         limit = limits[name]
         ax.fill_between(
-            count[shown],
-            limit - error,
-            limit + error,
-            color=hue,
-            alpha=0.15,
-            linewidth=0,
+            count[shown], limit - error, limit + error, color=hue, alpha=0.15, linewidth=0
         )
         ax.plot(count[shown], running[:, shown].T, color=hue, linewidth=1, alpha=0.8)
         ax.axhline(limit, color=hue, linestyle=":", linewidth=1.4)
@@ -92,11 +79,7 @@ def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> 
             color=hue,
         )
     ax.set_xscale("log")
-    ax.set(
-        xlabel="number of points",
-        ylabel="mean NLL (nats per point)",
-        xlim=(10, len(count)),
-    )
+    ax.set(xlabel="number of points", ylabel="mean NLL (nats per point)", xlim=(10, len(count)))
     return figure
 
 
@@ -110,9 +93,7 @@ def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
         ax.fill_between(grid, height, color=hue, alpha=0.15, linewidth=0)
         ax.plot(grid, height, color=hue)
         marks = _numpy(wait) / scale
-        ax.plot(
-            marks, np.zeros_like(marks), "|", color=plot.GREY, alpha=0.5, markersize=9
-        )
+        ax.plot(marks, np.zeros_like(marks), "|", color=plot.GREY, alpha=0.5, markersize=9)
         ax.set(
             xlabel=f"wait ({unit}s)",
             ylabel=f"density (per {unit})",
@@ -129,12 +110,8 @@ def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
         2, 1, figsize=(5.4, 5.6), sharex=True, height_ratios=(3, 2)
     )
     a, corner = _numpy(lead), np.maximum(_numpy(lead), 0)
-    top.fill_between(
-        a, corner, corner + math.log(2), color=plot.GREY, alpha=0.2, linewidth=0
-    )
-    top.plot(
-        a, corner + math.log(2), color=plot.GREY, linestyle="--", label="max + log 2"
-    )
+    top.fill_between(a, corner, corner + math.log(2), color=plot.GREY, alpha=0.2, linewidth=0)
+    top.plot(a, corner + math.log(2), color=plot.GREY, linestyle="--", label="max + log 2")
     top.plot(a, _numpy(smooth), color=_HUES[0], label="log-sum-exp")
     top.plot(a, corner, color=plot.GREY, linestyle=":", label="max")
     top.set(ylabel="value (nats)")
@@ -156,39 +133,19 @@ def far_points(distance: Tensor, forms: Mapping[str, tuple[Tensor, Tensor]]) -> 
         for ax, values in ((top, _numpy(loss)), (bottom, np.abs(_numpy(pull)))):
             seen = np.isfinite(values)
             alpha = 0.5 if width > 4 else 1.0
-            line = {
-                "linestyle": style,
-                "linewidth": width,
-                "alpha": alpha,
-                "zorder": above,
-            }
+            line = {"linestyle": style, "linewidth": width, "alpha": alpha, "zorder": above}
             ax.plot(d[seen], values[seen], color=hue, label=name, **line)
             if not seen.all():
                 end = int(seen.nonzero()[0][-1])
-                ax.plot(
-                    d[end],
-                    values[end],
-                    "x",
-                    color=hue,
-                    markersize=11,
-                    markeredgewidth=2.5,
-                )
+                ax.plot(d[end], values[end], "x", color=hue, markersize=11, markeredgewidth=2.5)
     top.set_ylabel("loss (nats)")
     top.legend(loc="upper left")
-    bottom.set(
-        xlabel="distance (standard deviations)",
-        ylabel="pull on the mean",
-        xlim=(0, d[-1]),
-    )
+    bottom.set(xlabel="distance (standard deviations)", ylabel="pull on the mean", xlim=(0, d[-1]))
     return figure
 
 
 def twins(
-    axis: Tensor,
-    values: Tensor,
-    critical: Sequence[Critical],
-    share: Tensor,
-    profile: Tensor,
+    axis: Tensor, values: Tensor, critical: Sequence[Critical], share: Tensor, profile: Tensor
 ) -> Figure:
     """The surface (M, M) over two means with the chord between its minima, and f along it."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 7.4), height_ratios=(5, 2))
@@ -200,21 +157,13 @@ def twins(
     bottom.plot(_numpy(share).ravel(), _numpy(profile), color=_CHORD, linewidth=2.2)
     for end in (0, -1):
         place = float(_numpy(share).ravel()[end])
-        bottom.plot(
-            place, float(profile[end]), "o", color=_CHORD, markersize=8, clip_on=False
-        )
-    bottom.set(
-        xlabel="share of the way from twin to twin", ylabel="$f$ (nats)", xlim=(0, 1)
-    )
+        bottom.plot(place, float(profile[end]), "o", color=_CHORD, markersize=8, clip_on=False)
+    bottom.set(xlabel="share of the way from twin to twin", ylabel="$f$ (nats)", xlim=(0, 1))
     return figure
 
 
 def landscape(
-    axis: Tensor,
-    values: Tensor,
-    critical: Sequence[Critical],
-    paths: Tensor,
-    ridge: Tensor,
+    axis: Tensor, values: Tensor, critical: Sequence[Critical], paths: Tensor, ridge: Tensor
 ) -> Figure:
     """The surface (M, M) over two means, critical points, paths (P, steps, 2) and the ridge."""
     figure, ax = plt.subplots(figsize=(5.4, 5.0))
@@ -222,9 +171,7 @@ def landscape(
     low, high = float(axis[0]), float(axis[-1])
     for piece in ridge:
         points = _numpy(piece)
-        ax.plot(
-            points[:, 0], points[:, 1], color="#ffffff", linestyle="--", linewidth=2
-        )
+        ax.plot(points[:, 0], points[:, 1], color="#ffffff", linestyle="--", linewidth=2)
     for path in paths:
         points = _numpy(path)
         ax.plot(points[:, 0], points[:, 1], color=_CHORD, linewidth=1.3)
@@ -251,23 +198,7 @@ def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure
 _CHORD = plot.PALETTE[4]
 #: Heights of the contours, in nats: closer where the surfaces are low.
 _LEVELS = (
-    *(
-        3.8,
-        3.825,
-        3.85,
-        3.875,
-        3.9,
-        3.925,
-        3.95,
-        3.975,
-        4.0,
-        4.05,
-        4.1,
-        4.15,
-        4.2,
-        4.25,
-        4.3,
-    ),
+    *(3.8, 3.825, 3.85, 3.875, 3.9, 3.925, 3.95, 3.975, 4.0, 4.05, 4.1, 4.15, 4.2, 4.25, 4.3),
     *(4.4, 4.5, 4.6, 4.7, 4.85, 5.0, 5.2, 5.4, 5.7, 6.0, 6.5, 7.0, 7.5, 8.0),
 )
 
@@ -281,19 +212,9 @@ def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -
     filled: Any = ax.contourf(
         grid, grid, heights, levels=_LEVELS, cmap=dim, norm=norm, extend="max"
     )
-    ax.contour(
-        grid,
-        grid,
-        heights,
-        levels=_LEVELS,
-        colors=["#ffffff"],
-        linewidths=0.4,
-        alpha=0.35,
-    )
+    ax.contour(grid, grid, heights, levels=_LEVELS, colors=["#ffffff"], linewidths=0.4, alpha=0.35)
     if diagonal:
-        ax.plot(
-            grid[[0, -1]], grid[[0, -1]], color="#ffffff", linestyle="--", linewidth=1
-        )
+        ax.plot(grid[[0, -1]], grid[[0, -1]], color="#ffffff", linestyle="--", linewidth=1)
     bar = ax.figure.colorbar(
         filled, ax=ax, shrink=0.85, ticks=_LEVELS[::4], format="%g", spacing="uniform"
     )
@@ -304,9 +225,7 @@ def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -
 
 
 def _mark(
-    ax: Axes,
-    critical: Sequence[Critical],
-    offsets: Mapping[int, tuple[float, float]] | None = None,
+    ax: Axes, critical: Sequence[Critical], offsets: Mapping[int, tuple[float, float]] | None = None
 ) -> None:
     """Filled dots at the lowest minima, open ones at other minima, crosses at saddles.
 
@@ -326,12 +245,8 @@ def _mark(
             zorder=7,
         )
         if not _is_minimum(hessian):
-            ax.plot(
-                *place, "x", color="#ffffff", markersize=12, markeredgewidth=5, zorder=5
-            )
-            ax.plot(
-                *place, "x", color=_CHORD, markersize=11, markeredgewidth=2.6, zorder=6
-            )
+            ax.plot(*place, "x", color="#ffffff", markersize=12, markeredgewidth=5, zorder=5)
+            ax.plot(*place, "x", color=_CHORD, markersize=11, markeredgewidth=2.6, zorder=6)
             continue
         face = _CHORD if float(value) < lowest + 1e-6 else "#ffffff"
         ax.plot(*place, "o", color=face, markersize=11, zorder=5)

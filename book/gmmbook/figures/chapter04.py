@@ -28,38 +28,24 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
     v, c = np.meshgrid(np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400))
     inside = v > np.abs(c)
     determinant = np.where(inside, v**2 - c**2, np.nan)
-    nll = (
-        np.log(2 * np.pi)
-        + 0.5 * np.log(determinant)
-        + (v - correlation * c) / determinant
-    )
+    nll = np.log(2 * np.pi) + 0.5 * np.log(determinant) + (v - correlation * c) / determinant
     levels = [2.05, 2.15, 2.3, 2.5, 2.75, 3.1, 3.6, 4.4, 6]
     ax.contour(v, c, nll, levels=levels, colors=[GREY], linewidths=0.8, alpha=0.7)
     for sign in (1, -1):
         edge = np.array([0.0, 1.5])
-        ax.fill_between(
-            edge, sign * edge, sign * 1.7, color=GREY, alpha=0.22, linewidth=0
-        )
+        ax.fill_between(edge, sign * edge, sign * 1.7, color=GREY, alpha=0.22, linewidth=0)
         ax.plot(edge, sign * edge, color=GREY, linewidth=1.2)
-    ways = (
-        (entries, PALETTE[1], "o-", "entries"),
-        (theta, PALETTE[0], "s-", "log-Cholesky"),
-    )
+    ways = ((entries, PALETTE[1], "o-", "entries"), (theta, PALETTE[0], "s-", "log-Cholesky"))
     for path, color, style, label in ways:
         a = path.cpu().numpy()
         mean_variance, covariance = ((a[:, 0, 0] + a[:, 1, 1]) / 2, a[:, 0, 1])
-        ax.plot(
-            mean_variance, covariance, style, color=color, markersize=4.5, label=label
-        )
+        ax.plot(mean_variance, covariance, style, color=color, markersize=4.5, label=label)
     last = entries[-1].cpu().numpy()
     ax.plot(last[0, 0], last[0, 1], "X", color=PALETTE[1], markersize=12)
     ax.text(0.1, 0.95, "no covariance", fontsize=13)
     ax.text(0.03, -0.55, "no covariance", fontsize=11)
     ax.set(
-        xlim=(0, 1.5),
-        ylim=(-0.6, 1.3),
-        xlabel="variance $v$ (of both)",
-        ylabel="covariance $c$",
+        xlim=(0, 1.5), ylim=(-0.6, 1.3), xlabel="variance $v$ (of both)", ylabel="covariance $c$"
     )
     figure.legend(loc="outside upper center", ncols=2)
     return figure
@@ -86,9 +72,7 @@ def units(x: Tensor, fits: Mapping[str, tuple[GaussianMixture, Tensor]]) -> Figu
 
     fits: title -> (model, the scale (2,) that its coordinates have relative to minutes).
     """
-    figure, axes = plt.subplots(
-        len(fits), 1, figsize=(4.8, 6.0), sharex=True, sharey=True
-    )
+    figure, axes = plt.subplots(len(fits), 1, figsize=(4.8, 6.0), sharex=True, sharey=True)
     for ax, (title, (model, scale)) in zip(axes, fits.items(), strict=True):
         plot.scatter(x, ax, labels=model.predict(x * scale))
         covariances = model.covariances / scale / scale.unsqueeze(-1)
@@ -112,26 +96,14 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
     ax.contour(a, a, f, levels=heights, colors=[GREY], linewidths=0.8, alpha=0.8)
     bottom = np.unravel_index(f.argmin(), f.shape)
     offset = a[bottom[0]] - a[bottom[1]]
-    ax.plot(
-        a,
-        a + offset,
-        color=PALETTE[2],
-        linewidth=3,
-        alpha=0.7,
-        label="the same best weights",
-    )
+    ax.plot(a, a + offset, color=PALETTE[2], linewidth=3, alpha=0.7, label="the same best weights")
     for s in range(paths.shape[1]):
         path = paths[:, s].cpu().numpy()
         label = "descent" if s == 0 else None
         ax.plot(path[:, 0], path[:, 1], color=PALETTE[1], linewidth=1.8, label=label)
         ax.plot(*path[0], "o", color=PALETTE[1], markersize=6)
     ax.set_aspect("equal")
-    ax.set(
-        xlim=(a[0], a[-1]),
-        ylim=(a[0], a[-1]),
-        xlabel="logit $a_1$",
-        ylabel="logit $a_2$",
-    )
+    ax.set(xlim=(a[0], a[-1]), ylim=(a[0], a[-1]), xlabel="logit $a_1$", ylabel="logit $a_2$")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -168,9 +140,7 @@ def _curves(ax: Axes, ways: Sequence[str], paths: Tensor) -> None:
     styles = (("-", 2.2), ("-", 3.6), ("--", 2.0))
     curves = zip(ways, paths.T, _WAYS, styles, strict=True)
     for way, path, color, (style, width) in curves:
-        ax.plot(
-            path.cpu().numpy(), color=color, linestyle=style, linewidth=width, label=way
-        )
+        ax.plot(path.cpu().numpy(), color=color, linestyle=style, linewidth=width, label=way)
     ax.set_yscale("log")
 
 
@@ -213,9 +183,7 @@ def wrong_ellipses(x: Tensor, model: GaussianMixture, wrong: Tensor) -> Axes:
     plot.ellipses(mistaken, ax, mass=(0.95,), fill=False, line_style="--", means=False)
     handles = [
         Line2D([], [], color=GREY, linestyle="-", label="from the covariance"),
-        Line2D(
-            [], [], color=GREY, linestyle="--", label="from the standard deviations"
-        ),
+        Line2D([], [], color=GREY, linestyle="--", label="from the standard deviations"),
     ]
     ax.legend(handles=handles, loc="lower right")
     ax.set(xlabel="eruption (min)", ylabel="wait (min)")

@@ -21,25 +21,13 @@ _STYLES = ("-", "--", "-.", ":")
 
 
 def opening(
-    x: Tensor,
-    frozen: GaussianMixture,
-    by_em: GaussianMixture,
-    history: Tensor,
-    level: float,
+    x: Tensor, frozen: GaussianMixture, by_em: GaussianMixture, history: Tensor, level: float
 ) -> Figure:
     """Data x (N, 1) with two fits; below, the NLL (T + 1,) of the first and the second's level."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6.4), height_ratios=(3, 2))
+    plot.density_1d(frozen, x, top, bins=60, components=False, color=PALETTE[6], label="descent")
     plot.density_1d(
-        frozen, x, top, bins=60, components=False, color=PALETTE[6], label="descent"
-    )
-    plot.density_1d(
-        by_em,
-        None,
-        top,
-        components=False,
-        color=PALETTE[3],
-        line_style="--",
-        label="EM",
+        by_em, None, top, components=False, color=PALETTE[3], line_style="--", label="EM"
     )
     top.set(xlabel="$x$", xlim=(-4.2, 9))
     top.legend(loc="upper right")
@@ -56,11 +44,7 @@ def opening(
 
 
 def one_step(
-    x: Tensor,
-    before: GaussianMixture,
-    after: GaussianMixture,
-    pull: Tensor,
-    weighted: Tensor,
+    x: Tensor, before: GaussianMixture, after: GaussianMixture, pull: Tensor, weighted: Tensor
 ) -> Axes:
     """Components before and after a step; the pull on each mean as an arrow, and the weighted
     mean of its points as a dot, both (K, 2)."""
@@ -85,9 +69,7 @@ def one_step(
             zorder=6,
         )
     ax.set(
-        xlabel="eruption (standard deviations)",
-        ylabel="wait (standard deviations)",
-        aspect="equal",
+        xlabel="eruption (standard deviations)", ylabel="wait (standard deviations)", aspect="equal"
     )
     return ax
 
@@ -112,19 +94,12 @@ def condition(excesses: Mapping[str, Tensor], rates: Mapping[str, float]) -> Fig
             linewidth=1.3,
         )
     ax.set_yscale("log")
-    ax.set(
-        xlabel="step",
-        ylabel="NLL above the minimum (nats)",
-        xlim=(0, 400),
-        ylim=(1e-13, 2e-5),
-    )
+    ax.set(xlabel="step", ylabel="NLL above the minimum (nats)", xlim=(0, 400), ylim=(1e-13, 2e-5))
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
-def paths(
-    axis: Tensor, heights: Tensor, tracks: Mapping[str, Sequence[Tensor]]
-) -> Figure:
+def paths(axis: Tensor, heights: Tensor, tracks: Mapping[str, Sequence[Tensor]]) -> Figure:
     """Paths (T, 2) over contours of the objective of two means, (M, M) on ``axis`` squared."""
     figure, ax = plt.subplots(figsize=(6.4, 6.2))
     grid, f = _numpy(axis), _numpy(heights).T
@@ -134,11 +109,7 @@ def paths(
         for number, run in enumerate(runs):
             points = _numpy(run)
             ax.plot(
-                points[:, 0],
-                points[:, 1],
-                style,
-                color=hue,
-                label=name if number == 0 else None,
+                points[:, 0], points[:, 1], style, color=hue, label=name if number == 0 else None
             )
             ax.plot(points[::2, 0], points[::2, 1], "o", color=hue, markersize=3.6)
     for runs in list(tracks.values())[:1]:
@@ -166,9 +137,7 @@ def travel(
     figure, ax = plt.subplots(figsize=(6.4, 5.2))
     iteration = _numpy(times)
     for j, (hue, rate) in enumerate(zip(_HUES, rates, strict=False)):
-        ax.plot(
-            iteration, _numpy(reach[:, j]), color=hue, linestyle="--", linewidth=1.3
-        )
+        ax.plot(iteration, _numpy(reach[:, j]), color=hue, linestyle="--", linewidth=1.3)
         for i in range(shares.shape[2]):
             ax.plot(
                 iteration,
@@ -187,28 +156,20 @@ def travel(
         xlim=(0, float(iteration[-1])),
         ylim=(0, 1),
     )
-    figure.legend(
-        loc="outside upper center", ncols=4, title="learning rate of the logits"
-    )
+    figure.legend(loc="outside upper center", ncols=4, title="learning rate of the logits")
     return figure
 
 
 def five(
-    clouds: Sequence[Tensor],
-    fits: Sequence[GaussianMixture],
-    sizes: Mapping[str, Sequence[int]],
+    clouds: Sequence[Tensor], fits: Sequence[GaussianMixture], sizes: Mapping[str, Sequence[int]]
 ) -> Figure:
     """Five clusters and the fitted components, with their weights, one panel for each data set.
 
     sizes: for each data set, named, the points of each cluster, in the order of the data. Beside
     the clusters of unequal sizes stand their numbers.
     """
-    figure, axes = plt.subplots(
-        len(clouds), 1, figsize=(6.4, 9.6), sharex=True, sharey=True
-    )
-    for ax, x, model, (name, counts) in zip(
-        axes, clouds, fits, sizes.items(), strict=True
-    ):
+    figure, axes = plt.subplots(len(clouds), 1, figsize=(6.4, 9.6), sharex=True, sharey=True)
+    for ax, x, model, (name, counts) in zip(axes, clouds, fits, sizes.items(), strict=True):
         plot.scatter(x, ax, size=6)
         plot.ellipses(model, ax)
         taken = np.concatenate([_numpy(x), *map(_outline, _shapes(model))])
@@ -235,16 +196,12 @@ def five(
     return figure
 
 
-def _shapes(
-    model: GaussianMixture,
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _shapes(model: GaussianMixture) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Mean and covariance of each component."""
     return list(zip(_numpy(model.means), _numpy(model.covariances), strict=True))
 
 
-def _outline(
-    shape: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> NDArray[np.float64]:
+def _outline(shape: tuple[NDArray[np.float64], NDArray[np.float64]]) -> NDArray[np.float64]:
     """Points (60, 2) on the 95 % ellipse."""
     angle = np.linspace(0, 2 * np.pi, 60)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -252,9 +209,7 @@ def _outline(
     return np.asarray(shape[0] + radius * circle @ np.linalg.cholesky(shape[1]).T)
 
 
-def _free_spot(
-    center: NDArray[np.float64], taken: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _free_spot(center: NDArray[np.float64], taken: NDArray[np.float64]) -> NDArray[np.float64]:
     """The place for a label nearest to the center that keeps clear of what is taken."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     around = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -273,9 +228,7 @@ def epochs(curves: Mapping[str, Tensor], floors: Mapping[str, float]) -> Figure:
     """Excess NLL (epochs, runs) of each way, its first run, and the floor predicted for it."""
     figure, ax = plt.subplots(figsize=(6.4, 5.0))
     for hue, style, (name, excess) in zip(_HUES, _STYLES, curves.items(), strict=False):
-        ax.plot(
-            _numpy(excess[:, 0]), color=hue, linestyle=style, linewidth=1.6, label=name
-        )
+        ax.plot(_numpy(excess[:, 0]), color=hue, linestyle=style, linewidth=1.6, label=name)
         if name in floors:
             ax.axhline(floors[name], color=hue, linewidth=0.9)
     ax.set_yscale("log")
@@ -292,15 +245,9 @@ def epochs(curves: Mapping[str, Tensor], floors: Mapping[str, float]) -> Figure:
 def second_order(curves: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     """For each optimizer the passes over the data, and the excess NLL after each."""
     figure, ax = plt.subplots()
-    for hue, style, (name, (when, excess)) in zip(
-        _HUES, _STYLES, curves.items(), strict=False
-    ):
+    for hue, style, (name, (when, excess)) in zip(_HUES, _STYLES, curves.items(), strict=False):
         ax.plot(
-            _numpy(when),
-            np.maximum(_numpy(excess), 1e-13),
-            color=hue,
-            linestyle=style,
-            label=name,
+            _numpy(when), np.maximum(_numpy(excess), 1e-13), color=hue, linestyle=style, label=name
         )
     ax.set_yscale("log")
     ax.set(

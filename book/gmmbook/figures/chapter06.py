@@ -21,9 +21,7 @@ _HUES = tuple(plot.PALETTE[k] for k in (6, 3, 7, 4, 5, 2))
 
 def ends(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """Points x (N, 2) under each named fit, side by side, with its ellipses."""
-    figure, axes = plt.subplots(
-        1, len(fits), sharex=True, sharey=True, figsize=(6.4, 3.6)
-    )
+    figure, axes = plt.subplots(1, len(fits), sharex=True, sharey=True, figsize=(6.4, 3.6))
     for ax, (name, model) in zip(axes, fits.items(), strict=True):
         _dots(ax, x, plot.GREY, size=3, alpha=0.45)
         plot.ellipses(model, ax)
@@ -113,9 +111,7 @@ def hard_and_soft(x: Tensor, centroids: Tensor, model: GaussianMixture) -> Figur
     border = middle + np.array([[-4.5], [4.5]]) * along
     axes[0].plot(*border.T, color=plot.GREY, linestyle="--")
     for k in range(2):
-        axes[0].plot(
-            *centers[k], "x", color=plot.GREY, markersize=11, markeredgewidth=3
-        )
+        axes[0].plot(*centers[k], "x", color=plot.GREY, markersize=11, markeredgewidth=3)
     plot.ellipses(model, axes[1])
     axes[0].set(title="k-means", ylabel="$x_2$", ylim=(-5, 5))
     axes[1].set_title("EM")
@@ -145,11 +141,7 @@ def starts(excess: Mapping[str, Tensor]) -> Figure:
 
 
 def stopping(
-    left: Tensor,
-    step: Tensor,
-    estimate: Tensor,
-    stops: Sequence[int],
-    tolerance: float = 1e-6,
+    left: Tensor, step: Tensor, estimate: Tensor, stops: Sequence[int], tolerance: float = 1e-6
 ) -> Figure:
     """What is left (T + 1,), the last step (T,) and the estimate of what is left (T - 1,).
 
@@ -179,13 +171,7 @@ def stopping(
     for (times, values, hue, _), stop in zip(curves[1:], stops, strict=True):
         height = float(values[int(np.searchsorted(times, stop))])
         ax.plot(stop, height, "o", color=hue, markersize=8, zorder=3)
-        ax.plot(
-            [stop, stop],
-            [height, float(left[stop])],
-            color=hue,
-            linestyle=":",
-            linewidth=1.6,
-        )
+        ax.plot([stop, stop], [height, float(left[stop])], color=hue, linestyle=":", linewidth=1.6)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set(xlabel="iteration", ylabel="nats per point", ylim=(1e-9, 2))
@@ -195,13 +181,9 @@ def stopping(
 
 def filled(holed: Tensor, gone: Tensor, values: Mapping[str, Tensor]) -> Figure:
     """Old Faithful with the lost waits, (G,), filled in by each named way; panels stacked."""
-    figure, axes = plt.subplots(
-        len(values), 1, sharex=True, sharey=True, figsize=(6.4, 6.4)
-    )
+    figure, axes = plt.subplots(len(values), 1, sharex=True, sharey=True, figsize=(6.4, 6.4))
     points, lost = _numpy(holed), _numpy(gone).astype(bool)
-    for ax, hue, (name, waits) in zip(
-        axes, (_HUES[3], _HUES[0]), values.items(), strict=True
-    ):
+    for ax, hue, (name, waits) in zip(axes, (_HUES[3], _HUES[0]), values.items(), strict=True):
         _dots(ax, points[~lost], plot.GREY, size=14, alpha=0.55)
         ax.scatter(
             points[lost, 0],

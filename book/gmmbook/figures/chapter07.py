@@ -35,9 +35,7 @@ _LOWEST = 1e-10
 
 def question(fits: Mapping[str, Mapping[str, FitResult]]) -> Figure:
     """Excess NLL against iterations, one panel for each data set, one curve for each method."""
-    figure, axes = plt.subplots(
-        len(fits), 1, figsize=(5.6, 5.6), sharex=True, sharey=True
-    )
+    figure, axes = plt.subplots(len(fits), 1, figsize=(5.6, 5.6), sharex=True, sharey=True)
     for ax, (name, methods) in zip(axes, fits.items(), strict=True):
         best = min(float(fit.history.min()) for fit in methods.values())
         for method, fit in methods.items():
@@ -84,15 +82,7 @@ def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
         em, adam = _numpy(values)
         top = 1.05 * max(em.max(), adam.max())
         ax.plot([0, top], [0, top], color=plot.GREY, linestyle=":")
-        ax.plot(
-            em,
-            adam,
-            "o",
-            color=plot.PALETTE[5],
-            alpha=0.6,
-            markersize=5,
-            markeredgewidth=0,
-        )
+        ax.plot(em, adam, "o", color=plot.PALETTE[5], alpha=0.6, markersize=5, markeredgewidth=0)
         count = int(((em < close) & (adam < close)).sum())
         ax.annotate(
             f"{count}",
@@ -166,16 +156,8 @@ def rates(
         (_METHODS["Adam"][0], "-.", 2.0),
     )
     for (hue, style, width), (name, values) in zip(looks, curves.items(), strict=True):
-        ax.plot(
-            separations, values, color=hue, linestyle=style, linewidth=width, label=name
-        )
-    ax.plot(
-        *np.array(dots).T,
-        "o",
-        color=_METHODS["EM"][0],
-        markersize=8,
-        label="measured, 50/50",
-    )
+        ax.plot(separations, values, color=hue, linestyle=style, linewidth=width, label=name)
+    ax.plot(*np.array(dots).T, "o", color=_METHODS["EM"][0], markersize=8, label="measured, 50/50")
     ax.set(
         yscale="log",
         xlabel="separation (standard deviations)",
@@ -187,14 +169,11 @@ def rates(
     for panel, apart in zip(panels, shown, strict=True):
         x = np.linspace(-3.5, 9.5, 300)
         halves = [
-            0.5 * np.exp(-0.5 * (x - center) ** 2)
-            for center in (3 - apart / 2, 3 + apart / 2)
+            0.5 * np.exp(-0.5 * (x - center) ** 2) for center in (3 - apart / 2, 3 + apart / 2)
         ]
         for half in halves:
             panel.plot(x, half, color=plot.GREY, linewidth=0.9)
-        panel.fill_between(
-            x, sum(halves), color=_METHODS["EM"][0], alpha=0.35, linewidth=0
-        )
+        panel.fill_between(x, sum(halves), color=_METHODS["EM"][0], alpha=0.35, linewidth=0)
         panel.set_title(f"{apart:g} sd", fontsize=12)
         panel.axis("off")
     return figure
@@ -231,9 +210,7 @@ def leaps(lengths: Sequence[float], tracks: Mapping[str, tuple[Tensor, ...]]) ->
     return figure
 
 
-def _excess(
-    ax: Axes, method: str, along: NDArray[Any], history: Tensor, best: float
-) -> None:
+def _excess(ax: Axes, method: str, along: NDArray[Any], history: Tensor, best: float) -> None:
     """One curve of NLL above the best, down to where rounding begins."""
     excess = _numpy(history) - best
     seen = np.flatnonzero(excess > _LOWEST)

@@ -77,9 +77,7 @@ def falls(sds: Tensor, curves: Mapping[int, Tensor]) -> Figure:
             label=f"{name}: {points} x {m} = {points * m}",
         )
     _narrowing(ax, sds)
-    ax.set(
-        xlabel="standard deviation across the flat", ylabel="mean NLL (nats per point)"
-    )
+    ax.set(xlabel="standard deviation across the flat", ylabel="mean NLL (nats per point)")
     ax.legend(title="points x directions", loc="lower left")
     return figure
 
@@ -135,8 +133,7 @@ def how_often(study: Sequence[Mapping[str, Any]]) -> Figure:
             own = [
                 row
                 for row in rows
-                if row["num_dims"] == num_dims
-                and row["num_components"] == num_components
+                if row["num_dims"] == num_dims and row["num_components"] == num_components
             ]
             share = np.array([r["collapsed"] / r["starts"] for r in own])
             starts = np.array([r["starts"] for r in own])
@@ -161,9 +158,7 @@ def how_often(study: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def cures(
-    sds: Tensor, curves: Mapping[str, Tensor], floor: float, clamped: Tensor
-) -> Figure:
+def cures(sds: Tensor, curves: Mapping[str, Tensor], floor: float, clamped: Tensor) -> Figure:
     """Objectives against the width of a collapsing component; the clamp ends at its floor."""
     figure, ax = plt.subplots(figsize=(6.4, 5.4))
     widths = _numpy(sds)
@@ -177,11 +172,7 @@ def cures(
         if name == "no cure":
             at = int(np.abs(np.log(widths) - math.log(1e-9)).argmin())
             ax.annotate(
-                name,
-                (widths[at], shown[at]),
-                (10, 6),
-                textcoords="offset points",
-                color=hues[name],
+                name, (widths[at], shown[at]), (10, 6), textcoords="offset points", color=hues[name]
             )
         else:
             at = int(np.nonzero(shown > high - 0.5)[0].min())
@@ -204,11 +195,7 @@ def cures(
     )
     ax.plot(floor, end, "o", color=_HUES[2], markersize=11)
     ax.annotate(
-        "clamp: no further",
-        (floor, end),
-        (10, 6),
-        textcoords="offset points",
-        color=_HUES[2],
+        "clamp: no further", (floor, end), (10, 6), textcoords="offset points", color=_HUES[2]
     )
     _narrowing(ax, sds)
     ax.set_xlim(left=30)
@@ -238,12 +225,8 @@ def settings(
         ):
             results = [score[f"{name}({value:g})"][0] for value in values]
             means = [float(result.mean()) for result in results]
-            errors = [
-                float(result.std()) / math.sqrt(len(result)) for result in results
-            ]
-            ax.errorbar(
-                places, means, errors, color=hue, marker="o", markersize=5, label=name
-            )
+            errors = [float(result.std()) / math.sqrt(len(result)) for result in results]
+            ax.errorbar(places, means, errors, color=hue, marker="o", markersize=5, label=name)
         ax.set_title(problem)
         ax.set_xscale("log")
         ax.set_ylabel("NLL above the truth's (nats)")

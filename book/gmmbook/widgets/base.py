@@ -111,8 +111,7 @@ class Interactive(anywidget.AnyWidget):
         state = {
             name: getattr(self, name)
             for name in self.trait_names(sync=True)
-            if not name.startswith("_")
-            and name not in ("layout", "tabbable", "tooltip")
+            if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")
         }
         # "<" cannot end the element early, and is the same character to JSON.
         text = json.dumps(state, separators=(",", ":")).replace("<", "\\u003c")

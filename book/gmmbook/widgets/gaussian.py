@@ -66,12 +66,9 @@ class GaussianExplorer(Interactive):
     @traitlets.validate("covariance")
     def _definite(self, proposal: Any) -> Any:
         matrix = torch.tensor(proposal["value"], dtype=torch.float64)
-        if not torch.equal(matrix, matrix.mT) or bool(
-            torch.linalg.cholesky_ex(matrix).info
-        ):
+        if not torch.equal(matrix, matrix.mT) or bool(torch.linalg.cholesky_ex(matrix).info):
             raise traitlets.TraitError(
-                "covariance must be symmetric and positive definite, "
-                f"got {proposal['value']}"
+                f"covariance must be symmetric and positive definite, got {proposal['value']}"
             )
         return proposal["value"]
 
@@ -107,9 +104,7 @@ class GaussianExplorer(Interactive):
             "correlation": float(covariance[0, 1] / sds.prod()),
             "sds": torch.linalg.eigvalsh(covariance).flip(0).sqrt().tolist(),
             "log_density": float(model.log_prob(point)),
-            "mahalanobis": float(
-                (residual @ torch.linalg.solve(covariance, residual)).sqrt()
-            ),
+            "mahalanobis": float((residual @ torch.linalg.solve(covariance, residual)).sqrt()),
             "conditional_mean": float(given.means[0, 0]),
             "conditional_sd": float(given.covariances[0, 0, 0].sqrt()),
         }

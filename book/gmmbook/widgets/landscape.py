@@ -109,9 +109,7 @@ class LandscapeExplorer(Interactive):
             raise wrong(f"lie within limits={now['limits']}", "start")
         if not all(0 < sd < math.inf for sd in now["sds"]):
             raise wrong("be positive and finite", "sds")
-        if not (
-            all(w > 0 for w in now["weights"]) and abs(sum(now["weights"]) - 1) < 1e-6
-        ):
+        if not (all(w > 0 for w in now["weights"]) and abs(sum(now["weights"]) - 1) < 1e-6):
             raise wrong("be positive and sum to 1", "weights")
         if not 0 < now["rate"] < math.inf:
             raise wrong("be positive and finite", "rate")
@@ -198,9 +196,7 @@ class LandscapeExplorer(Interactive):
         if getattr(self, "_kept", (None,))[0] != key:
             low, high = self.limits
             axis = torch.linspace(low, high, _GRID, dtype=torch.float64)
-            rows = [
-                self.nll(torch.stack([first.expand(_GRID), axis], 1)) for first in axis
-            ]
+            rows = [self.nll(torch.stack([first.expand(_GRID), axis], 1)) for first in axis]
             heights = torch.stack(rows)
             lowest = axis[list(divmod(int(heights.argmin()), _GRID))]
             for _ in range(500):
@@ -269,9 +265,7 @@ class LandscapeExplorer(Interactive):
             name = "EM" if key == "em" else "gradient descent"
             ax.plot(*way.T, style, color=color)
             ax.plot(*means.T, marker, color=color, markersize=3.6)
-            below.plot(
-                excess, style, color=color, marker=marker, markersize=3.6, label=name
-            )
+            below.plot(excess, style, color=color, marker=marker, markersize=3.6, label=name)
         ax.plot(*self.start, "o", color=plot.GREY, markersize=9)
         unit = f" ({self.unit})" if self.unit else ""
         ax.set(
@@ -307,9 +301,7 @@ def _numbers(values: Any, name: str) -> Tensor:
     try:
         return torch.as_tensor(values, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise traitlets.TraitError(
-            f"{name} must hold numbers, got {values!r}"
-        ) from error
+        raise traitlets.TraitError(f"{name} must hold numbers, got {values!r}") from error
 
 
 def _pair(values: Any, name: str) -> list[float]:

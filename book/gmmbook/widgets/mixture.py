@@ -43,13 +43,9 @@ def _numbers(values: Any, name: str, shape: tuple[str | int, ...]) -> Tensor:
             f"{name} must be numbers of shape {wanted}, got {values!r}"
         ) from None
     if tensor.ndim != len(shape) or tuple(tensor.shape[1:]) != shape[1:]:
-        raise traitlets.TraitError(
-            f"{name} must have shape {wanted}, got {tuple(tensor.shape)}"
-        )
+        raise traitlets.TraitError(f"{name} must have shape {wanted}, got {tuple(tensor.shape)}")
     if not bool(tensor.isfinite().all()):
-        raise traitlets.TraitError(
-            f"{name} must be finite, got NaN or infinity; drop those first"
-        )
+        raise traitlets.TraitError(f"{name} must be finite, got NaN or infinity; drop those first")
     return tensor
 
 
@@ -83,24 +79,13 @@ class MixtureExplorer(Interactive):
     axis_labels = traitlets.List(traitlets.Unicode(), minlen=2, maxlen=2).tag(sync=True)
     weights = traitlets.List(traitlets.CFloat(), minlen=1, maxlen=_MOST).tag(sync=True)
     means = traitlets.List(_pair()).tag(sync=True)
-    covariances = traitlets.List(traitlets.List(_pair(), minlen=2, maxlen=2)).tag(
-        sync=True
-    )
+    covariances = traitlets.List(traitlets.List(_pair(), minlen=2, maxlen=2)).tag(sync=True)
     selected = traitlets.Int(0).tag(sync=True)
     rate = traitlets.CFloat(0.1).tag(sync=True)
     seed = traitlets.Int(0).tag(sync=True)
     history = traitlets.List(traitlets.CFloat()).tag(sync=True)
     note = traitlets.Unicode().tag(sync=True)
-    state = (
-        "weights",
-        "means",
-        "covariances",
-        "selected",
-        "rate",
-        "seed",
-        "history",
-        "note",
-    )
+    state = ("weights", "means", "covariances", "selected", "rate", "seed", "history", "note")
     actions = (
         "em_step",
         "gradient_step",
@@ -127,9 +112,7 @@ class MixtureExplorer(Interactive):
             axis_labels = ("x\u2081", "x\u2082")
             if x is None:
                 axis_labels = ("duration (min)", "waiting (min)")
-        points = _rounded(
-            _numbers(load_old_faithful() if x is None else x, "x", ("N", 2))
-        )
+        points = _rounded(_numbers(load_old_faithful() if x is None else x, "x", ("N", 2)))
         shapes: dict[str, tuple[Any, tuple[str | int, ...]]] = {
             "weights": (weights, ("K",)),
             "means": (means, ("K", 2)),
@@ -230,8 +213,7 @@ class MixtureExplorer(Interactive):
         for k, ((a, b), (c, d)) in enumerate(covariances):
             if not abs(b - c) <= 1e-9 * (abs(a * t / s) + abs(d * s / t)):
                 raise traitlets.TraitError(
-                    f"covariances must be symmetric, but covariances[{k}] is "
-                    f"{covariances[k]}"
+                    f"covariances must be symmetric, but covariances[{k}] is {covariances[k]}"
                 )
             if not _fits(a / s**2, b / (s * t), d / t**2):
                 raise traitlets.TraitError(
@@ -446,18 +428,13 @@ def _rounded(points: Tensor) -> Tensor:
     _, scale = _units(points)
     digits = [6 - math.floor(math.log10(s)) for s in scale.tolist()]
     return _tensor(
-        [
-            [round(v, d) for v, d in zip(row, digits, strict=True)]
-            for row in points.tolist()
-        ]
+        [[round(v, d) for v, d in zip(row, digits, strict=True)] for row in points.tolist()]
     )
 
 
 def _check_seed(seed: Any) -> int:
     if type(seed) is not int or not 0 <= seed < 2**31:
-        raise traitlets.TraitError(
-            f"seed must be an integer from 0 to 2**31 - 1, got {seed!r}"
-        )
+        raise traitlets.TraitError(f"seed must be an integer from 0 to 2**31 - 1, got {seed!r}")
     return seed
 
 

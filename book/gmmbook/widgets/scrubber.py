@@ -88,8 +88,7 @@ class FitScrubber(Interactive):
             name=name,
             label=f"{' and '.join(named)}, iteration by iteration",
             fits=[
-                _packed(label, fit, lowest, quantum, max_snapshots)
-                for label, fit in named.items()
+                _packed(label, fit, lowest, quantum, max_snapshots) for label, fit in named.items()
             ],
             points=_rounded(kept, quantum),
             lowest=lowest,
@@ -185,15 +184,8 @@ class FitScrubber(Interactive):
                 linestyle=line_style,
                 label=fit["label"],
             )
-            curve.plot(
-                fit[self.against][i], max(fit["excess"][i], bottom), marker, color=color
-            )
-        steps = [
-            time
-            for fit in self.fits
-            for time in fit["history"][self.against]
-            if time > 0
-        ]
+            curve.plot(fit[self.against][i], max(fit["excess"][i], bottom), marker, color=color)
+        steps = [time for fit in self.fits for time in fit["history"][self.against] if time > 0]
         curve.set_xscale("symlog", linthresh=min(steps, default=1.0))
         curve.set_yscale("log")
         curve.set_xlim(left=0)
@@ -204,9 +196,7 @@ class FitScrubber(Interactive):
 
     def _bottom(self) -> float:
         """Where the logarithmic axis ends: the lowest NLL itself has no logarithm."""
-        least = min(
-            (e for f in self.fits for e in f["history"]["excess"] if e > 0), default=1.0
-        )
+        least = min((e for f in self.fits for e in f["history"]["excess"] if e > 0), default=1.0)
         return 10.0 ** math.floor(math.log10(max(1e-10, min(least, 1.0))))
 
 
@@ -217,9 +207,7 @@ def _named(fits: Any, labels: Any) -> dict[str, FitResult]:
     if isinstance(fits, Mapping):
         labels = list(fits) if labels is None else labels
         fits = list(fits.values())
-    if not isinstance(fits, Sequence) or any(
-        not isinstance(fit, FitResult) for fit in fits
-    ):
+    if not isinstance(fits, Sequence) or any(not isinstance(fit, FitResult) for fit in fits):
         raise TypeError(
             "fits must be a FitResult, or one or two of them in a mapping or a sequence, such as "
             f"{{'EM': fit_em(...), 'Adam': fit_model(...)}}; got {fits!r:.80}"
@@ -258,9 +246,7 @@ def _packed(
     label: str, fit: FitResult, lowest: float, quantum: Tensor, most: int
 ) -> dict[str, Any]:
     """A fit as plain numbers, few enough for a page: a column for each quantity."""
-    snapshots = [
-        fit.snapshots[i] for i in _spread([s.iteration for s in fit.snapshots], most)
-    ]
+    snapshots = [fit.snapshots[i] for i in _spread([s.iteration for s in fit.snapshots], most)]
     # A logarithmic axis needs the digits of the excess, which an NLL cut to six would lack.
     excess = [_short(v - lowest) for v in fit.history.tolist()]
     excess[-1] = float(fit.history[-1]) - lowest
@@ -334,9 +320,7 @@ def _rounded(x: Tensor, quantum: Tensor) -> list[list[float]]:
     """Rounded to multiples of the quantum, in as few digits as say so."""
     digits = [max(0, -round(math.log10(q))) for q in quantum.tolist()]
     rows = (x / quantum).round() * quantum
-    return [
-        [round(v, d) for v, d in zip(row, digits, strict=True)] for row in rows.tolist()
-    ]
+    return [[round(v, d) for v, d in zip(row, digits, strict=True)] for row in rows.tolist()]
 
 
 def _short(value: float) -> float:

@@ -189,9 +189,7 @@ class SingularityExplorer(Interactive):
             return 0.0
         return Clamp(self.min_scale).floor(torch.float64) * self.unit
 
-    def _evaluate(
-        self, log_sigma: Tensor, cure: str, point: float
-    ) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, log_sigma: Tensor, cure: str, point: float) -> tuple[Tensor, Tensor]:
         """NLL and objective with the needle at a point, differentiable in log sigma, a scalar."""
         model = self._blueprint(cure, point)
         x = torch.tensor(self.x, dtype=torch.float64)[:, None]
@@ -219,9 +217,7 @@ class SingularityExplorer(Interactive):
 
     def compute(self) -> dict[str, Any]:
         log_sigma = torch.tensor(math.log(self.sigma), dtype=torch.float64)
-        nll, objective = self._evaluate(
-            log_sigma.requires_grad_(), self.cure, self.point
-        )
+        nll, objective = self._evaluate(log_sigma.requires_grad_(), self.cure, self.point)
         (slope,) = torch.autograd.grad(objective, log_sigma)
         x = torch.tensor(self.x, dtype=torch.float64)
         at = torch.tensor([[self.point]], dtype=torch.float64)
@@ -278,36 +274,21 @@ class SingularityExplorer(Interactive):
         ax.plot(grid.numpy(), density.clamp_min(low / 10).numpy())
         marks = ax.get_xaxis_transform()
         ax.plot(self.x, [0.03] * len(self.x), "|", color=plot.GREY, transform=marks)
-        ax.plot(
-            self.point, 0.0, "s", color=plot.PALETTE[1], transform=marks, clip_on=False
-        )
+        ax.plot(self.point, 0.0, "s", color=plot.PALETTE[1], transform=marks, clip_on=False)
         ax.set_yscale("log")
-        ax.set(
-            xlim=self.span, ylim=(low, high), xlabel=self.axis_label, ylabel="density"
-        )
+        ax.set(xlim=self.span, ylim=(low, high), xlabel=self.axis_label, ylabel="density")
 
     def _draw_objective(self, ax: Axes) -> None:
         narrowest, widest = self.limits
-        widths = torch.logspace(
-            math.log10(widest), math.log10(narrowest), 121, dtype=torch.float64
-        )
+        widths = torch.logspace(math.log10(widest), math.log10(narrowest), 121, dtype=torch.float64)
         bare, cured = (
             torch.stack(
-                [
-                    self._evaluate(log_sigma, cure, self.point)[1]
-                    for log_sigma in widths.log()
-                ]
+                [self._evaluate(log_sigma, cure, self.point)[1] for log_sigma in widths.log()]
             )
             for cure in ("none", self.cure)
         )
         if self.cure != "none":
-            ax.plot(
-                widths.numpy(),
-                bare.numpy(),
-                color=plot.GREY,
-                linewidth=1.2,
-                label="no cure",
-            )
+            ax.plot(widths.numpy(), bare.numpy(), color=plot.GREY, linewidth=1.2, label="no cure")
         low, high = self.heights
         seen = cured < 2 * high - low
         ax.plot(
