@@ -60,7 +60,7 @@ CASES = {
         "mean of component 1",
         "view.means[0]",
         "means=[[3.0, 60.0], [4.5, 73.0]]",
-        ("1.867, 50", "3, 60"),
+        ("4.25, 83", "3, 60"),
         (60, 40),
         ("view.values['nll']", "mean NLL (nats)"),
     ),
