@@ -430,6 +430,19 @@ class Family:
             values = values.sum(-1 - self.operator.event_dims, keepdim=True)
         return values
 
+    def flatten(self, state: State) -> Tensor:
+        """The unconstrained numbers of states (M, ...), which an optimizer may move: log weights,
+        means and ``raw_scale`` one after another, (M, P)."""
+        raw_scale = self.operator.to_raw(state.scales.factor)
+        return torch.cat([part.flatten(1) for part in (*state[:2], raw_scale)], 1)
+
+    def unflatten(self, numbers: Tensor, like: State) -> State:
+        """The inverse of ``flatten``; weights are normalized. like: any states of that shape."""
+        sizes = [part[0].numel() for part in (*like[:2], like.scales.factor)]
+        logits, means, raw_scale = numbers.split(sizes, 1)
+        scales = self.operator.from_raw(raw_scale.reshape(-1, *like.scales.factor.shape[1:]))
+        return State(logits.log_softmax(1), means.reshape(-1, *like.means.shape[1:]), scales)
+
     def from_covariances(self, covariances: Tensor, weights: Tensor) -> Tensor:
         """L of the family's member nearest in likelihood: covariances (..., K, D, D), weights
         (..., K); they are averaged, with the weights, over whatever the family shares."""
@@ -570,9 +583,9 @@ def square_root(matrices: Tensor) -> Tensor:
 def surely_above(floor: Floor, whitening: Tensor) -> Tensor:
     """Whether no standard deviation is below the floor, (..., J): false may mean maybe.
 
-    The smallest variance is at least 1 / |W|^2, in Frobenius norm.
+    The smallest standard deviation is at least 1 / |W|, in Frobenius norm.
     """
-    return whitening.square().sum((-2, -1)) * floor**2 < 1
+    return torch.linalg.vector_norm(whitening, dim=(-2, -1)) * floor < 1
 
 
 def raised(roots: Tensor, floor: Floor) -> tuple[Tensor, Tensor]:

@@ -114,68 +114,56 @@ def score(
     return logits, means, raw_scale
 
 
-def numbers_of(state: State, family: Family) -> list[Tensor]:
-    """What an optimizer moves: logits, means and ``raw_scale``, copies."""
-    raw_scale = family.operator.to_raw(state.scales.factor)
-    return [state.log_weights.clone(), state.means.clone(), raw_scale.clone()]
-
-
-def state_of(numbers: Sequence[Tensor], family: Family) -> State:
-    """The state of such numbers; it shares no memory with them."""
-    logits, means, raw_scale = numbers
-    scales = family.operator.from_raw(raw_scale)
-    return State(logits.log_softmax(-1), means.clone(), scales)
-
-
 class Adam:
-    """torch's Adam on the numbers of all members at once; rates fall along half a cosine."""
+    """Adam on the numbers of all members at once (eq-adam); its rates fall along half a cosine."""
+
+    #: How much of the averages of slopes, and of their squares, a step keeps; what is added to the
+    #: root of the latter. The values of Kingma and Ba.
+    betas, least = (0.9, 0.999), 1e-8
 
     def __init__(
         self, problem: Problem, num_iterations: int, mixture_lr: float, component_lr: float
     ) -> None:
         self.problem, self.num_iterations = problem, num_iterations
-        self.rates = (mixture_lr, component_lr, component_lr)
-        self._optimize(numbers_of(problem.start, problem.family))
-
-    def _optimize(self, numbers: list[Tensor]) -> None:
-        groups = [{"params": [n], "lr": rate} for n, rate in zip(numbers, self.rates, strict=True)]
-        self.numbers, self.optimizer = numbers, torch.optim.Adam(groups, fused=True)
+        self.numbers = problem.family.flatten(problem.start)
+        self.slope, self.square = torch.zeros_like(self.numbers), torch.zeros_like(self.numbers)
+        self.rates = torch.full_like(self.numbers[0], component_lr)
+        self.rates[: problem.model.num_components] = mixture_lr
 
     def step(
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
-        problem = self.problem
-        slopes = score(statistics, problem.family, state, problem.prior, problem.held)
+        problem, family = self.problem, self.problem.family
+        total = torch.from_numpy(problem.total).to(self.numbers).unsqueeze(-1)
+        slope = -_flat_score(problem, statistics, state) / total
+        self.slope.lerp_(slope, 1 - self.betas[0])
+        self.square.lerp_(slope.square_(), 1 - self.betas[1])
+        # Both averages began at 0; so much of them is from steps.
+        share, share_square = (1 - beta ** (iteration + 1) for beta in self.betas)
+        root = (self.square / share_square).sqrt_().add_(self.least)
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
-        groups = self.optimizer.param_groups
-        for number, slope, group, rate in zip(
-            self.numbers, slopes, groups, self.rates, strict=True
-        ):
-            total = torch.from_numpy(problem.total).to(slope)
-            total = total.reshape(-1, *[1] * (slope.ndim - 1))
-            number.grad = -slope / total
-            group["lr"] = rate * decay
-        self.optimizer.step()
-        state = state_of(self.numbers, problem.family)
+        self.numbers = self.numbers - (decay / share) * self.rates * self.slope / root
+        state = family.unflatten(self.numbers, state)
         if problem.held[2]:
             return state, problem.e_step(state)
-        scales, singular = problem.family.clamp(state.scales, problem.floor)
+        scales, singular = family.clamp(state.scales, problem.floor)
         clamped = state._replace(scales=scales)
         state = problem.mitigate(state, clamped, singular, iteration + 1)
-        if bool(singular.any()):
-            fresh = numbers_of(state, problem.family)
-            for number, value in zip(self.numbers, fresh, strict=True):
-                rows = singular.any(-1).reshape(-1, *[1] * (number.ndim - 1))
-                number.copy_(torch.where(rows, value, number))
+        rows = singular.any(-1, keepdim=True)
+        if bool(rows.any()):
+            self.numbers = torch.where(rows, family.flatten(state), self.numbers)
         return state, problem.e_step(state)
 
     def keep(self, rows: Tensor) -> None:
-        memory = [self.optimizer.state[number] for number in self.numbers]
-        self._optimize([number[rows] for number in self.numbers])
-        for number, kept in zip(self.numbers, memory, strict=True):
-            self.optimizer.state[number] = {
-                name: value if name == "step" else value[rows] for name, value in kept.items()
-            }
+        self.numbers, self.slope, self.square = (
+            part[rows] for part in (self.numbers, self.slope, self.square)
+        )
+
+
+def _flat_score(problem: Problem, statistics: Statistics, state: State) -> Tensor:
+    """``score`` as ``Family.flatten`` orders the numbers, (M, P)."""
+    slopes = score(statistics, problem.family, state, problem.prior, problem.held)
+    return torch.cat([slope.flatten(1) for slope in slopes], 1)
 
 
 class LBFGS:
@@ -225,13 +213,13 @@ def _joined(*parts: Tensor) -> Tensor:
 
 
 class Search:
-    """The unconstrained numbers of one member, and torch's optimizer of them."""
+    """The unconstrained numbers of one member, (1, P), and torch's optimizer of them."""
 
     def __init__(self, problem: Problem, state: State) -> None:
         self.problem = problem
-        self.numbers = numbers_of(state, problem.family)
+        self.numbers, self.start = problem.family.flatten(state), state
         self.optimizer = torch.optim.LBFGS(
-            self.numbers,
+            [self.numbers],
             max_iter=1,
             max_eval=25,
             history_size=10,
@@ -239,7 +227,7 @@ class Search:
             tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )
-        self._seen: tuple[list[Tensor], State, Statistics] | None = None
+        self._seen: tuple[Tensor, State, Statistics] | None = None
         self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
         # A search in vain costs many passes: so many steps of EM before the next one, and after
         # another in vain. Beside an active floor all are in vain.
@@ -272,10 +260,10 @@ class Search:
     ) -> tuple[State, Statistics] | None:
         self._index = index
         if self._seen is None:
-            self._seen = [n.clone() for n in self.numbers], state, statistics
-        before = [number.clone() for number in self.numbers]
+            self._seen = self.numbers.clone(), state, statistics
+        before = self.numbers.clone()
         self.optimizer.step(self._loss)
-        if all(map(torch.equal, self.numbers, before)):
+        if torch.equal(self.numbers, before):
             return None
         state, statistics = self._look()
         _, singular = self.problem.family.clamp(state.scales, self.problem.floor_of(index))
@@ -286,10 +274,10 @@ class Search:
     def _look(self) -> tuple[State, Statistics]:
         """The state and its statistics, counted once."""
         seen = self._seen
-        if seen is None or not all(map(torch.equal, self.numbers, seen[0])):
-            numbers = [number.clone() for number in self.numbers]
-            state = state_of(numbers, self.problem.family)
-            seen = self._seen = (numbers, state, self.problem.e_step_of(state, self._index))
+        if seen is None or not torch.equal(self.numbers, seen[0]):
+            numbers = self.numbers.clone()
+            state = self.problem.family.unflatten(numbers, self.start)
+            seen = self._seen = numbers, state, self.problem.e_step_of(state, self._index)
         return seen[1], seen[2]
 
     def _loss(self) -> float:
@@ -299,10 +287,9 @@ class Search:
             problem.nll(statistics, self._index)[0]
             + np.ravel(problem.penalty(state, self._index))[0]
         )
-        slopes = score(statistics, problem.family, state, problem.prior, problem.held)
-        finite = math.isfinite(objective) and all(bool(s.isfinite().all()) for s in slopes)
+        slope = _flat_score(problem, statistics, state)
+        finite = math.isfinite(objective) and bool(slope.isfinite().all())
         total = float(problem._of(problem.total, self._index)[0])
-        for number, slope in zip(self.numbers, slopes, strict=True):
-            # Where a step left the range of numbers, a wall without a slope sends it back.
-            number.grad = -slope / total if finite else torch.zeros_like(number)
+        # Where a step left the range of numbers, a wall without a slope sends it back.
+        self.numbers.grad = -slope / total if finite else torch.zeros_like(slope)
         return objective if finite else 1e30

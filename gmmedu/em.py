@@ -170,18 +170,18 @@ class Squarem(Em):
         like = problem.start.log_weights
         self.longest = torch.full_like(like[:, 0], 4.0)
         self.started = torch.zeros_like(self.longest, dtype=torch.bool)
-        self.start = self._coordinates(problem.start)
+        self.start = problem.family.flatten(problem.start)
 
     def step(
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem = self.problem
         objective = problem.nll(statistics) + problem.penalty(state)
-        here = self._coordinates(state)
+        here = problem.family.flatten(state)
         following, singular = self.ascend(state, statistics, iteration)
         mitigated = singular.any(-1)
         ready = self.started & ~mitigated
-        target, length = leap(self.start, here, self._coordinates(following), self.longest)
+        target, length = leap(self.start, here, problem.family.flatten(following), self.longest)
         ahead, allowed = self._state(target, following)
         ready &= allowed & (length > 1)
         # The first of two steps is the start of a leap; after a leap or a mitigation, so is the
@@ -216,16 +216,10 @@ class Squarem(Em):
         self.longest, self.started = self.longest[rows], self.started[rows]
         self.start = self.start[rows]
 
-    def _coordinates(self, state: State) -> Tensor:
-        raw_scale = self.problem.family.operator.to_raw(state.scales.factor)
-        parts = (state.log_weights, state.means, raw_scale)
-        return torch.cat([part.flatten(1) for part in parts], 1)
-
     def _state(self, target: Tensor, like: State) -> tuple[State, Tensor]:
         """The state with those coordinates, and which members (M,) the floor allows it to."""
-        family, sizes = (self.problem.family, [like.log_weights[0].numel(), like.means[0].numel()])
-        log_weights, means, raw_scale = target.split([*sizes, target.shape[1] - sum(sizes)], dim=1)
-        scales = family.operator.from_raw(raw_scale.reshape(like.scales.factor.shape))
-        clamped, singular = family.clamp(scales, self.problem.floor)
+        family = self.problem.family
+        state = family.unflatten(target, like)
+        clamped, singular = family.clamp(state.scales, self.problem.floor)
         allowed = torch.isfinite(target).all(1) & ~singular.any(-1)
-        return State(log_weights.log_softmax(1), means.view_as(like.means), clamped), allowed
+        return state._replace(scales=clamped), allowed

@@ -320,8 +320,7 @@ class Record:
     def _failed(self, nll: Any, state: State) -> Any:
         """Which members have failed, or None: in a batch they leave it; a single one raises."""
         problem = self.problem
-        size = state.scales.factor.flatten(1).sum(1).cpu().numpy()
-        finite = np.isfinite(nll + size)
+        finite = np.isfinite(nll)
         if finite.all() and not problem.failures:
             return None
         for row in np.flatnonzero(~finite):

@@ -1,7 +1,8 @@
 """gmmbook: what the book needs beside ``gmmedu``, which it imports and which never imports it.
 
-A notebook takes ``show``, ``check`` and ``use_style`` from here, its figures from
-``gmmbook.figures`` and its interactives from ``gmmbook.widgets``.
+A notebook takes ``show``, ``check`` and ``use_style`` from here, what its experiments share with
+others from ``gmmbook.lab``, its figures from ``gmmbook.figures`` and its interactives from
+``gmmbook.widgets``.
 """
 
 from gmmbook.exercises import check

@@ -1,0 +1,34 @@
+"""What recurs in the notebooks' experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+from gmmedu import GaussianMixture
+
+Model = TypeVar("Model", bound=GaussianMixture)
+
+
+def side_by_side(models: Sequence[Model]) -> Model:
+    """A batch of mixtures that hold what these hold, for fits that all run at once.
+
+    models: single mixtures of one class and shape. Fits of the batch end where fits of the single
+    ones end. Raises ``ValueError`` where the models differ in class or shape, or are none.
+    """
+    kinds = {(type(m), m.num_components, m.num_dims, m.batch_shape) for m in models}
+    if len(kinds) != 1 or models[0].batch_shape:
+        raise ValueError("models must be single mixtures of one class and shape, at least one")
+    first = models[0]
+    many = type(first)(
+        first.num_components,
+        first.num_dims,
+        batch_shape=(len(models),),
+        device=first.means.device,
+        dtype=first.means.dtype,
+    )
+    numbers = [model.state_dict() for model in models]
+    many.load_state_dict({name: torch.stack([n[name] for n in numbers]) for name in numbers[0]})
+    return many
