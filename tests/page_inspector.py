@@ -2,7 +2,8 @@
 
 `Inspector.inspect` visits one page and returns a `Finding` for each console error, request that
 leaves the machine, missing file, picture without a meaningful alternative text, formula that is
-not rendered, dead internal link, missing search field, and sideways scrolling on a phone.
+not rendered, dead internal link, missing search field, what axe-core calls serious or critical for
+readers with a disability, and sideways scrolling on a phone.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Page,
     Response,
     Route,
 )
@@ -87,6 +90,26 @@ LINKS = """() => [...document.querySelectorAll('a[href]')]
 # The theme keeps one more field in a dialog that its button opens: count what is to be seen.
 SEARCH_FIELDS = """() => [...document.querySelectorAll('.search-button__button, input[name=q]')]
   .filter(way => way.checkVisibility({visibilityProperty: true})).length"""
+
+# One text of each color and size on each ground: to look at the contrast of every word of a page
+# takes axe-core ten seconds.
+SAMPLE = """() => {
+  const seen = new Set();
+  for (const element of document.body.querySelectorAll('*')) {
+    const text = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!text || !element.checkVisibility({visibilityProperty: true})) continue;
+    const {color, fontSize, fontWeight} = getComputedStyle(element);
+    const key = [color, fontSize, fontWeight];
+    for (let up = element; up; up = up.parentElement) {
+      const {backgroundColor, backgroundImage, opacity} = getComputedStyle(up);
+      const ground = `${backgroundColor} ${backgroundImage} ${opacity}`;
+      if (ground !== 'rgba(0, 0, 0, 0) none 1') key.push(ground);
+    }
+    if (!seen.has(`${key}`)) element.dataset.sample = '';
+    seen.add(`${key}`);
+  }
+  return seen.size;
+}"""
 
 # What is folded must fit too, once a reader opens it.
 UNFOLD = """() => {
@@ -182,7 +205,7 @@ class Inspector:
         return self._contexts[scheme]
 
     def inspect(self, name: str, schemes: tuple[str, ...] = SCHEMES) -> list[Finding]:
-        """What is wrong with the page `name`, a path below the site, in each color scheme."""
+        """What is wrong with the page `name`, a path below the site, in these color schemes."""
         return [finding for scheme in schemes for finding in self._visit(name, scheme)]
 
     def _visit(self, name: str, scheme: str) -> list[Finding]:
@@ -218,16 +241,19 @@ class Inspector:
                 page.evaluate(WAIT_FOR_MATH)
             except PlaywrightError as error:
                 report("formula", f"MathJax failed: {error}")
-            report("formula", *page.evaluate(FORMULAS))
-            report("picture", *page.evaluate(PICTURES))
-            report("dead link", *self._dead_links(page.evaluate(LINKS)))
-            fields = page.evaluate(SEARCH_FIELDS)
-            if fields != self.search_fields:
-                report("search field", f"{fields} to be seen")
-            report("sideways", *page.evaluate(SIDEWAYS))
-            page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
-            page.evaluate(UNFOLD)
-            report("sideways", *page.evaluate(SIDEWAYS), view=f"{scheme}, {PHONE_WIDTH} px")
+            # In the dark only colors differ.
+            report("accessibility", *_grave(page, contrast_only=scheme == "dark"))
+            if scheme == "light":
+                report("formula", *page.evaluate(FORMULAS))
+                report("picture", *page.evaluate(PICTURES))
+                report("dead link", *self._dead_links(page.evaluate(LINKS)))
+                fields = page.evaluate(SEARCH_FIELDS)
+                if fields != self.search_fields:
+                    report("search field", f"{fields} to be seen")
+                report("sideways", *page.evaluate(SIDEWAYS))
+                page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
+                page.evaluate(UNFOLD)
+                report("sideways", *page.evaluate(SIDEWAYS), view=f"{scheme}, {PHONE_WIDTH} px")
             page.wait_for_load_state("networkidle")
         finally:
             page.close()
@@ -256,6 +282,24 @@ class Inspector:
             parser.feed(page.read_text(encoding="utf-8"))
             self._anchors[page] = parser.names
         return self._anchors[page]
+
+
+def _grave(page: Page, contrast_only: bool) -> Iterator[str]:
+    """What axe-core calls serious or critical."""
+    violations: list[dict[str, Any]] = []
+    # Preloading would ask for style sheets a second time, at wrong addresses.
+    kinds: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
+    if page.evaluate(SAMPLE):
+        sampled = kinds | {"runOnly": ["color-contrast"]}
+        found = Axe().run(page, {"include": [["[data-sample]"]]}, sampled)
+        violations += found.response["violations"]
+    if not contrast_only:
+        others = kinds | {"rules": {"color-contrast": {"enabled": False}}}
+        violations += Axe().run(page, options=others).response["violations"]
+    for violation in violations:
+        if violation["impact"] in ("serious", "critical"):
+            nodes = violation["nodes"]
+            yield f"{violation['id']} ({len(nodes)}): {nodes[0]['html'][:150]}"
 
 
 def pages_of(site: Path) -> list[str]:

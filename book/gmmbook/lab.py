@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 
 from gmmedu import GaussianMixture
 
-Model = TypeVar("Model", bound=GaussianMixture)
 
-
-def side_by_side(models: Sequence[Model]) -> Model:
+def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
     """A batch of mixtures that hold what these hold, for fits that all run at once.
 
     models: single mixtures of one class and shape. Fits of the batch end where fits of the single
