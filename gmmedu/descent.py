@@ -127,8 +127,9 @@ class Adam:
         self.problem, self.num_iterations = problem, num_iterations
         self.numbers = problem.family.flatten(problem.start)
         self.slope, self.square = torch.zeros_like(self.numbers), torch.zeros_like(self.numbers)
-        self.rates = torch.full_like(self.numbers[0], component_lr)
-        self.rates[: problem.model.num_components] = mixture_lr
+        largest = torch.finfo(self.numbers.dtype).max
+        self.rates = torch.full_like(self.numbers[0], min(component_lr, largest))
+        self.rates[: problem.model.num_components] = min(mixture_lr, largest)
 
     def step(
         self, state: State, statistics: Statistics, iteration: int
@@ -137,12 +138,12 @@ class Adam:
         total = torch.from_numpy(problem.total).to(self.numbers).unsqueeze(-1)
         slope = -_flat_score(problem, statistics, state) / total
         self.slope.lerp_(slope, 1 - self.betas[0])
-        self.square.lerp_(slope.square_(), 1 - self.betas[1])
+        self.square.mul_(self.betas[1]).addcmul_(slope, slope, value=1 - self.betas[1])
         # Both averages began at 0; so much of them is from steps.
         share, share_square = (1 - beta ** (iteration + 1) for beta in self.betas)
         root = (self.square / share_square).sqrt_().add_(self.least)
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
-        self.numbers = self.numbers - (decay / share) * self.rates * self.slope / root
+        self.numbers = self.numbers - self.slope / root * (decay / share) * self.rates
         state = family.unflatten(self.numbers, state)
         if problem.held[2]:
             return state, problem.e_step(state)

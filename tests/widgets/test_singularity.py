@@ -301,7 +301,7 @@ def test_keys_take_it_down_by_tenths_of_a_decade(open_static: OpenStatic) -> Non
     page.locator("select").select_option("tied")
     marker.focus()
     page.keyboard.press("End")
-    assert "↑" in (page.locator(".gm-plane").nth(1).text_content() or "")  # higher than the plane
+    expect(page.locator(".gm-plane").nth(1)).to_contain_text("↑")  # higher than the plane
     page.keyboard.press("Home")
     assert state(page, "sigma") == 3
     slider = page.locator("input[type=range]").first
