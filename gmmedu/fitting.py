@@ -285,7 +285,7 @@ class Record:
         self._given = [n.detach().clone() for n in problem.model._numbers()]
         self._final = problem.start
         self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
-        self._ended, self._stopped = (np.zeros(size, dtype=int), np.zeros(size, dtype=bool))
+        self._ended, self._stopped = np.zeros(size, dtype=int), np.zeros(size, dtype=bool)
         self._floor, self._moved = problem.floor, 0.0
         if self.progress:
             self._bar = _progress_bar(self.num_iterations)
@@ -383,7 +383,7 @@ class Record:
         self._stopped[members] = stopped | failed
         kept = torch.as_tensor(np.flatnonzero(going), device=device)
         self._best = take(self._best, kept)
-        self._best_nll, self._best_objective = (self._best_nll[going], self._best_objective[going])
+        self._best_nll, self._best_objective = self._best_nll[going], self._best_objective[going]
         self._earlier = [objective[going] for objective in self._earlier]
         return kept
 

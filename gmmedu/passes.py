@@ -230,7 +230,7 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
     with precision Sigma^{-1} there (eq-missing-e-step; Little and Rubin 2019, chapter 11, for
     one Gaussian; Ghahramani and Jordan 1994 for mixtures).
     """
-    operator, (num_members, num_components, num_dims) = (family.operator, state.means.shape)
+    operator, (num_members, num_components, num_dims) = family.operator, state.means.shape
     whitening = operator.triangular(state.scales.whitening, num_dims)
     whitening = whitening.expand(num_members, num_components, -1, -1)
     parts = []
@@ -259,7 +259,7 @@ def expect(
     whitening: W as matrices, (M, K, D, D). Returns whitened residuals with each missing value
     where the component expects it, (M, K, D, B); the constant of the log joint density of the
     values that are there, (M, K, B), which half the squared length of those residuals lowers; and
-    the covariance of the missing values, (O, O, U, M, K), in float64.
+    the covariance of the missing values, (M, K, U, O, O), in float64.
     """
     log_weights, means, scales = state
     num_dims, (num_kinds, num_hidden) = means.shape[-1], pattern.hidden.shape
@@ -271,33 +271,21 @@ def expect(
     log_det = family.operator.log_det(scales.factor, num_dims)
     constant = log_weights.unsqueeze(-1) - log_normalizer(num_dims, log_det)
     constant = constant + 0.5 * LOG_2PI * num_hidden
-    covariance = means.new_zeros(0, 0, num_kinds, *means.shape[:-1])
+    covariance = means.new_zeros(*means.shape[:-1], num_kinds, 0, 0)
     if num_hidden:
         wide = whitening.double()
-        kinds = pattern.hidden.mT
-        precisions = (wide.mT @ wide).permute(2, 3, 0, 1)
-        covariance, log_det = inverted(precisions[kinds.unsqueeze(1), kinds])
-        slope = (whitening.mT @ whitened).permute(2, 3, 0, 1)[hidden, point]
-        shift = (covariance.to(means)[:, :, pattern.kind] * slope).sum(1)
-        offset.permute(2, 3, 0, 1)[hidden, point] = -shift
+        precisions = wide.mT @ wide
+        rows, columns = pattern.hidden[:, :, None], pattern.hidden[:, None, :]
+        root = torch.linalg.cholesky(precisions[..., rows, columns])
+        covariance = torch.cholesky_inverse(root)
+        slope = (whitening.mT @ whitened)[..., hidden, point]
+        gain = covariance[:, :, pattern.kind].to(means)
+        shift = (gain @ slope.mT.unsqueeze(-1)).squeeze(-1)
+        offset[..., hidden, point] = -shift.mT
         whitened = whitening @ offset
-        constant = constant - 0.5 * log_det.to(means)[pattern.kind].permute(1, 2, 0)
+        log_det = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = constant - log_det[..., pattern.kind].to(means)
     return whitened, constant, covariance
-
-
-def inverted(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverses of positive definite matrices (O, O, ...) and the logarithms (...) of their
-    determinants, by elimination without pivoting: each step is one for all matrices, where LAPACK
-    would be called for each of many small ones. The matrices are overwritten."""
-    log_det = torch.zeros_like(matrices[0, 0])
-    for p in range(len(matrices)):
-        pivot, column = matrices[p, p].clone(), matrices[:, p].clone()
-        row = matrices[p] / pivot
-        matrices -= column.unsqueeze(1) * row
-        matrices[p], matrices[:, p] = row, -column / pivot
-        matrices[p, p] = 1 / pivot
-        log_det += pivot.log()
-    return matrices, log_det
 
 
 def _spread(r: Tensor, pattern: Pattern, covariance: Tensor, num_dims: int) -> Tensor:
@@ -305,11 +293,10 @@ def _spread(r: Tensor, pattern: Pattern, covariance: Tensor, num_dims: int) -> T
     shape = (*r.shape[:2], len(pattern.hidden))
     counts = torch.zeros(shape, dtype=torch.float64, device=r.device)
     counts.index_add_(2, pattern.kind, r.double())
-    entries = (counts.permute(2, 0, 1) * covariance).flatten(0, 2)
-    kinds = pattern.hidden.mT
-    place = (kinds.unsqueeze(1) * num_dims + kinds).flatten()
-    flat = torch.zeros(num_dims**2, *r.shape[:2], dtype=torch.float64, device=r.device)
-    return flat.index_add_(0, place, entries).permute(1, 2, 0).unflatten(2, (num_dims, num_dims))
+    entries = (counts[..., None, None] * covariance).flatten(2)
+    place = pattern.hidden[:, :, None] * num_dims + pattern.hidden[:, None, :]
+    flat = torch.zeros(*shape[:2], num_dims**2, dtype=torch.float64, device=r.device)
+    return flat.index_add_(2, place.flatten(), entries).unflatten(2, (num_dims, num_dims))
 
 
 def pieces_of(points: Points, num_components: int) -> Iterator[Pattern]:

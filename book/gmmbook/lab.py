@@ -12,8 +12,9 @@ from gmmedu import GaussianMixture
 def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
     """A batch of mixtures that hold what these hold, for fits that all run at once.
 
-    models: single mixtures of one class and shape. Fits of the batch end where fits of the single
-    ones end. Raises ``ValueError`` where the models differ in class or shape, or are none.
+    models: single mixtures of one class and shape; what the first holds fixed is fixed in all. Fits
+    of the batch end where fits of the single ones end. Raises ``ValueError`` where the models
+    differ in class or shape, or are none.
     """
     kinds = {(type(m), m.num_components, m.num_dims, m.batch_shape) for m in models}
     if len(kinds) != 1 or models[0].batch_shape:
@@ -28,4 +29,6 @@ def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
     )
     numbers = [model.state_dict() for model in models]
     many.load_state_dict({name: torch.stack([n[name] for n in numbers]) for name in numbers[0]})
+    for its, own in zip(many.parameters(), first.parameters(), strict=True):
+        its.requires_grad_(own.requires_grad)
     return many

@@ -26,6 +26,16 @@ def test_fits_side_by_side_end_where_each_alone_does(family: str) -> None:
     assert together.nll.tolist() == pytest.approx(alone, abs=1e-9)
 
 
+def test_what_is_held_fixed_stays_so() -> None:
+    x = gmmedu.load_old_faithful()
+    model = gmmedu.initialize(gmmedu.GmmFull(2, 2, dtype=x.dtype), x)
+    model.means.requires_grad_(False)
+    many = side_by_side([model, model])
+    gmmedu.fit_em(many, x, 5, tolerance=0)
+    assert torch.equal(many.means, model.means.expand_as(many.means))
+    assert not torch.equal(many.logits, model.logits.expand_as(many.logits))
+
+
 @pytest.mark.parametrize(
     "models",
     [
