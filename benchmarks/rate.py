@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from benchmarks.timing import seconds_per_iteration
 SIZES = ((100_000, 16, 16), (50_000, 32, 32), (20_000, 64, 10))
 ITERATIONS, TURNS = 4, 7
 SIDE = 2048
+#: How many kinds of operations the profile tells of.
+OPERATIONS = 8
 #: The least share wanted.
 BARS = {"float32": 0.45, "float64": 0.5}
 
@@ -48,7 +50,21 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
                 "share": round(iteration / product, 3),
                 "bar": BARS[dtype],
                 "passed": iteration / product >= BARS[dtype],
+                "time": _where(partial(fit, ITERATIONS)),
             }
+
+
+def _where(work: Callable[[], Any]) -> dict[str, float]:
+    """Shares of the time that torch spends in each kind of operation, the largest first.
+
+    Times of operations that call others are their own, those of the others left out.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    total = sum(times.values())
+    largest = sorted(times, key=lambda key: -times[key])[:OPERATIONS]
+    return {key.removeprefix("aten::"): round(times[key] / total, 3) for key in largest}
 
 
 def _product(dtype: torch.dtype) -> float:

@@ -176,10 +176,7 @@ def fit(
 
     The model then holds the best state that each member saw, whatever happens.
     """
-    unknown = sorted(set(options) - set(DEFAULTS))
-    if unknown:
-        raise TypeError(f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}")
-    chosen = Options(**{**DEFAULTS, **options})
+    chosen = _all_options(options)
     num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
     record = Record(num_iterations, rule(tolerance), chosen)
     problem = Problem(
@@ -211,6 +208,13 @@ def fit(
             record.end()
     with torch.inference_mode(False):
         return record.result()
+
+
+def _all_options(given: Options) -> Options:
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise TypeError(f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}")
+    return Options(**{**DEFAULTS, **given})
 
 
 class Surroundings:

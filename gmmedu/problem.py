@@ -157,12 +157,7 @@ class Problem:
         self.failures: dict[int, SingularityError] = {}
         self._generators: list[torch.Generator] = []
         if isinstance(mitigation, Reset):
-            # One seed a member: a batch draws what its members would draw one by one.
-            seeds = torch.randint(2**62, (self.num_members,), generator=generator, device="cpu")
-            new = (torch.Generator(device="cpu") for _ in seeds)
-            self._generators = [
-                g.manual_seed(seed) for g, seed in zip(new, seeds.tolist(), strict=True)
-            ]
+            self._generators = _one_each(generator, self.num_members)
 
     # At the door
 
@@ -429,3 +424,9 @@ def _is_stream(x: Any) -> bool:
     """Whether x gives batches; arrays and frames are refused where tensors are checked."""
     array = isinstance(x, Tensor | np.ndarray | str) or hasattr(x, "to_numpy")
     return isinstance(x, Iterable) and not array
+
+
+def _one_each(generator: torch.Generator | None, num_members: int) -> list[torch.Generator]:
+    """A generator for each member, so that a batch draws what its members would one by one."""
+    seeds = torch.randint(2**62, (num_members,), generator=generator, device="cpu")
+    return [torch.Generator(device="cpu").manual_seed(seed) for seed in seeds.tolist()]
