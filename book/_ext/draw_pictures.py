@@ -39,9 +39,7 @@ def fitted() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     )
 
 
-def draw(
-    ax: Axes, x: Tensor, components: tuple[Tensor, Tensor, Tensor]
-) -> None:
+def draw(ax: Axes, x: Tensor, components: tuple[Tensor, Tensor, Tensor]) -> None:
     gmmedu.plot.scatter(x, ax)
     gmmedu.plot.ellipses(components, ax, means=False)
     ax.set(
@@ -68,12 +66,8 @@ def main() -> None:
 
     figure = plt.figure(figsize=(12, 6.3), layout="none")
     words = "Gaussian mixture\nmodels from the\nground up"
-    figure.text(
-        0.05, 0.76, "gmmedu", fontsize=46, fontweight="bold", color=INK
-    )
-    figure.text(
-        0.05, 0.42, words, fontsize=29, color=INK, linespacing=1.35
-    )
+    figure.text(0.05, 0.76, "gmmedu", fontsize=46, fontweight="bold", color=INK)
+    figure.text(0.05, 0.42, words, fontsize=29, color=INK, linespacing=1.35)
     words = "A book of notebooks, and the\ntorch package it derives"
     figure.text(0.05, 0.20, words, fontsize=14, color=MUTED)
     draw(figure.add_axes((0.46, 0.14, 0.50, 0.78)), x, components)

@@ -6,7 +6,8 @@ warned. Here each notebook has a cache named after everything its outputs depend
 when that changes, and a build that warned leaves nothing behind to be believed.
 
 Jupyter Book executes a notebook where it reads it, one after the other. Here those that must run
-are run before the reading, side by side on the cores there are, and the reading finds their outputs.
+are run before the reading, side by side on the cores there are, and the reading finds what they
+printed and drew.
 
 Each interactive brings its script along, for pages that stand alone; here a page loads it once.
 
@@ -32,6 +33,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
+import portable
 from gmmbook.widgets.base import page_script
 
 #: The script of the interactives, as the site names it.
@@ -75,20 +77,12 @@ def cache_of(app: Sphinx, notebook: Path) -> str:
     return str(Path(app.outdir).parent / ".jupyter_cache" / name)
 
 
-def notebooks_of(
-    env: BuildEnvironment, names: Iterable[str]
-) -> dict[str, Path]:
+def notebooks_of(env: BuildEnvironment, names: Iterable[str]) -> dict[str, Path]:
     paths = {name: Path(env.doc2path(name)) for name in sorted(names)}
-    return {
-        name: path
-        for name, path in paths.items()
-        if path.suffix == ".ipynb"
-    }
+    return {name: path for name, path in paths.items() if path.suffix == ".ipynb"}
 
 
-def find_outdated(
-    app: Sphinx, env: BuildEnvironment, *known: set[str]
-) -> list[str]:
+def find_outdated(app: Sphinx, env: BuildEnvironment, *known: set[str]) -> list[str]:
     """The pages of notebooks whose outputs depend on something that has changed."""
     return [
         name
@@ -97,9 +91,7 @@ def find_outdated(
     ]
 
 
-def run_notebooks(
-    app: Sphinx, env: BuildEnvironment, names: list[str]
-) -> None:
+def run_notebooks(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
     """Run what has no outputs yet, as many at a time as there are cores.
 
     One that fails is left to the reading, which runs it again and says what went wrong.
@@ -107,7 +99,7 @@ def run_notebooks(
     waiting = []
     for path in notebooks_of(env, names).values():
         cache = get_cache(cache_of(app, path))
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(portable.as_myst(path.read_text("utf-8")), as_version=4)
         try:
             cache.match_cache_notebook(notebook)
         except KeyError:
@@ -132,9 +124,7 @@ def run_notebooks(
                 str(path),
                 data={"execution_seconds": result.time},
             )
-            cache.cache_notebook_bundle(
-                bundle, check_validity=False, overwrite=True
-            )
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
             logger.info("ran %s in %.1f s", path.name, result.time)
 
     logger.info("running %d notebooks, %d at a time", len(waiting), cores)
@@ -149,17 +139,13 @@ def name_cache(app: Sphinx, name: str, content: list[str]) -> None:
     for path in notebooks_of(env, [name]).values():
         cache = cache_of(app, path)
         env.metadata[name]["cache"] = cache
-        env.mystnb_config = env.mystnb_config.copy(
-            execution_cache_path=cache
-        )
+        env.mystnb_config = env.mystnb_config.copy(execution_cache_path=cache)
 
 
 def forget_warnings(app: Sphinx, failure: Exception | None) -> None:
     """Read every page again next time when this time one of them warned."""
     if app._warncount or failure:
-        (Path(app.doctreedir) / "environment.pickle").unlink(
-            missing_ok=True
-        )
+        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
 
 
 def mend_docstring(
@@ -239,6 +225,7 @@ def write_script(app: Sphinx, failure: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("portable")
     app.setup_extension("verification")
     app.connect("env-get-outdated", find_outdated)
     app.connect("env-before-read-docs", run_notebooks)

@@ -1,8 +1,8 @@
 """The table of numbered equations, each beside the test that proves it and the error it found.
 
 ``{verification}`` stands for the table. The equations are read from the chapters, the proofs are
-run (tests marked ``@verifies``), and what they found is kept under ``_build`` until the package, the
-proofs or the pinned set change.
+run (tests marked ``@verifies``), and what they found is kept under ``_build`` until the package,
+the proofs or the pinned set change.
 """
 
 from __future__ import annotations
@@ -17,23 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import gmmedu_book
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+import gmmedu_book
+import portable
+
 ROOT = Path(__file__).resolve().parents[2]
 PROOFS = "tests/equations"
-
-_MATH = re.compile(
-    r"^(?P<indent>[ ]*)(?P<fence>`{3,}|:{3,})\{math\}[ ]*\n"
-    r"[ ]*:label:[ ]*(?P<label>\S+)[ ]*\n"
-    r"(?P<latex>.*?)\n"
-    r"(?P=indent)(?P=fence)[ ]*$",
-    re.MULTILINE | re.DOTALL,
-)
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,7 @@ def text_of(page: Path) -> str:
     if page.suffix != ".ipynb":
         return text
     cells = json.loads(text)["cells"]
-    return "\n\n".join(
-        "".join(c["source"])
-        for c in cells
-        if c["cell_type"] == "markdown"
-    )
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def equations_of(page: Path) -> list[Equation]:
@@ -84,7 +74,7 @@ def equations_of(page: Path) -> list[Equation]:
             page,
             _dedent(match["latex"], len(match["indent"])),
         )
-        for match in _MATH.finditer(text_of(page))
+        for match in portable.EQUATION.finditer(text_of(page))
     ]
 
 
@@ -121,13 +111,9 @@ def proofs(root: Path = ROOT) -> dict[str, list[Proof]]:
                 f"--junit-xml={fresh}",
                 PROOFS,
             ]
-            done = subprocess.run(
-                command, cwd=root, capture_output=True, text=True
-            )
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True)
             if done.returncode:
-                raise RuntimeError(
-                    f"a proof of an equation failed:\n{done.stdout}{done.stderr}"
-                )
+                raise RuntimeError(f"a proof of an equation failed:\n{done.stdout}{done.stderr}")
             fresh.replace(report)
     return read_report(report)
 
@@ -139,37 +125,24 @@ def read_report(report: Path) -> dict[str, list[Proof]]:
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         module = case.get("classname", "").rpartition(".")[2]
         test = f"{module}.py::{case.get('name', '').partition('[')[0]}"
-        properties = [
-            (p.get("name", ""), p.get("value", ""))
-            for p in case.iter("property")
-        ]
-        for label in (
-            value for name, value in properties if name == "label"
-        ):
+        properties = [(p.get("name", ""), p.get("value", "")) for p in case.iter("property")]
+        for label in (value for name, value in properties if name == "label"):
             for name, value in properties:
                 if name == "how":
                     how[test] = value
                 elif name != "label":
                     found, allowed = map(float, value.split())
-                    noted.setdefault((label, test), []).append(
-                        (name, found, allowed)
-                    )
+                    noted.setdefault((label, test), []).append((name, found, allowed))
     result: dict[str, list[Proof]] = {}
     for (label, test), all_of_it in noted.items():
         # Where no error is allowed, none was found, or there would be no report.
-        unit, found, allowed = max(
-            all_of_it, key=lambda e: e[1] / e[2] if e[2] else 0.0
-        )
-        proof = Proof(
-            test, how[test], len(all_of_it), found, allowed, unit
-        )
+        unit, found, allowed = max(all_of_it, key=lambda e: e[1] / e[2] if e[2] else 0.0)
+        proof = Proof(test, how[test], len(all_of_it), found, allowed, unit)
         result.setdefault(label, []).append(proof)
     return result
 
 
-def table(
-    pages: Iterable[Path], proved: dict[str, list[Proof]]
-) -> Iterator[str]:
+def table(pages: Iterable[Path], proved: dict[str, list[Proof]]) -> Iterator[str]:
     """MyST lines: for each page with labeled equations a heading and a table."""
     for page in pages:
         equations = equations_of(page)
@@ -197,9 +170,7 @@ def table(
             cell += [*equation.latex.splitlines(), "```"]
             for proof in proved.get(equation.label, []):
                 yield from _item("* - ", cell)
-                count = f"{proof.comparisons} comparison" + "s" * (
-                    proof.comparisons != 1
-                )
+                count = f"{proof.comparisons} comparison" + "s" * (proof.comparisons != 1)
                 yield from _item(
                     "  - ",
                     [f"{proof.how} ({count})", "", f"`{proof.test}`"],
@@ -221,9 +192,7 @@ def _dedent(text: str, indent: int) -> str:
 def _fingerprint(root: Path) -> str:
     proofs = (root / PROOFS).glob("*.py")
     reference = root / "tests" / "reference.py"
-    return gmmedu_book.digest(
-        [*gmmedu_book.engine(root), *proofs, reference], root
-    )
+    return gmmedu_book.digest([*gmmedu_book.engine(root), *proofs, reference], root)
 
 
 class VerificationTable(SphinxDirective):
@@ -232,20 +201,12 @@ class VerificationTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.note_reread()  # it changes when any chapter or any proof does
         book = Path(self.env.doc2path(self.env.docname)).parent
-        listed = {
-            Path(self.env.doc2path(name)) for name in self.env.found_docs
-        }
-        pages = sorted(
-            p
-            for p in listed
-            if p.parent == book and p.stem != "verification"
-        )
+        listed = {Path(self.env.doc2path(name)) for name in self.env.found_docs}
+        pages = sorted(p for p in listed if p.parent == book and p.stem != "verification")
         try:
             proved = proofs()
         except RuntimeError as error:
-            logging.getLogger(__name__).warning(
-                str(error), location=self.get_location()
-            )
+            logging.getLogger(__name__).warning(str(error), location=self.get_location())
             proved = {}
         for equation in (e for page in pages for e in equations_of(page)):
             if equation.label not in proved:
@@ -255,12 +216,8 @@ class VerificationTable(SphinxDirective):
                 )
         container = nodes.container()
         container.document = self.state.document
-        lines = StringList(
-            list(table(pages, proved)), source=str(Path(__file__))
-        )
-        self.state.nested_parse(
-            lines, self.content_offset, container, match_titles=True
-        )
+        lines = StringList(list(table(pages, proved)), source=str(Path(__file__)))
+        self.state.nested_parse(lines, self.content_offset, container, match_titles=True)
         return container.children
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from portable import anchor_of
 from verification import text_of
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
@@ -21,7 +22,5 @@ def test_the_terms_are_in_order_each_once() -> None:
 def test_every_term_is_linked_from_a_chapter() -> None:
     linked = set()
     for page in BOOK.glob("*.ipynb"):
-        for role in re.findall(r"\{term\}`([^`]+)`", text_of(page)):
-            target = re.search(r"<([^>]+)>$", role)
-            linked.add(" ".join((target[1] if target else role).split()).lower())
-    assert not [term for term in TERMS if term.lower() not in linked]
+        linked |= set(re.findall(r"\]\(glossary\.md#([\w-]+)\)", text_of(page)))
+    assert linked == {anchor_of(term) for term in TERMS}

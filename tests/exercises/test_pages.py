@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from portable import EXERCISE, SOLUTION
 
 from gmmbook.exercises import identifiers
 
@@ -17,24 +17,24 @@ CHAPTERS = sorted((Path(__file__).resolve().parents[2] / "book").glob("0[1-9]-*.
 def test_the_exercises_of_a_chapter(path: Path) -> None:
     chapter = path.stem[:2]
     notebook = nbformat.read(path, as_version=4)
-    texts = [(c.cell_type, c.source, c) for c in notebook.cells]
-    page = "\n\n".join(source for kind, source, _ in texts if kind == "markdown")
-    numbers = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n:label: exercise-(\S+)", page)
+    exercises = [EXERCISE.match(c.source) for c in notebook.cells if c.cell_type == "markdown"]
+    numbers = [f"{e['chapter']}-{e['place']}" for e in exercises if e]
     assert len(numbers) >= 5
     assert numbers == [f"{chapter}-{i}" for i in range(1, len(numbers) + 1)]
     assert numbers == [name for name in identifiers() if name.startswith(f"{chapter}-")]
-    assert re.findall(r"\{solution-start\} exercise-(\S+)\n:class: dropdown", page) == numbers
-    assert page.count("{solution-end}") == len(numbers)
+    page = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    solved = SOLUTION.findall(page)
+    assert list(dict.fromkeys(f"{int(c):02d}-{place}" for c, place in solved)) == numbers
+    code = [c for c in notebook.cells if c.cell_type == "code"]
     for name in numbers:
-        cells = [c for kind, source, c in texts if kind == "code" and f'check("{name}"' in source]
-        assert any("..." in c.source for c in cells), f"{name} has no cell to answer in"
-        recorded = "".join(
-            output.get("text", "") or output.get("data", {}).get("text/plain", "")
-            for c in cells
-            if "nbval-check-output" in c.metadata.get("tags", [])
-            for output in c.outputs
-        )
-        assert f"{name}: right." in recorded, f"the solution of {name} is not checked"
+        asked = [c.source for c in code if f'check("{name}"' in c.source]
+        assert len(asked) == 1 and "..." in asked[0], f"{name} has no cell to answer in"
+        confirmed = [c for c in code if f'confirm("{name}"' in c.source]
+        assert len(confirmed) == 1, f"the solution of {name} is not checked"
+        assert "solution" in confirmed[0].metadata.tags
+    for cell in code:
+        if "solution" in cell.metadata.get("tags", ()):
+            assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
 
 
 def test_there_are_chapters_with_exercises() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gmmbook.exercises.checkers import Checker, Verdict
 
-__all__ = ["Verdict", "check", "identifiers"]
+__all__ = ["Verdict", "check", "confirm", "identifiers"]
 
 
 def check(identifier: str, answer: Any) -> Verdict:
@@ -30,6 +30,16 @@ def check(identifier: str, answer: Any) -> Verdict:
             'Give chapter and number, for example check("01-3", answer)'
         )
     return exercises[identifier].verdict(identifier, answer)
+
+
+def confirm(identifier: str, answer: Any) -> None:
+    """Hold a solution of the book to the check of its exercise; says nothing when it is right.
+
+    A notebook that is run from top to bottom runs its solutions too, and so judges no reader.
+    Raises AssertionError, with the verdict, when the answer is wrong.
+    """
+    verdict = check(identifier, answer)
+    assert verdict, str(verdict)
 
 
 def identifiers() -> list[str]:
