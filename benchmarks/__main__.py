@@ -25,8 +25,11 @@ from benchmarks import (
     starts,
 )
 from benchmarks.timing import Comparison
+from gmmbook import lab
 
 HERE = Path(__file__).parent
+#: Where a notebook finds a study.
+STUDIES = HERE.parent / "book" / "gmmbook" / "data"
 EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "busy")
@@ -63,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     disagreements = 0
     for name in (*ENGINE, *NAMED):
         if name in options.only:
-            disagreements += _run(name, options.quick, folder)
+            own = name in lab.STUDIES and folder == HERE / "results"
+            disagreements += _run(name, options.quick, STUDIES if own else folder)
     if "em-full" in options.only:
         print(f"Figure: {report.draw(folder)}")
         if folder == HERE / "results":

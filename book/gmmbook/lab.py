@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
 
 import torch
 
 from gmmedu import GaussianMixture
+
+STUDIES = ("collapse", "reliability")
 
 
 def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
@@ -32,3 +37,16 @@ def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
     for its, own in zip(many.parameters(), first.parameters(), strict=True):
         its.requires_grad_(own.requires_grad)
     return many
+
+
+def study(name: str) -> list[dict[str, Any]]:
+    """The records of a study that takes too long for a notebook.
+
+    name: ``"collapse"`` or ``"reliability"``; the benchmarks make them and tell what they measure.
+    Raises ``ValueError`` for another name.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")
+    text = files("gmmbook").joinpath(f"data/{name}.json").read_text("utf-8")
+    records: list[dict[str, Any]] = json.loads(text)["records"]
+    return records

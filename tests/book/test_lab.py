@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gmmedu
-from gmmbook.lab import side_by_side
+from gmmbook.lab import STUDIES, side_by_side, study
 
 
 @pytest.mark.parametrize("family", gmmedu.MODELS)
@@ -48,3 +48,15 @@ def test_what_is_held_fixed_stays_so() -> None:
 def test_what_cannot_stand_side_by_side_is_refused(models: list[gmmedu.GaussianMixture]) -> None:
     with pytest.raises(ValueError, match="models must be single mixtures of one class and shape"):
         side_by_side(models)
+
+
+def test_the_studies_come_with_the_package() -> None:
+    columns = {
+        "collapse": {"family", "ratio", "collapsed"},
+        "reliability": {"data", "fits", "worse"},
+    }
+    for name in STUDIES:
+        records = study(name)
+        assert len(records) > 50 and all(columns[name] <= record.keys() for record in records)
+    with pytest.raises(ValueError, match=r"name must be one of .*got '\.\./x'"):
+        study("../x")

@@ -18,10 +18,12 @@ from project.test_project import PROJECT, ROOT
 
 #: Where code is, and the extras that are installed where it runs.
 PLACES = {
-    "gmmedu": ("sklearn",),
-    "book": ("book",),
-    "tests": ("book", "test"),
-    "benchmarks": ("book", "bench"),
+    "gmmedu/**/*.py": ("sklearn",),
+    "book/gmmbook/**/*.py": ("notebooks",),
+    "book/*.ipynb": ("notebooks",),
+    "book/_ext/*.py": ("notebooks", "book"),
+    "tests/**/*.py": ("notebooks", "book", "test"),
+    "benchmarks/**/*.py": ("notebooks", "bench"),
 }
 #: What is the project's own, and not for the engine.
 OWN = ["gmmbook", "benchmarks"] + [
@@ -73,12 +75,12 @@ def _undeclared(names: set[str], declared: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_what_is_imported_is_declared(place: str) -> None:
-    files = [path for kind in ("*.py", "*.ipynb") for path in (ROOT / place).rglob(kind)]
+    files = list(ROOT.glob(place))
     assert files
     # A script that names what it needs in its own head is not run by the project.
     codes = [code for code in map(_code_of, files) if not code.startswith("# /// script")]
     names = set().union(*map(_imports, codes))
-    names -= {"gmmedu"} if place == "gmmedu" else {"gmmedu", *OWN}
+    names -= {"gmmedu"} if place.startswith("gmmedu") else {"gmmedu", *OWN}
     assert not _undeclared(names, _declared(PLACES[place]))
 
 
