@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,13 +20,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 #: What takes longest comes first, so that no worker is left alone with it at the end.
 FIRST = (
+    *(f"book/0{chapter}-" for chapter in (5, 6, 7, 8, 4, 3, 2, 1, 0)),
     "tests/book/test_site.py",
     "tests/project/test_style.py",
-    "book/",
     "tests/widgets/",
+    "tests/book/test_site_interactives.py",
     "tests/engine/test_degenerate.py",
     "tests/engine/",
 )
+ROOT = Path(__file__).parent
+PASSED = pytest.StashKey[list[tuple[Any, float]]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,6 +75,35 @@ def _mark(item: pytest.Item) -> None:
 def _place(item: pytest.Item) -> int:
     name = item.nodeid
     return next((i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A notebook whose cells have all passed need not run again for the site that is built next."""
+    report = yield
+    notebook: Any = item.parent
+    ours = hasattr(item, "cell") and item.path.parent == ROOT / "book"
+    if ours and report.passed and report.when == "call":
+        passed = notebook.stash.setdefault(PASSED, [])
+        passed.append((item, report.duration))
+        cells = [cell for cell in notebook.nb.cells if cell.cell_type == "code"]
+        if len(passed) == len(cells):
+            _keep(item.path, passed)
+    return report
+
+
+def _keep(path: Path, passed: list[tuple[Any, float]]) -> None:
+    import gmmedu_book
+    from jupyter_cache import get_cache
+
+    notebook = gmmedu_book.as_read(path)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for count, (cell, (item, _)) in enumerate(zip(code, passed, strict=True), 1):
+        cell.outputs, cell.execution_count = item.test_outputs, count
+    cache = get_cache(gmmedu_book.cache_in(ROOT / "_build", path, ROOT))
+    gmmedu_book.keep(cache, path, notebook, sum(seconds for _, seconds in passed))
 
 
 @pytest.fixture(scope="session")

@@ -70,11 +70,25 @@ def sources(notebook: Path, root: Path) -> list[Path]:
     ]
 
 
-def cache_of(app: Sphinx, notebook: Path) -> str:
+def cache_in(build: Path, notebook: Path, root: Path) -> str:
     """Where the outputs of a notebook are kept, for this state of what they depend on."""
-    root = Path(app.srcdir)
     name = f"{notebook.stem}-{digest(sources(notebook, root), root)}"
-    return str(Path(app.outdir).parent / ".jupyter_cache" / name)
+    return str(build / ".jupyter_cache" / name)
+
+
+def cache_of(app: Sphinx, notebook: Path) -> str:
+    return cache_in(Path(app.outdir).parent, notebook, Path(app.srcdir))
+
+
+def as_read(notebook: Path) -> Any:
+    """The notebook as the site reads it, which is how the cache knows it."""
+    return nbformat.reads(portable.as_myst(notebook.read_text("utf-8")), as_version=4)
+
+
+def keep(cache: Any, path: Path, notebook: Any, seconds: float) -> None:
+    """Keep a notebook that has run; the next build finds its outputs."""
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def notebooks_of(env: BuildEnvironment, names: Iterable[str]) -> dict[str, Path]:
@@ -99,7 +113,7 @@ def run_notebooks(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
     waiting = []
     for path in notebooks_of(env, names).values():
         cache = get_cache(cache_of(app, path))
-        notebook = nbformat.reads(portable.as_myst(path.read_text("utf-8")), as_version=4)
+        notebook = as_read(path)
         try:
             cache.match_cache_notebook(notebook)
         except KeyError:
@@ -119,12 +133,7 @@ def run_notebooks(app: Sphinx, env: BuildEnvironment, names: list[str]) -> None:
             allow_errors=False,
         )
         if result.err is None:
-            bundle = CacheBundleIn(
-                notebook,
-                str(path),
-                data={"execution_seconds": result.time},
-            )
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            keep(cache, path, notebook, result.time)
             logger.info("ran %s in %.1f s", path.name, result.time)
 
     logger.info("running %d notebooks, %d at a time", len(waiting), cores)

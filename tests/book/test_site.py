@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import gzip
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import page_inspector
 import pytest
-from page_inspector import Inspector, environment_for_a_build, pages_of, served
-from playwright.sync_api import Browser, expect
+from page_inspector import Inspector, pages_of, served
+from playwright.sync_api import Browser
 from verification import equations_of
-from widgets.conftest import drag
+
+from book.test_portable import NOTEBOOKS, NUMBERS
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def site() -> Path:
-    """The book, built the way `make book` builds it, every page written anew."""
-    shutil.rmtree(SITE, ignore_errors=True)
-    command = Path(sys.executable).with_name("jupyter-book")
-    build = subprocess.run(
-        [command, "build", ".", "-n", "-W", "--keep-going", "--quiet"],
-        cwd=ROOT,
-        env=environment_for_a_build(),
-        capture_output=True,
-        text=True,
-    )
-    assert build.returncode == 0, f"the strict build failed:\n{build.stdout}\n{build.stderr}"
-    return SITE
-
-
-@pytest.fixture(scope="module")
-def inspector(browser: Browser, site: Path) -> Iterator[Inspector]:
-    with served(site) as home:
-        inspector = Inspector(browser, site, home)
-        yield inspector
-        inspector.close()
 
 
 def test_every_page_of_the_contents_is_built(site: Path) -> None:
@@ -153,6 +125,14 @@ def test_a_shared_link_shows_title_summary_and_picture(site: Path) -> None:
     assert (site / "_static" / "social.png").read_bytes().startswith(b"\x89PNG")
 
 
+# The button lies within its title, where it is seen.
+BUTTON_OUTSIDE = """() => [...document.querySelectorAll('.solution')].filter(box => {
+  const title = box.querySelector('.admonition-title').getBoundingClientRect();
+  const button = box.querySelector('button.toggle-button').getBoundingClientRect();
+  return button.height === 0 || button.top < title.top - 1 || button.bottom > title.bottom + 1;
+}).length"""
+
+
 def test_a_solution_is_folded_until_it_is_asked_for(inspector: Inspector, site: Path) -> None:
     chapters = sorted((ROOT / "book").glob("0[1-9]-*.ipynb"))
     assert chapters
@@ -161,17 +141,39 @@ def test_a_solution_is_folded_until_it_is_asked_for(inspector: Inspector, site: 
         page.goto(f"{inspector.home}book/{chapter.stem}.html")
         solutions = page.locator(".solution")
         assert solutions.count() == page.locator(".exercise").count() >= 5, chapter.stem
-        for box in solutions.all():  # the button lies within its title, where it is seen
-            title, button = box.locator(".admonition-title"), box.locator("button.toggle-button")
-            outer, inner = title.bounding_box(), button.bounding_box()
-            assert outer and inner and outer["y"] - 1 <= inner["y"], chapter.stem
-            assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1, chapter.stem
+        assert page.evaluate(BUTTON_OUTSIDE) == 0, chapter.stem
         first = solutions.first
         code = first.locator(".cell_input").first
         assert not code.is_visible()
         first.locator("button.toggle-button, summary").first.click()
         code.wait_for(state="visible", timeout=5_000)
         page.close()
+
+
+SITE_NUMBERS = (
+    r'id="equation-(eq-[\w-]+)">\s*<span class="eqno">\(([\d.]+)\)',
+    r'<figure[^>]*id="(fig-[\w-]+)".*?<span class="caption-number">Figure ([\d.]+) ',
+    r'id="(exercise-[\d-]+)">.*?<span class="caption-number">Exercise ([\d.]+) ',
+)
+
+
+def test_typed_numbers_are_those_of_the_site(site: Path) -> None:
+    """A notebook program shows what is typed; the site counts for itself."""
+    for name in NOTEBOOKS:
+        page = (site / "book" / name).with_suffix(".html").read_text(encoding="utf-8")
+        counted = [match for what in SITE_NUMBERS for match in re.findall(what, page, re.DOTALL)]
+        typed = [(label, number) for label, (at, number) in NUMBERS.items() if at == name]
+        assert sorted(counted) == sorted(typed)
+
+
+def test_citations_lead_to_their_entries(site: Path) -> None:
+    entries = (site / "book" / "bibliography.html").read_text(encoding="utf-8")
+    for name in NOTEBOOKS:
+        page = (site / "book" / name).with_suffix(".html").read_text(encoding="utf-8")
+        links = re.findall(r'href="bibliography\.html#([\w-]+)" title="([^"]*)', page)
+        typed = "\n".join(c.source for c in NOTEBOOKS[name].cells if c.cell_type == "markdown")
+        assert len(links) == len(re.findall(r"\]\(bibliography\.md#", typed)), name
+        assert all(f'id="{entry}"' in entries and title for entry, title in links), name
 
 
 def test_every_equation_is_in_the_table_with_its_proof(site: Path) -> None:
@@ -181,83 +183,6 @@ def test_every_equation_is_in_the_table_with_its_proof(site: Path) -> None:
     for label in labels:
         row = text.partition(f">{label}<")[2].partition("</tr>")[0]
         assert "::test_" in row and "allowed)" in row, label
-
-
-# Interactives, weight and accessibility of the built pages.
-
-INTERACTIVE = [
-    ("00-first-look", "scrubber"),
-    ("01-multivariate-normal", "gaussian"),
-    ("02-mixture-likelihood", "mixture"),
-    ("03-nll-objective", "landscape"),
-    ("05-gradient-descent", "landscape"),
-    ("05-gradient-descent", "scrubber"),
-    ("06-expectation-maximization", "scrubber"),
-    ("07-descent-versus-em", "scrubber"),
-    ("08-singularities", "singularity"),
-]
-
-
-@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
-def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str, name: str) -> None:
-    address, figure = f"{inspector.home}book/{chapter}.html", f"[data-gmmedu={name}]"
-    page = inspector.context("dark").new_page()
-    page.goto(address)
-    which = 1 if name == "gaussian" else 0  # its first one only reads a density
-    knob = page.locator(figure).locator(".gm-widget [role=slider]").nth(which)
-    knob.focus()
-    before = knob.get_attribute("aria-valuetext")
-    for key in ("ArrowRight", "ArrowUp"):
-        page.keyboard.press(key)
-    page.wait_for_function("location.hash.length > 1")
-    after, link = knob.get_attribute("aria-valuetext"), page.evaluate("location.hash")
-    assert after != before and link.startswith(f"#{name}=")
-    page.close()
-    page = inspector.context("light").new_page()
-    page.goto(address + link)
-    own = page.locator(figure)
-    restored = own.locator(".gm-widget [role=slider]").nth(which)
-    expect(restored).to_have_attribute("aria-valuetext", after or "")
-    page.evaluate(page_inspector.WAIT_FOR_MATH)
-    expect(own).to_be_in_viewport()  # a link to a view shows it
-    own.get_by_role("button", name="Reset").click()
-    page.wait_for_function("location.hash === ''")
-    page.emulate_media(media="print")
-    assert own.locator(".gm-plane").first.is_visible()
-    assert not own.locator(".gm-controls").is_visible()
-    page.close()
-
-
-@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
-def test_an_interactive_is_dragged_and_played_on_a_phone(
-    browser: Browser, inspector: Inspector, chapter: str, name: str
-) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    page.goto(f"{inspector.home}book/{chapter}.html")
-    page.evaluate(page_inspector.WAIT_FOR_MATH)
-    own = page.locator(f"[data-gmmedu={name}]")
-    knob = own.get_by_role("slider").nth(1 if name == "gaussian" else 0)
-    knob.scroll_into_view_if_needed()
-    before = knob.get_attribute("aria-valuetext") or ""
-    drag(page, knob.get_attribute("aria-label") or "", 40, -20, view=name)
-    expect(knob).not_to_have_attribute("aria-valuetext", before)
-    for play in own.get_by_role("button", name=re.compile("^(Play|Run EM)$")).all():
-        shown = own.locator(".gm-values").inner_text()
-        play.click()
-        expect(own.locator(".gm-values")).not_to_have_text(shown, use_inner_text=True)
-    page.close()
-
-
-@pytest.mark.parametrize(("chapter", "name"), INTERACTIVE)
-def test_without_javascript_its_picture_stands_in_the_page(
-    browser: Browser, inspector: Inspector, chapter: str, name: str
-) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"{inspector.home}book/{chapter}.html")
-    assert page.locator(f"[data-gmmedu={name}] img.gm-still").is_visible()
-    assert page.locator(".gm-widget").count() == 0
-    context.close()
 
 
 def test_no_page_is_heavy(site: Path) -> None:
