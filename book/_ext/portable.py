@@ -84,7 +84,7 @@ def to_myst(notebook: Mapping[str, Any]) -> dict[str, Any]:
         if cell["cell_type"] == "markdown":
             begins = _solved(source)
             if solving and not begins:
-                cells.append(_markdown("```{solution-end}\n```"))
+                cells.append(_end(len(cells)))
                 solving = False
             figure = FIGURE.match(source)
             if figure:
@@ -93,16 +93,22 @@ def to_myst(notebook: Mapping[str, Any]) -> dict[str, Any]:
             cell["source"] = _solution(source, begins, solving) if begins else _page(source)
             solving = solving or bool(begins)
         elif solving and "solution" not in cell["metadata"].get("tags", ()):
-            cells.append(_markdown("```{solution-end}\n```"))
+            cells.append(_end(len(cells)))
             solving = False
         cells.append(cell)
     if solving:
-        cells.append(_markdown("```{solution-end}\n```"))
+        cells.append(_end(len(cells)))
     return {**notebook, "cells": cells}
 
 
-def _markdown(source: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "metadata": {}, "source": source}
+def _end(place: int) -> dict[str, Any]:
+    """The end of a solution, a cell that the notebook has not."""
+    return {
+        "cell_type": "markdown",
+        "id": f"end-{place}",
+        "metadata": {},
+        "source": "```{solution-end}\n```",
+    }
 
 
 def _solved(source: str) -> str | None:
