@@ -29,8 +29,8 @@ class Stopping:
         checks.check_number(self.tolerance, "tolerance", inclusive=True)
 
     def met(self, objective: Objective, earlier: Sequence[Objective]) -> Any:
-        """Whether to stop at ``objective``, given the last few before it, oldest first; where
-        they are arrays, one answer for each fit of a batch."""
+        """Whether to stop at ``objective``, given those before it, oldest first, of which a fit
+        hands on the last four; where they are arrays, one answer for each fit of a batch."""
         raise NotImplementedError
 
 

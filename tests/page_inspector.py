@@ -97,11 +97,12 @@ SEARCH_FIELDS = """() => [...document.querySelectorAll('.search-button__button, 
 # takes axe-core ten seconds.
 SAMPLE = """() => {
   const seen = new Set();
+  for (const old of document.querySelectorAll('[data-sample]')) delete old.dataset.sample;
   for (const element of document.body.querySelectorAll('*')) {
     const text = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
     if (!text || !element.checkVisibility({visibilityProperty: true})) continue;
     const {color, fontSize, fontWeight} = getComputedStyle(element);
-    const key = [color, fontSize, fontWeight];
+    const key = [color, fontSize, fontWeight, element.closest('pre') && element.className];
     for (let up = element; up; up = up.parentElement) {
       const {backgroundColor, backgroundImage, opacity} = getComputedStyle(up);
       const ground = `${backgroundColor} ${backgroundImage} ${opacity}`;
@@ -122,11 +123,12 @@ PRUNE = """() => {
       part.replaceWith(part.textContent);
 }"""
 
-# What is folded must fit too, once a reader opens it.
-UNFOLD = """() => {
+# What is folded must hold too, once a reader opens it. The theme looks 0.3 s later at what scrolls.
+UNFOLD = """async () => {
   for (const box of document.querySelectorAll('details')) box.open = true;
-  for (const box of document.querySelectorAll('.toggle-hidden'))
-    box.classList.remove('toggle-hidden');
+  for (const button of document.querySelectorAll('.toggle-hidden button.toggle-button'))
+    button.click();
+  await new Promise(done => setTimeout(done, 400));
 }"""
 
 SIDEWAYS = """() => {
@@ -215,14 +217,12 @@ class Inspector:
     def context(self, scheme: str) -> BrowserContext:
         return self._contexts[scheme]
 
-    def inspect(self, name: str, schemes: tuple[str, ...] = SCHEMES) -> list[Finding]:
-        """What is wrong with the page `name`, a path below the site, in these color schemes."""
-        return [finding for scheme in schemes for finding in self._visit(name, scheme)]
-
-    def _visit(self, name: str, scheme: str) -> list[Finding]:
+    def inspect(self, name: str) -> list[Finding]:
+        """What is wrong with the page `name`, a path below the site: light, dark, on a phone."""
         findings: list[Finding] = []
+        view = "light"
 
-        def report(kind: str, *details: str, view: str = scheme) -> None:
+        def report(kind: str, *details: str) -> None:
             findings.extend(Finding(name, view, kind, detail) for detail in details)
 
         def gate(route: Route) -> None:
@@ -240,7 +240,7 @@ class Inspector:
             if response.status >= 400:
                 report("missing file", f"{response.status} {response.url}")
 
-        page = self.context(scheme).new_page()
+        page = self.context("light").new_page()
         try:
             page.route("**/*", gate)
             page.on("console", heard)
@@ -252,22 +252,26 @@ class Inspector:
                 page.evaluate(WAIT_FOR_MATH)
             except PlaywrightError as error:
                 report("formula", f"MathJax failed: {error}")
+            report("formula", *page.evaluate(FORMULAS))
+            report("picture", *page.evaluate(PICTURES))
+            report("dead link", *self._dead_links(page.evaluate(LINKS)))
+            fields = page.evaluate(SEARCH_FIELDS)
+            if fields != self.search_fields:
+                report("search field", f"{fields} to be seen")
+            report("sideways", *page.evaluate(SIDEWAYS))
+            page.evaluate(UNFOLD)
+            view = f"{PHONE_WIDTH} px"
+            page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
+            report("sideways", *page.evaluate(SIDEWAYS))
+            view = "light"
+            page.set_viewport_size(WINDOW)
             sampled = page.evaluate(SAMPLE)
-            if scheme == "light":
-                report("formula", *page.evaluate(FORMULAS))
-                report("picture", *page.evaluate(PICTURES))
-                report("dead link", *self._dead_links(page.evaluate(LINKS)))
-                fields = page.evaluate(SEARCH_FIELDS)
-                if fields != self.search_fields:
-                    report("search field", f"{fields} to be seen")
-                report("sideways", *page.evaluate(SIDEWAYS))
-                page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
-                page.evaluate(UNFOLD)
-                report("sideways", *page.evaluate(SIDEWAYS), view=f"{scheme}, {PHONE_WIDTH} px")
-                page.set_viewport_size(WINDOW)
             page.evaluate(PRUNE)
+            report("accessibility", *_grave(page, sampled))
             # In the dark only colors differ.
-            report("accessibility", *_grave(page, sampled, contrast_only=scheme == "dark"))
+            view = "dark"
+            page.emulate_media(color_scheme="dark")
+            report("accessibility", *_faint(page, page.evaluate(SAMPLE)))
             page.wait_for_load_state("networkidle")
         finally:
             page.close()
@@ -298,19 +302,27 @@ class Inspector:
         return self._anchors[page]
 
 
-def _grave(page: Page, sampled: int, contrast_only: bool) -> Iterator[str]:
+#: Preloading would ask for style sheets a second time, at wrong addresses.
+AXE: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
+
+
+def _grave(page: Page, sampled: int) -> Iterator[str]:
     """What axe-core calls serious or critical."""
-    violations: list[dict[str, Any]] = []
-    # Preloading would ask for style sheets a second time, at wrong addresses.
-    kinds: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
+    yield from _faint(page, sampled)
+    yield from _violations(page, None, AXE | {"rules": {"color-contrast": {"enabled": False}}})
+
+
+def _faint(page: Page, sampled: int) -> Iterator[str]:
+    """Texts of the sample that are hard to tell from their ground."""
     if sampled:
-        contrast = kinds | {"runOnly": ["color-contrast"]}
-        found = Axe().run(page, {"include": [["[data-sample]"]]}, contrast)
-        violations += found.response["violations"]
-    if not contrast_only:
-        others = kinds | {"rules": {"color-contrast": {"enabled": False}}}
-        violations += Axe().run(page, options=others).response["violations"]
-    for violation in violations:
+        ours = {"include": [["[data-sample]"]]}
+        yield from _violations(page, ours, AXE | {"runOnly": ["color-contrast"]})
+
+
+def _violations(
+    page: Page, context: dict[str, Any] | None, options: dict[str, Any]
+) -> Iterator[str]:
+    for violation in Axe().run(page, context, options).response["violations"]:
         if violation["impact"] in ("serious", "critical"):
             nodes = violation["nodes"]
             yield f"{violation['id']} ({len(nodes)}): {nodes[0]['html'][:150]}"

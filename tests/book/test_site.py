@@ -255,7 +255,7 @@ def _findings(browser: Browser, folder: Path, body: str) -> set[str]:
     (folder / "page.html").write_text(SOUND.replace("{}", body), encoding="utf-8")
     with served(folder) as home:
         inspector = Inspector(browser, folder, home, search_fields=0)
-        found = inspector.inspect("page.html", schemes=("light",))
+        found = inspector.inspect("page.html")
         inspector.close()
     return {finding.kind for finding in found}
 

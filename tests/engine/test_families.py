@@ -253,3 +253,9 @@ def test_clamp_raises_what_is_low_and_nothing_else(name: str) -> None:
     smallest = np.sqrt(np.linalg.eigvalsh(mixture.covariances)[:, 0])
     was_low = (smallest < floor) & (name != "constant")
     assert low.tolist() == was_low[: len(low)].tolist()
+
+
+def test_the_reference_knows_every_family() -> None:
+    """The other tests go through its list."""
+    assert reference.ALL == tuple(gmmedu.MODELS)
+    assert reference.SHARED == tuple(f for f in gmmedu.MODELS if gmmedu.MODELS[f].family.shared)

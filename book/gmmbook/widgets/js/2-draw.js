@@ -260,3 +260,6 @@ const STYLE = `
 .gm-said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @media print{.gm-controls{display:none}.gm-knob{stroke:none}}
 `;
+
+// What each interactive registers itself in, under its name.
+const kinds = {};

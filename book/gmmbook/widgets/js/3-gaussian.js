@@ -1,6 +1,6 @@
 // One Gaussian in the plane: its ellipses, margins and a conditional slice.
 
-const gaussian = {
+kinds.gaussian = {
   values({ mean, covariance, point, slice }) {
     const [[a, b], [, c]] = covariance, factor = factorOf(covariance);
     return {

@@ -1,7 +1,7 @@
 // A mixture over points in the plane, to be moved by hand, by EM and by gradient descent.
 // Steps are taken in units of the data; the floor of EM is that of Clamp().
 
-const mixture = (() => {
+kinds.mixture = (() => {
   // The last pass: numbers and colors of a frame come from the same one.
   const seen = kept(["points", "weights", "means", "covariances"], (state) => eStep(state.points, state));
   /** Whether the state may hold a mixture, given in units of the data. */

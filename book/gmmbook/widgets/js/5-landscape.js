@@ -1,6 +1,6 @@
 // The NLL over the two means of a mixture in one dimension, and two roads down: EM and descent.
 
-const landscape = (() => {
+kinds.landscape = (() => {
   /** The mean NLL at two means, and its slopes; log responsibilities go onto two lists, if given. */
   function at({ x, weights, sds: [s, t] }, [m, n], logs) {
     const c = log(weights[0] / s), d = log(weights[1] / t);

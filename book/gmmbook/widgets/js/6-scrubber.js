@@ -1,6 +1,6 @@
 // One or two fits, snapshot by snapshot: the ellipses side by side, and the NLL below.
 
-const scrubber = (() => {
+kinds.scrubber = (() => {
   /** The last place in rising times at or before the moment; the first where there is none. */
   const indexBefore = (all, moment) => max(0, all.filter((t) => t <= moment).length - 1);
   /** Moments when something new is to be seen: the start, and each snapshot of either fit. */

@@ -1,7 +1,7 @@
 // A mixture of data on a line is held, and one more component, the needle, shrinks: its mean is
 // `point`, its weight the last. Each cure says in its own way what a sigma costs.
 
-const singularity = (() => {
+kinds.singularity = (() => {
   const CURES = ["none", "clamp", "prior", "tied"], MIN_SCALE = [1e-6, 1], SCATTER = [1e-6, 10];
   // Points that the prior adds, nu + D + 1 with nu = D + 2 (eq-map-covariance).
   const PSEUDO = 5;

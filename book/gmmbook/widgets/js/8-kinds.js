@@ -1,1 +1,0 @@
-const kinds = { gaussian, landscape, mixture, scrubber, singularity };
