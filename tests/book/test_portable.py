@@ -25,7 +25,7 @@ RAW = {
     "a directive": r"^\s*(:{3,}|`{3,})\{?",
     "a label": r"^\([\w-]+\)=|\((eq|fig|exercise)-[\w-]+\)",
     "a dollar": r"\$",
-    "a citation key": r"\[@",
+    "a citation key or a footnote": r"\[[@^]",
     "a comment": r"^%",
 }
 HTML = re.compile(
@@ -79,6 +79,7 @@ def test_a_plain_program_shows_nothing_raw(name: str) -> None:
         "$$\nx\n$$ (eq-x)",
         "[](notation.md)",
         "half a $formula",
+        "a note[^note]\n\n[^note]: so",
         "<div>so</div>",
         "% a comment",
         "<details>\n<summary>Without a blank line</summary>\ntext $x$\n</details>",

@@ -6,7 +6,7 @@ import re
 
 import page_inspector
 import pytest
-from page_inspector import Inspector
+from page_inspector import Inspector, leave_formulas_out
 from playwright.sync_api import Browser, expect
 from widgets.conftest import drag
 
@@ -29,6 +29,7 @@ INTERACTIVE = [
 def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str, name: str) -> None:
     address, figure = f"{inspector.home}book/{chapter}.html", f"[data-gmmedu={name}]"
     page = inspector.context("dark").new_page()
+    leave_formulas_out(page)
     page.goto(address)
     which = 1 if name == "gaussian" else 0  # its first one only reads a density
     knob = page.locator(figure).locator(".gm-widget [role=slider]").nth(which)
@@ -60,8 +61,8 @@ def test_an_interactive_is_dragged_and_played_on_a_phone(
     browser: Browser, inspector: Inspector, chapter: str, name: str
 ) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    leave_formulas_out(page)
     page.goto(f"{inspector.home}book/{chapter}.html")
-    page.evaluate(page_inspector.WAIT_FOR_MATH)
     own = page.locator(f"[data-gmmedu={name}]")
     knob = own.get_by_role("slider").nth(1 if name == "gaussian" else 0)
     knob.scroll_into_view_if_needed()
