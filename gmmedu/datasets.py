@@ -24,6 +24,7 @@ from gmmedu.checks import (
     normal,
     uniform,
 )
+from gmmedu.device import current_device
 from gmmedu.models import MODELS, GaussianMixture
 
 # The galaxies are given in 1000 km/s.
@@ -94,7 +95,7 @@ def _read(name: str) -> Tensor:
 
 def _placed(x: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
     """x on a device, torch's default when not given."""
-    return x.to(torch.get_default_device() if device is None else device, dtype)
+    return x.to(current_device() if device is None else device, dtype)
 
 
 def sample_mixture(
@@ -154,7 +155,7 @@ def sample_mixture(
     model = MODELS[family](num_components, num_dims, init_means=means, device="cpu", dtype=dtype)
     model.set_parameters(weights=weights, covariances=covariances)
     x, labels = model.sample_with_labels(num_samples, generator=generator)
-    device = torch.get_default_device() if device is None else device
+    device = current_device() if device is None else device
     return SyntheticData(x.to(device), labels.to(device), model.to(device))
 
 

@@ -22,3 +22,8 @@ def default_device() -> torch.device:
             "torch.cuda.is_available()"
         ) from error
     return device
+
+
+def current_device() -> torch.device:
+    """Where torch makes tensors now; that of 2.4 cannot tell within ``with torch.device(...)``."""
+    return torch.empty(0).device

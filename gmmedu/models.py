@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gmmedu import checks, covariance, mixture
 from gmmedu.covariance import Family
+from gmmedu.device import current_device
 from gmmedu.mixture import MixtureDistribution
 from gmmedu.values import State, each
 
@@ -71,6 +72,8 @@ class GaussianMixture(nn.Module):
             names = ", ".join(model.__name__ for model in MODELS.values())
             raise TypeError(f"GaussianMixture has no covariance family; use one of {names}")
         super().__init__()
+        # An attribute of its own: torch 2.4 compiles none that only the class has.
+        self.family = type(self).family
         self.num_components = checks.check_count(num_components, "num_components")
         self.num_dims = checks.check_count(num_dims, "num_dims")
         self.batch_shape = checks.check_batch_shape(batch_shape)
@@ -78,7 +81,7 @@ class GaussianMixture(nn.Module):
         radius = checks.check_number(init_radius, "init_radius", inclusive=True)
         checks.check_generator(generator)
         dtype = checks.check_dtype(dtype)
-        device = torch.get_default_device() if device is None else torch.device(device)
+        device = current_device() if device is None else torch.device(device)
         shape = (*self.batch_shape, self.num_components, self.num_dims)
         if init_means is None:
             means = radius * (2 * checks.uniform(*shape, generator=generator) - 1)

@@ -193,12 +193,19 @@ def test_a_distribution_made_within_compiles(family: str) -> None:
     own = MixtureDistribution(model.state(), model.family, validate_args=False)
     torch.testing.assert_close(_compiled(own.log_prob)(x), own.log_prob(x))
 
+    log_weights, _, scales = model.state()
+
     def loss(means: Tensor) -> Tensor:
-        state = model.state()._replace(means=means)
-        return MixtureDistribution(state, model.family, validate_args=False).log_prob(x)
+        state = State(log_weights, means, scales)
+        return MixtureDistribution(state, own.family, validate_args=False).log_prob(x)
 
     means = model.means.detach() + 1
-    torch.testing.assert_close(_compiled(loss)(means), loss(means))
+    if torch.__version__.startswith("2.4."):
+        # Its compiler takes no object that a frozen dataclass made, such as a family.
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="sourceless builder"):
+            _compiled(loss)(means)
+    else:
+        torch.testing.assert_close(_compiled(loss)(means), loss(means))
 
 
 # A step of EM with a gradient
