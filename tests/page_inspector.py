@@ -131,6 +131,12 @@ UNFOLD = """async () => {
   await new Promise(done => setTimeout(done, 400));
 }"""
 
+# Some colors change in a while.
+COME_TO_REST = """async () => {
+  await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+  await Promise.allSettled(document.getAnimations().map(motion => motion.finished));
+}"""
+
 # Where a face does not come, that of the machine must not widen a page of a phone.
 TAKE_FACES = """() => {
   for (const {cssRules: rules} of document.styleSheets)
@@ -287,6 +293,7 @@ class Inspector:
             # In the dark only colors differ.
             view = "dark"
             page.emulate_media(color_scheme="dark")
+            page.evaluate(COME_TO_REST)
             report("accessibility", *_faint(page, page.evaluate(SAMPLE)))
             page.wait_for_load_state("networkidle")
         finally:

@@ -148,6 +148,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(30)
 
 
+# The page draws, and tells the kernel, once a frame.
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 def _run_all(page: Page) -> None:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -184,6 +188,7 @@ def test_page_and_kernel_follow_each_other(lab: str, browser: Browser, name: str
     output = page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-OutputArea-output")
     before = output.inner_text()
     drag(page, case.handle, *case.drag)
+    page.evaluate(DRAWN)
     text = handle.get_attribute("aria-valuetext") or ""
     assert not set_text.search(text)
     _run(page, 1)
