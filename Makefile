@@ -40,7 +40,7 @@ test: $(VENV)/.installed-test ## every check: units, notebooks, style, types, th
 	$(BIN)/python tests/chromium.py
 	$(BIN)/python $(RUNS) $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.installed-test ## in a minute: no browser, no notebooks, nothing slow
+test-fast: $(VENV)/.installed-test ## in two minutes: no browser, no notebooks, nothing slow
 	$(BIN)/python $(RUNS) -m "not browser and not slow" tests $(PYTEST_ARGS)
 
 coverage: $(VENV)/.installed-test ## which lines of the engine its own tests and the proofs run

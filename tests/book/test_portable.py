@@ -25,7 +25,8 @@ RAW = {
     "a directive": r"^\s*(:{3,}|`{3,})\{?",
     "a label": r"^\([\w-]+\)=|\((eq|fig|exercise)-[\w-]+\)",
     "a dollar": r"\$",
-    "a citation key or a footnote": r"\[[@^]",
+    "a citation key": r"\[@",
+    "a footnote": r"\[?\^[\w-]+\]?$",
     "a comment": r"^%",
 }
 HTML = re.compile(
