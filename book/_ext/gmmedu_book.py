@@ -45,9 +45,11 @@ def digest(paths: Iterable[Path], root: Path) -> str:
     """Twelve digits that change with the names and the contents of the files, or the device."""
     digest = hashlib.sha256(os.environ.get("GMMEDU_DEVICE", "").encode())
     for path in sorted(paths):
-        if path.is_file() and "__pycache__" not in path.parts:
-            name = path.relative_to(root).as_posix().encode()
-            digest.update(name + b"\0" + path.read_bytes() + b"\0")
+        name = path.relative_to(root)
+        # Python and its tools leave caches behind.
+        cached = any(part == "__pycache__" or part.startswith(".") for part in name.parts)
+        if path.is_file() and not cached:
+            digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 

@@ -112,6 +112,7 @@ def test_a_notebook_that_fails_keeps_no_outputs(root: Path) -> None:
         ("book/gmmbook/figures/chapter05.py", ["05-descent"]),
         ("book/gmmbook/figures/chapter07.py", []),
         ("gmmedu/__pycache__/em.pyc", []),
+        ("book/gmmbook/.ruff_cache/0.1/1", []),
         ("book/index.md", []),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_change_outdates_the_outputs_that_depend_on_it(
     for page in build.env.found_docs:
         gmmedu_book.name_cache(build, page, [])
     assert gmmedu_book.find_outdated(build, build.env) == []
-    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text("changed")
     found = gmmedu_book.find_outdated(build, build.env)
     assert found == [f"book/{chapter}" for chapter in outdated]
