@@ -80,21 +80,18 @@ def to_myst(notebook: Mapping[str, Any]) -> dict[str, Any]:
     solving = False
     for original in notebook["cells"]:
         cell = copy.deepcopy(original)
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            begins = _solved(source)
-            if solving and not begins:
-                cells.append(_end(len(cells)))
-                solving = False
-            figure = FIGURE.match(source)
-            if figure:
-                _caption(cells, figure)
-                continue
-            cell["source"] = _solution(source, begins, solving) if begins else _page(source)
-            solving = solving or bool(begins)
-        elif solving and "solution" not in cell["metadata"].get("tags", ()):
+        source, is_text = "".join(cell["source"]), cell["cell_type"] == "markdown"
+        label = _solved(source) if is_text else None
+        solves = bool(label) if is_text else "solution" in cell["metadata"].get("tags", ())
+        if solving and not solves:
             cells.append(_end(len(cells)))
             solving = False
+        if is_text and (figure := FIGURE.match(source)):
+            _caption(cells, figure)
+            continue
+        if is_text:
+            cell["source"] = _solution(source, label, solving) if label else _page(source)
+            solving = solving or bool(label)
         cells.append(cell)
     if solving:
         cells.append(_end(len(cells)))
