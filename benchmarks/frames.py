@@ -27,6 +27,7 @@ from gmmbook.widgets import (
     Interactive,
     LandscapeExplorer,
     MixtureExplorer,
+    SeparationExplorer,
     SingularityExplorer,
 )
 
@@ -79,6 +80,7 @@ INTERACTIVES: dict[str, tuple[Callable[[], Interactive], str]] = {
         "start, the two means",
     ),
     "scrubber": (_scrubber, "moment"),
+    "separation": (SeparationExplorer, "mean of the second component"),
     "singularity": (
         lambda: SingularityExplorer(_points()[:, 0], cure="tied"),
         "mean of the needle",

@@ -267,6 +267,11 @@ def draw(folder: Path) -> Path | None:
     return path
 
 
+def _ratio(value: float) -> str:
+    """A digit after the point, two below 1."""
+    return f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
+
+
 def _counts(row: dict[str, Any], peer: str) -> bool:
     """Whether a peer ran at this point and found what gmmedu found."""
     return peer in row["ratios"] and row["differences"][peer] <= row["tolerance"]
@@ -284,7 +289,7 @@ def tabulate(folder: Path, page: Path) -> None:
     ]
     for row in records:
         cells = [
-            f"{row['ratios'][peer]['median']:.1f}"
+            _ratio(row["ratios"][peer]["median"])
             if _counts(row, peer)
             else "differs"
             if peer in row["ratios"]
@@ -301,7 +306,8 @@ def tabulate(folder: Path, page: Path) -> None:
                 for row in records
                 if em.group(tuple(row["size"])) == group and _counts(row, peer)
             ]
-            means.append(f"{geometric_mean(ratios):.1f}, {min(ratios):.1f}" if ratios else "")
+            both = (geometric_mean(ratios), min(ratios)) if ratios else ()
+            means.append(", ".join(map(_ratio, both)))
         lines.append("| " + " | ".join((f"{group}: mean, least", "both", "", *means)) + " |")
     before, _, rest = page.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
