@@ -236,6 +236,7 @@ def write_script(app: Sphinx, failure: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("answers")
     app.setup_extension("portable")
     app.setup_extension("verification")
     app.connect("env-get-outdated", find_outdated)

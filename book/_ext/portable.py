@@ -16,6 +16,8 @@ a cell ``<a id="fig-x"></a>`` and ``**Figure 2.1.**``  the caption of the figure
 ``### Exercise 2.1: Title`` below ``<a id=...></a>``   the exercise, to the end of the cell
 ``<details>``, a summary *Solution of exercise 2.1*    its solution, with the cells that follow
                                                        tagged ``solution``
+a code cell with ``check("02-1", ...)``                where the exercise is answered: on the page
+                                                       if its answer can be typed (``answers``)
 another ``<details>``                                  a fold
 ``<details open>``                                     a box with the summary as its title
 =====================================================  =======================================
@@ -38,6 +40,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
+
+from gmmbook.exercises import typed
 
 BOOK = Path(__file__).resolve().parents[1]
 logger = logging.getLogger(__name__)
@@ -67,6 +71,7 @@ DETAILS = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 SOLUTION = re.compile(r"Solution of exercise (\d+)\.(\d+)")
+CHECK = re.compile(r'^check\("(\d\d-\d+)"', re.MULTILINE)
 
 
 def as_myst(notebook: str) -> str:
@@ -92,20 +97,25 @@ def to_myst(notebook: Mapping[str, Any]) -> dict[str, Any]:
         if is_text:
             cell["source"] = _solution(source, label, solving) if label else _page(source)
             solving = solving or bool(label)
+        asks = None if is_text else CHECK.search(source)
+        if asks and typed(asks[1]):
+            # It runs, so that the code below it finds what it did, and is not shown.
+            cell["metadata"].setdefault("tags", []).append("remove-cell")
         cells.append(cell)
+        if asks:
+            cells.append(_text(f"answer-{asks[1]}", f"```{{answer}} {asks[1]}\n```"))
     if solving:
         cells.append(_end(len(cells)))
     return {**notebook, "cells": cells}
 
 
+def _text(name: str, source: str) -> dict[str, Any]:
+    """A cell that the notebook has not."""
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
+
+
 def _end(place: int) -> dict[str, Any]:
-    """The end of a solution, a cell that the notebook has not."""
-    return {
-        "cell_type": "markdown",
-        "id": f"end-{place}",
-        "metadata": {},
-        "source": "```{solution-end}\n```",
-    }
+    return _text(f"end-{place}", "```{solution-end}\n```")
 
 
 def _solved(source: str) -> str | None:

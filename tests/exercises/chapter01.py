@@ -151,8 +151,8 @@ CASES = {
             ([[2.0, 1.0], [1.0, 2.0]], "colors"),
             (np.linalg.inv([[5.0, 4.0], [4.0, 5.0]]), "inverse of Sigma"),
             (-np.array(SYMMETRIC), "not positive definite"),
-            (torch.eye(2), "does not whiten"),
-            ([1.0, 2.0], "2 by 2"),
+            ([[0.5, 0.1], [0.1, 0.5]], "does not whiten"),
+            ([1.0, 2.0], "(2, 2)"),
         ],
     ),
     "01-6": Case(

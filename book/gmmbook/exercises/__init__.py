@@ -12,7 +12,7 @@ from typing import Any
 
 from gmmbook.exercises.checkers import Checker, Verdict
 
-__all__ = ["Verdict", "check", "confirm", "identifiers"]
+__all__ = ["Verdict", "check", "confirm", "identifiers", "typed"]
 
 
 def check(identifier: str, answer: Any) -> Verdict:
@@ -22,14 +22,7 @@ def check(identifier: str, answer: Any) -> Verdict:
     it is answered by a verdict and never by an exception. Raises ValueError when there is no
     exercise of that identifier.
     """
-    chapter = f"chapter{str(identifier).partition('-')[0]}"
-    exercises = _of(chapter) if chapter in _chapters() else {}
-    if identifier not in exercises:
-        raise ValueError(
-            f"no exercise {identifier!r}; there are {', '.join(identifiers())}. "
-            'Give chapter and number, for example check("01-3", answer)'
-        )
-    return exercises[identifier].verdict(identifier, answer)
+    return _checker(identifier).verdict(identifier, answer)
 
 
 def confirm(identifier: str, answer: Any) -> None:
@@ -42,9 +35,28 @@ def confirm(identifier: str, answer: Any) -> None:
     assert verdict, str(verdict)
 
 
+def typed(identifier: str) -> dict[str, Any] | None:
+    """What decides about an answer that is typed on a page; None where the answer is code.
+
+    JSON takes it. Raises ValueError when there is no exercise of that identifier.
+    """
+    return _checker(identifier).typed()
+
+
 def identifiers() -> list[str]:
     """The identifiers of all exercises, in the order of the book."""
     return [identifier for chapter in _chapters() for identifier in _of(chapter)]
+
+
+def _checker(identifier: str) -> Checker:
+    chapter = f"chapter{str(identifier).partition('-')[0]}"
+    exercises = _of(chapter) if chapter in _chapters() else {}
+    if identifier not in exercises:
+        raise ValueError(
+            f"no exercise {identifier!r}; there are {', '.join(identifiers())}. "
+            'Give chapter and number, for example check("01-3", answer)'
+        )
+    return exercises[identifier]
 
 
 def _chapters() -> list[str]:

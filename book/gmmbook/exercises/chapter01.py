@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from gmmbook.exercises.checkers import Checker, Choice, Code, Demands, Value
+from gmmbook.exercises.checkers import Checker, Choice, Code, Value
 
 _SIGMA = torch.tensor([[4.0, 3.0], [3.0, 9.0]], dtype=torch.float64)
 _U = torch.tensor([1.0, -2.0], dtype=torch.float64)
@@ -169,6 +169,23 @@ def _divergence_without_means(
 
 _THREE, _OTHER = _random(3, 3), _random(3, 4)
 
+
+def _power(exponent: float) -> Tensor:
+    """A power of the covariance of 01-5, by its eigenvalues."""
+    variances, axes = torch.linalg.eigh(_TO_WHITEN)
+    return axes @ torch.diag(variances**exponent) @ axes.mT
+
+
+def _other_whitenings() -> list[Tensor]:
+    """Those that a reader finds first: of both triangular factors, and along the axes."""
+    variances, axes = torch.linalg.eigh(_TO_WHITEN)
+    lower = torch.linalg.inv(torch.linalg.cholesky(_TO_WHITEN))
+    along = axes.mT / variances.sqrt()[:, None]
+    signs = torch.cartesian_prod(*2 * [torch.tensor([1.0, -1.0], dtype=torch.float64)])
+    turned = [sign[:, None] * rows for sign in signs for rows in (along, along.flip(0))]
+    return [lower, lower.flip(0, 1), *turned]
+
+
 EXERCISES: dict[str, Checker] = {
     "01-1": Value(
         expected=math.sqrt(-2 * math.log(1 - 0.6827)),
@@ -301,31 +318,26 @@ EXERCISES: dict[str, Checker] = {
         praise="This is linear regression, read off a Gaussian.",
         hint="Take the conditional's equation with blocks of size one.",
     ),
-    "01-5": Demands(
-        demands=[
+    "01-5": Value(
+        expected=_power(-0.5),
+        tolerance=0.01,
+        mistakes=[
+            (_power(0.5), "this is the root of Sigma, which colors; whitening is the way back."),
             (
-                lambda w: w.shape == (2, 2) and bool(w.isfinite().all()),
-                "a 2 by 2 matrix of finite numbers is wanted.",
-            ),
-            (
-                lambda w: not torch.allclose(w @ w, _TO_WHITEN, atol=0.01),
-                "this is the root of Sigma, which colors; whitening is the way back.",
-            ),
-            (
-                lambda w: not torch.allclose(w @ _TO_WHITEN, torch.eye(2).double(), atol=0.01),
+                _power(-1.0),
                 "this is the inverse of Sigma; W Sigma W^T is then not the identity.",
             ),
             (
-                lambda w: torch.allclose(w @ _TO_WHITEN @ w.mT, torch.eye(2).double(), atol=0.01),
-                "it does not whiten: W Sigma W^T should be the identity, and is not.",
-            ),
-            (lambda w: torch.allclose(w, w.mT, atol=0.01), "it whitens, and it is not symmetric."),
-            (
-                lambda w: bool((torch.linalg.eigvalsh(w) > 0).all()),
+                -_power(-0.5),
                 "it whitens and is symmetric, and it is not positive definite: it reflects.",
             ),
+            *(
+                (whitening, "it whitens, and it is not symmetric.")
+                for whitening in _other_whitenings()
+            ),
         ],
-        praise="This is ZCA: it treats no coordinate as the first.",
+        hint="it does not whiten: W Sigma W^T should be the identity, and is not.",
+        praise="It treats no coordinate as the first.",
     ),
     "01-6": Choice(
         right="ab",

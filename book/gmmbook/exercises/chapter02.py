@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gmmbook.exercises.checkers import Checker, Choice, Code, Demands, Unreadable, Value
+from gmmbook.exercises.checkers import Checker, Choice, Code, Interval, Value
 
 
 def _double(values: Any) -> Tensor:
@@ -144,7 +143,6 @@ _VANISHING = 1 / (1 + math.exp(_LOG_ODDS))
 # 02-7: four modes of three round Gaussians
 
 
-@lru_cache
 def _widest() -> float:
     """The sigma above which no mode near a corner is left.
 
@@ -153,15 +151,6 @@ def _widest() -> float:
     """
     x = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)[1:-1]
     return math.sqrt(float((1.5 * x / torch.log((1 + 2 * x) / (1 - x))).max()))
-
-
-def _one_number(answer: Any) -> float:
-    if isinstance(answer, bool | str | bytes) or callable(answer) and not torch.is_tensor(answer):
-        raise Unreadable(f"one number is wanted, and this is a {type(answer).__name__}.")
-    value = torch.as_tensor(answer)
-    if value.numel() != 1:
-        raise Unreadable(f"one number is wanted, and this has shape {tuple(value.shape)}.")
-    return float(value)
 
 
 EXERCISES: dict[str, Checker] = {
@@ -300,18 +289,19 @@ EXERCISES: dict[str, Checker] = {
         hint="Count the sign changes of the slope on a fine grid, weight by weight.",
         praise="A component of more than a third can hide without a hump of its own.",
     ),
-    "02-7": Demands(
-        read=_one_number,
-        demands=[
-            (math.isfinite, "a finite number is wanted."),
-            (lambda sigma: sigma > 0, "sigma is a standard deviation: it is positive."),
+    "02-7": Interval(
+        right=(math.sqrt(0.5), _widest()),
+        others=[
+            (-math.inf, 0.0, "sigma is a standard deviation: it is positive."),
             (
-                lambda sigma: sigma > math.sqrt(0.5),
+                0.0,
+                math.sqrt(0.5),
                 "too narrow: at the center of the triangle there is a valley. "
                 "Where does the Hessian there change its sign?",
             ),
             (
-                lambda sigma: sigma < _widest(),
+                _widest(),
+                math.inf,
                 "too wide: the modes near the corners have run into the center.",
             ),
         ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -12,18 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmmbook.exercises.checkers import Checker, Choice, Code, Value
+from gmmbook.exercises.checkers import Checker, Choice, Code, Later, Value
 from gmmedu.datasets import load_galaxies
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Later(Checker):
-    """A checker that is made when it is first asked, because its answer takes a search."""
-
-    make: Callable[[], Checker]
-
-    def problem(self, answer: Any) -> str | None:
-        return self.make().problem(answer)
 
 
 def _raised(
@@ -258,7 +246,7 @@ EXERCISES: dict[str, Checker] = {
         hint="Adam's step on a slope that does not change has the length of the learning rate.",
         praise="The number of equal points does not matter to Adam: only the rate does.",
     ),
-    "08-7": _Later(
+    "08-7": Later(
         make=_bound,
         praise="Bounding ratios needs no unit, and one dimension is where it was proved first.",
     ),

@@ -1,7 +1,11 @@
-"""What an answer can be checked against: a value, a function, a choice, or a list of demands.
+"""What an answer can be checked against: a value, intervals, a choice, a function, demands.
 
 A checker knows the right answer and the mistakes that people make. Where an answer is neither, it
 looks for the kind of error: shape, sign, a factor, a power, a constant, normalization, order.
+
+What can be typed, numbers and letters, is checked on the pages of the site too, where no kernel
+runs. What decides there is data: ``typed()`` has the rules of one exercise, ``PHRASES`` what is
+said of every one; ``book/_static/exercises.js`` reads them.
 """
 
 from __future__ import annotations
@@ -9,14 +13,31 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Function = Callable[..., Any]
+
+#: What is said of an answer to any exercise, here and on the pages.
+PHRASES = {
+    "right": "right.",
+    "wrong": "not yet.",
+    "not all": "what you chose is right, and it is not all.",
+    "nan": "a log or a root of a negative number, or 0 / 0?",
+    "infinite": "it is infinite where it should not be: "
+    "an overflow, an underflow before a log, or a division by zero?",
+    "transposed": "it is transposed.",
+    "negative": "some of the numbers are negative, and none should be.",
+    "sum": "normalization: the numbers of the last dimension should sum to 1, and do not.",
+    "order": "the numbers are right and their order is not.",
+    "shift": "every entry is off by the same constant: is a term missing?",
+    "factor": "every entry is off by the same factor.",
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +85,44 @@ class Checker(ABC):
                 f"({_summary(error)}). Look again at what the exercise asks for."
             )
         if problem is None:
-            return Verdict(identifier, True, f"right. {self.praise}".rstrip())
-        return Verdict(identifier, False, f"not yet. {problem[:1].upper()}{problem[1:]}")
+            return Verdict(identifier, True, f"{PHRASES['right']} {self.praise}".rstrip())
+        problem = f"{problem[:1].upper()}{problem[1:]}"
+        return Verdict(identifier, False, f"{PHRASES['wrong']} {problem}")
 
     @abstractmethod
     def problem(self, answer: Any) -> str | None:
         """What is wrong with the answer, or None when it is right."""
+
+    def typed(self) -> dict[str, Any] | None:
+        """The rules for an answer that is typed, as JSON takes them; None where it takes code."""
+        return None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An answer between two others, entry by entry, and what to say of it; None: it is right."""
+
+    low: Tensor
+    high: Tensor
+    say: str | None
+
+    @classmethod
+    def about(cls, value: Any, tolerance: float, say: str | None) -> Rule:
+        """tolerance: relative to the largest finite number of the value."""
+        center = _tensor(value, "")
+        finite = center[center.isfinite()]
+        within = tolerance * (float(finite.abs().max()) if finite.numel() else 0.0) + 1e-12
+        return cls(center - within, center + within, say)
+
+    def holds(self, given: Tensor) -> bool:
+        if given.shape != self.low.shape:
+            return False
+        inside = (given >= self.low) & (given <= self.high)
+        return bool((inside | (given.isnan() & self.low.isnan())).all())
+
+    def typed(self) -> dict[str, Any]:
+        """Where it has no bound there is null."""
+        return {"low": _finite(self.low), "high": _finite(self.high), "say": self.say}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +140,82 @@ class Value(Checker):
     def problem(self, answer: Any) -> str | None:
         if callable(answer) and not isinstance(answer, Tensor):
             raise Unreadable("this is a function; call it and check what it returns.")
+        expected, given = _tensor(self.expected, ""), _tensor(answer, "the answer")
+        return _difference(given, expected, self.mistakes, self.tolerance, self.hint)
+
+    def typed(self) -> dict[str, Any]:
         expected = _tensor(self.expected, "")
+        rules = [
+            rule.typed()
+            for rule in _rules(expected, self.mistakes, self.tolerance)
+            if rule.low.shape == expected.shape
+        ]
+        return {
+            "kind": "numbers",
+            "shape": list(expected.shape),
+            "expected": _finite(expected),
+            "tolerance": self.tolerance,
+            "rules": rules,
+            "hint": self.hint,
+            "praise": self.praise,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(Checker):
+    """One number, which is right between two others.
+
+    right: the ends of the interval. others: triples of (low, high, what to say of a number between
+    them), in order; the first decides.
+    """
+
+    right: tuple[float, float]
+    others: Sequence[tuple[float, float, str]]
+
+    def _rules(self) -> list[Rule]:
+        intervals = [(*self.right, None), *self.others]
+        return [Rule(_tensor(low, ""), _tensor(high, ""), say) for low, high, say in intervals]
+
+    def problem(self, answer: Any) -> str | None:
+        if callable(answer) and not isinstance(answer, Tensor):
+            raise Unreadable("one number is wanted, and this is a function.")
         given = _tensor(answer, "the answer")
-        mistakes = [(_tensor(value, ""), text) for value, text in self.mistakes]
-        return _difference(given, expected, mistakes, self.tolerance, self.hint)
+        if given.numel() != 1:
+            return _shape_problem(given, torch.tensor(0.0))
+        given = given.reshape(())
+        if not given.isfinite():
+            return "a finite number is wanted."
+        return next((rule.say for rule in self._rules() if rule.holds(given)), self.hint)
+
+    def typed(self) -> dict[str, Any]:
+        return {
+            "kind": "numbers",
+            "shape": [],
+            "rules": [rule.typed() for rule in self._rules()],
+            "hint": self.hint,
+            "praise": self.praise,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later(Checker):
+    """A checker that is made when it is first asked, because its answer takes a computation.
+
+    praise: this one's, and not that of what it makes.
+    """
+
+    make: Callable[[], Checker]
+
+    @cached_property
+    def _made(self) -> Checker:
+        return self.make()
+
+    def problem(self, answer: Any) -> str | None:
+        return self._made.problem(answer)
+
+    def typed(self) -> dict[str, Any] | None:
+        rules = self._made.typed()
+        return rules and {**rules, "praise": self.praise}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +241,7 @@ class Code(Checker):
         for place, (name, arguments) in enumerate(self.cases):
             given = call(answer, arguments, name)
             expected = _tensor(self.reference(*_copies(arguments)), "")
-            mistakes = [
-                (_tensor(function(*_copies(arguments)), ""), text)
-                for function, text in self.mistakes
-            ]
+            mistakes = [(function(*_copies(arguments)), text) for function, text in self.mistakes]
             found = _difference(given, expected, mistakes, self.tolerance, self.hint)
             if found is not None:
                 before = "Right until now, but with" if place else "With"
@@ -155,9 +277,18 @@ class Choice(Checker):
             return f"({letter}) {self.others[letter]}"
         for letter in self.right:
             if letter not in given:
-                hint = self.missing.get(letter, "")
-                return f"what you chose is right, and it is not all. {hint}".rstrip()
+                return f"{PHRASES['not all']} {self.missing.get(letter, '')}".rstrip()
         return None
+
+    def typed(self) -> dict[str, Any]:
+        return {
+            "kind": "letters",
+            "letters": sorted({*self.right, *self.others}),
+            "right": self.right,
+            "others": dict(self.others),
+            "missing": dict(self.missing),
+            "praise": self.praise,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +331,7 @@ def call(function: Function, arguments: Sequence[Any], name: str) -> Tensor:
 def _difference(
     given: Tensor,
     expected: Tensor,
-    mistakes: Sequence[tuple[Tensor, str]],
+    mistakes: Sequence[tuple[Any, str]],
     tolerance: float,
     hint: str = "",
 ) -> str | None:
@@ -209,22 +340,15 @@ def _difference(
         given = given.reshape(())
     if given.shape != expected.shape:
         return _shape_problem(given, expected)
-    if _close(given, expected, tolerance):
-        return None
-    for mistake, text in mistakes:
-        if mistake.shape == given.shape and _close(given, mistake, tolerance):
-            return text
+    for rule in _rules(expected, mistakes, tolerance):
+        if rule.holds(given):
+            return rule.say
     if bool(given.isnan().any()):
-        return (
-            f"there are {int(given.isnan().sum())} NaN in it: "
-            "a log or a root of a negative number, or 0 / 0?"
-        )
+        return f"there are {int(given.isnan().sum())} NaN in it: {PHRASES['nan']}"
     if bool((given.isinf() & expected.isfinite()).any()):
-        return (
-            "it is infinite where it should not be: "
-            "an overflow, an underflow before a log, or a division by zero?"
-        )
-    return _pattern(given, expected, tolerance) or hint
+        return PHRASES["infinite"]
+    relation = _relation(given, expected, tolerance)
+    return PHRASES[relation] if relation else hint
 
 
 def _shape_problem(given: Tensor, expected: Tensor) -> str:
@@ -255,45 +379,61 @@ _FACTORS = (
 )
 
 
-def _pattern(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
-    """The kind of error, where it is one of the usual ones."""
-    if _close(given, -expected, tolerance):
-        return "the sign is wrong, and nothing else."
-    for factor, name in _FACTORS:
-        if _close(given, factor * expected, tolerance):
-            return f"it is off by a factor of {name}."
-    if _close(given, expected.square(), tolerance):
-        return "it is the square of what is wanted (a variance, and not a standard deviation?)."
-    if bool((expected >= 0).all()) and _close(given, expected.sqrt(), tolerance):
-        return (
-            "it is the square root of what is wanted (a standard deviation, and not a variance?)."
-        )
-    if bool((expected != 0).all()) and _close(given, 1 / expected, tolerance):
-        return "it is one over what is wanted."
-    if _close(given, expected.exp(), tolerance):
-        return "the logarithm is wanted, and this is the number itself."
-    if bool((expected > 0).all()) and _close(given, expected.log(), tolerance):
-        return "this is the logarithm of what is wanted."
+def _rules(
+    expected: Tensor, mistakes: Sequence[tuple[Any, str]], tolerance: float
+) -> Iterator[Rule]:
+    """What is said of an answer near a number that is known, the first that holds."""
+    yield Rule.about(expected, tolerance, None)
+    for value, say in mistakes:
+        yield Rule.about(value, tolerance, say)
+    for value, say in _usual_mistakes(expected):
+        if bool((value.isfinite() | ~expected.isfinite()).all()):
+            yield Rule.about(value, tolerance, say)
     if expected.ndim == 0:
-        near = (given - expected).abs() <= 0.03 * expected.abs()
-        return "close. Keep more digits on the way." if bool(near) else None
+        near = 0.03 * expected.abs()
+        yield Rule(expected - near, expected + near, "close. Keep more digits on the way.")
+
+
+def _usual_mistakes(expected: Tensor) -> Iterator[tuple[Tensor, str]]:
+    yield -expected, "the sign is wrong, and nothing else."
+    for factor, name in _FACTORS:
+        yield factor * expected, f"it is off by a factor of {name}."
+    variance = "(a variance, and not a standard deviation?)"
+    yield expected.square(), f"it is the square of what is wanted {variance}."
+    if bool((expected >= 0).all()):
+        deviation = "(a standard deviation, and not a variance?)"
+        yield expected.sqrt(), f"it is the square root of what is wanted {deviation}."
+    if bool((expected != 0).all()):
+        yield 1 / expected, "it is one over what is wanted."
+    yield expected.exp(), "the logarithm is wanted, and this is the number itself."
+    if bool((expected > 0).all()):
+        yield expected.log(), "this is the logarithm of what is wanted."
+
+
+def _relation(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
+    """How all entries together differ, where it is one of the usual ways: a key of PHRASES."""
+    if expected.ndim == 0:
+        return None
     if (
         expected.ndim == 2
         and given.shape == given.mT.shape
         and _close(given.mT, expected, tolerance)
     ):
-        return "it is transposed."
-    if _sums_to_one(expected, tolerance) and not _sums_to_one(given, tolerance):
-        return "normalization: the numbers of the last dimension should sum to 1, and do not."
+        return "transposed"
+    if _sums_to_one(expected, tolerance) and not bool((expected < 0).any()):
+        if bool((given < -1e-12).any()):
+            return "negative"
+        if not _sums_to_one(given, tolerance):
+            return "sum"
     if _close(given.flatten().sort().values, expected.flatten().sort().values, tolerance):
-        return "the numbers are right and their order is not."
+        return "order"
     shift = given - expected
     if given.numel() > 1 and _close(shift, shift.mean().expand_as(shift), tolerance):
-        return "every entry is off by the same constant: is a term missing?"
+        return "shift"
     ratio = given / expected
     if bool(ratio.isfinite().all()) and given.numel() > 1:
         if _close(ratio, ratio.mean().expand_as(ratio), tolerance):
-            return "every entry is off by the same factor."
+            return "factor"
     return None
 
 
@@ -303,12 +443,14 @@ def _sums_to_one(values: Tensor, tolerance: float) -> bool:
 
 
 def _close(given: Tensor, wanted: Tensor, tolerance: float) -> bool:
-    finite = wanted.isfinite()
-    if not torch.allclose(given[~finite], wanted[~finite], equal_nan=True):
-        return False
-    given, wanted = given[finite], wanted[finite]
-    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
-    return bool(((given - wanted).abs() <= tolerance * scale + 1e-12).all())
+    return Rule.about(wanted, tolerance, None).holds(given)
+
+
+def _finite(values: Tensor) -> Any:
+    """Numbers or lists of them, with null for what JSON cannot say."""
+    if values.ndim:
+        return [_finite(value) for value in values]
+    return values.item() if values.isfinite() else None
 
 
 def _tensor(value: Any, what: str) -> Tensor:

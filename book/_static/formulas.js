@@ -1,0 +1,26 @@
+// Formulas are no stops for the Tab key, but for those that are wider than their place: these scroll,
+// by keyboard too, and show by a mark at their edge that they do.
+(() => {
+  "use strict";
+  const left = ({ scrollWidth, clientWidth, scrollLeft }) => scrollWidth - clientWidth - scrollLeft;
+  const mark = (formula) => formula.classList.toggle("gm-goes-on", left(formula) > 1);
+  function look() {
+    for (const formula of document.querySelectorAll("mjx-container")) {
+      const wide = formula.clientWidth > 0 && formula.scrollWidth > formula.clientWidth + 1;
+      if (wide && formula.hasAttribute("display")) {
+        formula.tabIndex = 0;
+        formula.onscroll = () => mark(formula);
+        mark(formula);
+      } else {
+        formula.removeAttribute("tabindex");
+        formula.classList.remove("gm-goes-on");
+      }
+    }
+  }
+  async function start() {
+    await window.MathJax?.startup?.promise;
+    look();
+    new ResizeObserver(look).observe(document.querySelector("article") ?? document.body);
+  }
+  window.addEventListener("load", start);
+})();

@@ -1,0 +1,106 @@
+"""What a page does for who reads it: answers, previews of links, words in a search, few tab stops."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import page_inspector
+import pytest
+from page_inspector import Inspector, leave_formulas_out
+from playwright.sync_api import Page, expect
+from portable import CHECK
+
+from gmmbook.exercises import identifiers, typed
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAPTERS = sorted((ROOT / "book").glob("0[1-9]-*.ipynb"))
+
+
+@pytest.fixture
+def page(inspector: Inspector) -> Iterator[Page]:
+    page = inspector.context("light").new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
+    assert not wrong
+    page.close()
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_exercises_are_answered_on_the_page_or_say_where(
+    inspector: Inspector, page: Page, chapter: Path
+) -> None:
+    leave_formulas_out(page)
+    page.goto(f"{inspector.home}book/{chapter.stem}.html")
+    own = [name for name in identifiers() if name.startswith(chapter.stem[:2])]
+    code = sum(typed(name) is None for name in own)
+    assert page.locator(".gm-answer form").count() == len(own) - code
+    where = page.locator(".gm-run")
+    assert where.count() == code
+    for link in where.locator("a").all():
+        address = link.get_attribute("href") or ""
+        assert address.endswith(chapter.name)
+    for name in own:
+        form = page.locator("form", has_text=f"Your answer to {int(name[:2])}.{name[3:]}")
+        assert form.count() == (typed(name) is not None), name
+        if form.count():
+            form.get_by_role("button", name="Check").click()
+            expect(form.locator("output")).to_contain_text("not yet.")
+    # Where a cell is not to be run on the page, it is not to be seen.
+    shown = "\n".join(page.locator(".cell_input").all_inner_texts())
+    assert not [name for name in re.findall(r'check\("([\d-]+)"', shown) if typed(name)]
+    expect(page.locator("#exercises .gm-progress")).to_contain_text(f"of the {len(own) - code}")
+
+
+def test_every_exercise_asks_in_a_cell_that_the_site_knows() -> None:
+    asked = []
+    for chapter in CHAPTERS:
+        for cell in nbformat.read(chapter, as_version=4).cells:
+            asked += CHECK.findall(cell.source) if cell.cell_type == "code" else []
+    assert asked == identifiers()
+
+
+def test_a_link_shows_what_it_points_to(inspector: Inspector, page: Page) -> None:
+    """An equation of this page and of another, a term, a figure, a citation; by keyboard too."""
+    page.goto(inspector.home + "book/05-gradient-descent.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    tip = page.locator("#gm-tip")
+    for target in ("#equation-", "html#equation-", "html#term-", "html#fig-", "html#id"):
+        link = page.locator(f"article p a.internal[href*='{target}']").first
+        link.scroll_into_view_if_needed()
+        link.hover()
+        expect(tip).to_be_visible()
+        kind = "mjx-container" if "equation" in target else "img" if "fig" in target else "p"
+        expect(tip.locator(kind).first).to_be_visible()
+        assert link.get_attribute("aria-describedby") == "gm-tip"
+        box = tip.bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= 1280
+        page.keyboard.press("Escape")
+        expect(tip).to_be_hidden()
+        page.mouse.move(0, 0)
+    link = page.locator("article p a.internal[href*='#equation-']").first
+    page.evaluate("link => link.focus({focusVisible: true})", link.element_handle())
+    expect(tip).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(tip).to_be_hidden()
+
+
+def test_formulas_are_no_tab_stops(inspector: Inspector, page: Page) -> None:
+    page.goto(inspector.home + "book/02-mixture-likelihood.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    stops = "document.querySelectorAll('mjx-container[tabindex]').length"
+    page.wait_for_function(f"{stops} === 0", timeout=10_000)
+    assert page.locator("mjx-container").count() > 100
+
+
+def test_a_search_shows_words_and_no_tex(inspector: Inspector, page: Page) -> None:
+    page.goto(inspector.home + "search.html?q=covariance")
+    lines = page.locator("#search-results li p.context")
+    lines.first.wait_for(timeout=10_000)
+    page.wait_for_timeout(1_000)
+    texts = lines.all_inner_texts()
+    assert len(texts) > 5
+    assert not [text for text in texts if re.search(r"\\\(|\\\[|\\[a-z]+", text)], texts
