@@ -80,7 +80,16 @@ CASES = {
         "iteration=3",
         ("iteration 0", "iteration 3"),
         (150, 0),
-        ("view.values['fits'][0]['nll']", "fit: NLL (nats)"),
+        ("view.values['fits'][0]['nll']", "seconds"),
+    ),
+    "separation": Case(
+        "SeparationExplorer()",
+        "separation along the curve",
+        "[view.apart]",
+        "apart=2.2",
+        ("4", "2.2"),
+        (60, 0),
+        ("view.values['iterations']", "iterations of the last stretch"),
     ),
     "singularity": Case(
         "SingularityExplorer(rounded=True)",

@@ -696,7 +696,7 @@ def test_a_phone_has_room(open_static: OpenStatic) -> None:
     live(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     wide = "nodes => nodes.filter(n => n.scrollWidth > n.clientWidth + 1).length"
-    assert page.locator(".gm-values div").evaluate_all(wide) == 0
+    assert page.locator(".gm-values :is(dl div, td)").evaluate_all(wide) == 0
 
 
 def test_a_step_is_no_random_number_and_asks_for_nothing() -> None:

@@ -21,6 +21,7 @@ from gmmbook.widgets import (
     Interactive,
     LandscapeExplorer,
     MixtureExplorer,
+    SeparationExplorer,
     SingularityExplorer,
 )
 from gmmbook.widgets.base import _IDLE, _SOURCES, MODULE
@@ -46,6 +47,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "mixture": MixtureExplorer,
     "landscape": LandscapeExplorer,
     "scrubber": lambda: FitScrubber(FITS, X),
+    "separation": SeparationExplorer,
     "singularity": lambda: SingularityExplorer(rounded=True),
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
@@ -225,7 +227,7 @@ def test_values_can_be_read_at_twice_the_size(open_static: OpenStatic, name: str
     page.add_style_tag(content="html { font-size: 200% } figure { margin: 0 }")
     still(page)
     cut = page.evaluate(
-        """() => [...document.querySelectorAll('.gm-values dd')].filter(e => {
+        """() => [...document.querySelectorAll('.gm-values :is(dd, td)')].filter(e => {
           const box = e.closest('.gm-values').getBoundingClientRect();
           return e.getBoundingClientRect().right > Math.min(box.right, innerWidth) + 1;
         }).map(e => e.textContent)"""

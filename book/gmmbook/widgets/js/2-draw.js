@@ -12,6 +12,8 @@ function format(value, digits = 4) {
   return text.replace(/-/g, "\u2212");
 }
 const list = (values, digits) => values.map((v) => format(v, digits)).join(", ");
+/** Zero, for what differs from it by rounding alone, beside numbers of this size. */
+const zeroed = (value, size = 1) => (abs(value) < 1e-12 * size ? 0 : value);
 
 /** Give a node attributes, listeners among them, and children. */
 function put(node, attributes = {}, ...children) {
@@ -137,7 +139,8 @@ class Plane {
   /**
    * A knob that pointer, touch and arrow keys move (Shift: ten steps): at() where it is, move([x, y])
    * what to do, text() its value in words; shape "circle", "square", or "none" (seen only in focus);
-   * across: it moves along the x axis only, and can be held anywhere above.
+   * across: it moves along the x axis only, and can be held anywhere above. What lies outside of the
+   * plane is held at its edge.
    */
   handle({ label, at, move, text, color = GREY, shape = "circle", across }) {
     const { ui } = this, knob = shape === "square" ? svg("rect", { x: -6, y: -6, width: 12, height: 12 }) : svg("circle", { r: 6.5 });
@@ -145,7 +148,7 @@ class Plane {
     // From the pointer to the middle of the knob, while it is dragged.
     let offset;
     const go = ([x, y], done) => { move([x, across ? at()[1] : y]); ui.touched(done); };
-    const from = (pixels) => this.pixel(at()).map((v, d) => v - pixels[d]);
+    const place = () => this.pixel(this.clip(at())), from = (pixels) => place().map((v, d) => v - pixels[d]);
     const release = () => { if (offset) { offset = null; ui.touched(true); } };
     const group = svg("g", {
       class: "gm-handle", tabindex: 0, role: "slider", "aria-label": label,
@@ -185,7 +188,7 @@ class Plane {
     if (shape !== "none") this.knobs.push(me);
     this.front.append(group);
     ui.refresh.push(() => put(group, {
-      transform: `translate(${trace([this.pixel(at())]).slice(1)})`,
+      transform: `translate(${trace([place()]).slice(1)})`,
       "aria-valuemin": plain(min(this.x.low, this.x.high)), "aria-valuemax": plain(max(this.x.low, this.x.high)), "aria-valuenow": plain(at()[0]), "aria-valuetext": text(),
     }));
     if (across) ui.refresh.push(() => put(line, { d: `M0 0v${this.y.end - this.y.at(at()[1])}` }));
@@ -237,6 +240,7 @@ const STYLE = `
 .gm-widget *{box-sizing:border-box}
 .gm-stage{display:grid;gap:.4em}
 .gm-plane{display:block;width:100%;height:auto;overflow:hidden;user-select:none;-webkit-user-select:none}
+.gm-halo{paint-order:stroke;stroke:var(--pst-color-background,var(--jp-layout-color0,Canvas));stroke-width:3px}
 .gm-axis{fill:none;stroke:currentColor;opacity:.55}.gm-text{fill:currentColor;font:12px system-ui,sans-serif}
 .gm-handle{display:block;cursor:grab;outline:none;touch-action:none}
 .gm-knob{stroke:#fff;stroke-width:2}
@@ -246,15 +250,21 @@ const STYLE = `
 .gm-controls{display:flex;flex-wrap:wrap;gap:.5em 1em;align-items:center;margin:.5em 0}
 .gm-controls label{display:flex;align-items:center;gap:0 .5em;flex-wrap:wrap}
 .gm-controls span{display:flex;align-items:center;gap:.5em}
-.gm-controls input{width:8em}
+.gm-controls input{width:8em;accent-color:var(--pst-color-primary,#0072B2)}
 .gm-controls output{min-width:3.5em}
 .gm-widget :is(button,select){font:inherit;color:inherit;background:transparent;border:1px solid currentColor;border-radius:.35em;padding:.25em .7em;min-height:2.2em;cursor:pointer}
 .gm-widget option{color:#000;background:#fff}
 .gm-widget button:disabled{opacity:.5;cursor:default}
 .gm-widget :is(button,select,input):focus-visible{outline:2px solid currentColor;outline-offset:2px}
-.gm-values{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13em),1fr));gap:.1em 1.2em;margin:.4em 0;padding:0}
-.gm-values div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .6em;border-bottom:1px solid #7975}
+.gm-values dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13em),1fr));gap:.1em 1.2em;margin:.4em 0;padding:0}
+.gm-values dl div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .6em;border-bottom:1px solid #7975}
 .gm-values dt{font-weight:400}.gm-values dd{margin:0 0 0 auto}
+.gm-table{border-collapse:collapse;margin:.4em 0}
+.gm-table :is(th,td){font-weight:400;text-align:right;padding:.1em 0 .1em 1.4em;border-bottom:1px solid #7975}
+.gm-table :is(th,td):first-child{text-align:left;padding-left:0}
+.gm-table i{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.5em;forced-color-adjust:none;print-color-adjust:exact}
+.gm-values{container-type:inline-size}
+@container (max-width:17em){.gm-table tr{display:flex;flex-wrap:wrap;gap:0 .8em}.gm-table :is(th,td){padding-left:0}}
 .gm-legend{display:flex;flex-wrap:wrap;gap:.2em 1em;font-size:.9em;margin:.2em 0;padding:0;list-style:none}
 .gm-legend i{display:inline-block;width:1.1em;height:.22em;margin-right:.35em;vertical-align:middle;forced-color-adjust:none;print-color-adjust:exact}
 .gm-said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}

@@ -13,13 +13,13 @@ kinds.gaussian = {
     };
   },
   actions: {},
-  encode: ({ mean, covariance: [[a, b], [, c]], slice }) => [...mean, a, b, c, slice],
+  encode: ({ mean, covariance: [[a, b], [, c]], slice, point }) => [...mean, a, b, c, slice, ...point],
   decode(numbers, { limit }) {
-    const [m, n, a, b, c, slice] = numbers, covariance = [[a, b], [b, c]], place = [-limit, limit], size = [0.01 * limit, limit];
-    const fits = numbers.length === 6 && factorOf(covariance) && within([m, n, slice, ...principal(covariance).sds], [place, place, place, size, size]);
-    return fits ? { mean: [m, n], covariance, slice } : null;
+    const [m, n, a, b, c, slice, u, v] = numbers, covariance = [[a, b], [b, c]], place = [-limit, limit], size = [0.01 * limit, limit];
+    const fits = numbers.length === 8 && factorOf(covariance) && within([m, n, slice, u, v, ...principal(covariance).sds], [...Array(5).fill(place), size, size]);
+    return fits ? { mean: [m, n], covariance, slice, point: [u, v] } : null;
   },
-  say: ({ values: { sds, correlation } }) => `standard deviations ${list(sds, 3)}; correlation ${format(correlation, 2)}`,
+  say: ({ values: { sds, correlation } }) => `standard deviations ${list(sds, 3)}; correlation ${format(zeroed(correlation), 2)}`,
   build(ui) {
     const { now } = ui, { label, limit } = now, axis = (name) => ({ low: -limit, high: limit, name });
     // Room for the marginals, above and on the right.
@@ -50,10 +50,10 @@ kinds.gaussian = {
     ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081, dashed"]]);
     ui.readout([
       ["mean", () => list(now.mean, 3)],
-      ["\u03a3\u2081\u2081, \u03a3\u2081\u2082, \u03a3\u2082\u2082", () => { const [row, [, c]] = now.covariance; return list([...row, c], 3); }],
+      ["\u03a3\u2081\u2081, \u03a3\u2081\u2082, \u03a3\u2082\u2082", () => { const [[a, b], [, c]] = now.covariance; return list([a, zeroed(b, sqrt(a * c)), c], 3); }],
       ["\u03c3\u2081, \u03c3\u2082", () => list([0, 1].map((d) => sqrt(now.covariance[d][d])), 3)],
       ["sds along the axes", (v) => list(v.sds, 3)],
-      ["correlation \u03c1", (v) => format(v.correlation, 3)],
+      ["correlation \u03c1", (v) => format(zeroed(v.correlation), 3)],
       ["cross at", () => list(now.point, 3)],
       ["log density there", (v) => format(v.log_density)],
       ["Mahalanobis distance", (v) => format(v.mahalanobis)],

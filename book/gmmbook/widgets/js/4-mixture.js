@@ -69,7 +69,7 @@ kinds.mixture = (() => {
       const knob = plane.handle({ label: `mean of component ${k + 1}`, at, move: (p) => change("means", k, p), text: () => list(at()), color: colorOf(k) });
       // A key that only passes by selects nothing.
       knob.addEventListener("focus", () => knob.matches(":focus-visible") || ui.set({ selected: k }));
-      knob.append(svg("text", { x: 8, y: -8, class: "gm-text", style: "font-size:15px;font-weight:700" }, k + 1));
+      knob.append(svg("text", { x: 8, y: -8, class: "gm-text gm-halo", style: "font-size:15px;font-weight:700" }, k + 1));
       return knob;
     });
 
@@ -98,8 +98,11 @@ kinds.mixture = (() => {
     const note = html("p");
     ui.controls.after(note);
     ui.legend([[GREY, "50 % and 95 % ellipses, thick where selected; points colored by responsibilities"]]);
-    const named = (k) => "\u03c0#, \u03a3r#, won".replaceAll("#", String.fromCharCode(0x2081 + k));
-    ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)], ...each.map((k) => [named(k), (v) => v.weights[k] && `${v.weights[k].toFixed(3)}, ${v.counts[k].toFixed(1)}, ${sum(seen(now).r, (row) => row[k] === max(...row))}`])]);
+    ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)]]);
+    const won = (k) => sum(seen(now).r, (row) => row[k] === max(...row));
+    ui.table(["component", "weight", "\u03a3 r", "points won"], each.map((k) => [
+      colorOf(k), k + 1, (v) => k < v.weights.length && [v.weights[k].toFixed(3), v.counts[k].toFixed(1), won(k)],
+    ]));
     const chart = ui.plane({ label: "mean NLL after each step", x: { low: 0, name: "step" }, y: { name: "mean NLL" }, height: () => 150 });
     const curve = chart.curve(PALETTE[6]);
     ui.root.append(chart.svg);
@@ -124,7 +127,7 @@ kinds.mixture = (() => {
         rings[k](means[k], covariances[k], k === selected ? 3.5 : 1.5);
       }
       const focused = document.activeElement;
-      weight.disabled = remove.disabled = count === 1;
+      put(weight, { style: `accent-color:${colorOf(selected)}` }).disabled = remove.disabled = count === 1;
       add.disabled = count === most(now);
       if (focused.disabled) (count === 1 ? add : remove).focus();
       note.textContent = now.note;

@@ -32,7 +32,7 @@ kinds.scrubber = (() => {
       const dots = plane.curve(GREY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.8 }, inside);
       const parts = f.weights[0].map((_, k) => {
         const ellipses = plane.component(colorOf(k)), cross = plane.curve(colorOf(k), 2, {}, inside), line = html("li");
-        const number = inside.appendChild(svg("text", { class: "gm-text", "font-weight": 700 }));
+        const number = inside.appendChild(svg("text", { class: "gm-text gm-halo", "font-weight": 700 }));
         return { ellipses, cross, number, line };
       });
       ui.root.append(html("details", {}, html("summary", {}, `Components of ${f.label}`), html("ol", {}, ...parts.map((part) => part.line))));
@@ -97,10 +97,10 @@ kinds.scrubber = (() => {
       const other = UNITS.find((unit) => unit !== by()), i = indexBefore(longer[other], now[traitOf[other]]);
       go(i && longer[by()][i]);
     });
-    ui.readout([
-      ...fits.flatMap(({ label }, i) => [[`${label}: NLL (nats)`, (v) => format(v.fits[i].nll, 7)], [`${label}: seconds`, (v) => format(v.fits[i].seconds)]]),
-      ...fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(abs(v.difference) < 1e-12 ? 0 : v.difference)]),
-    ]);
+    ui.readout(fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(zeroed(v.difference))]));
+    ui.table(["fit", "NLL (nats)", "iteration", "seconds"], fits.map(({ label }, i) => [
+      colors[i], label, ({ fits: shown }) => [format(shown[i].nll, 7), shown[i].iteration, format(shown[i].seconds)],
+    ]));
   }
 
   return {

@@ -79,7 +79,7 @@ kinds.singularity = (() => {
       ["\u03c3 in effect", (v) => few(v.effective_sigma)],
       ["mean NLL f (nats)", (v) => format(v.nll, 5)],
       ["objective (nats)", (v) => format(v.objective, 5)],
-      ["its slope in log \u03c3", (v) => few(abs(v.slope) < 1e-12 ? 0 : v.slope)],
+      ["its slope in log \u03c3", (v) => few(zeroed(v.slope))],
       ["j / N", ({ j }) => `${j} / ${x.length} = ${few(j / x.length)}`],
       ["nearest point, off by", (v) => few(v.distance)],
       ["mixture at the needle", (v) => few(v.peak)],

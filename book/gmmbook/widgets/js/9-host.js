@@ -8,7 +8,8 @@ class Interface {
     Object.assign(this, { model, kind, now, planes: [], refresh: [] });
     this.stage = html("div", { class: "gm-stage" });
     this.controls = html("div", { class: "gm-controls" });
-    this.list = html("dl", { class: "gm-values" });
+    this.numbers = html("dl");
+    this.list = html("div", { class: "gm-values" }, this.numbers);
     this.said = html("div", { class: "gm-said", role: "status" });
     this.root = html("div", { class: "gm-widget", role: "group", "aria-label": now.label }, html("style", {}, STYLE), this.stage, this.controls, this.list, this.said);
     el.append(this.root);
@@ -94,11 +95,25 @@ class Interface {
   legend(entries) {
     this.stage.append(html("ul", { class: "gm-legend" }, ...entries.map(([color, text]) => html("li", {}, html("i", { style: `background:${color}` }), text))));
   }
+  /** A table of one header and a row [color, name, cells(values)] for each of several; none where there are no cells. */
+  table(head, rows) {
+    const row = (cells) => html("tr", {}, ...cells), start = row(head.map((name) => html("th", { scope: "col" }, name)));
+    const body = rows.map(([color, name, text]) => {
+      const cells = head.slice(1).map(() => html("td")), own = row([html("th", { scope: "row" }, html("i", { style: `background:${color}` }), name), ...cells]);
+      this.refresh.push(() => {
+        const shown = text(this.now.values);
+        own.style.display = shown ? "" : "none";
+        if (shown) cells.forEach((cell, i) => { cell.textContent = shown[i]; });
+      });
+      return own;
+    });
+    this.list.append(html("table", { class: "gm-table" }, html("thead", {}, start), html("tbody", {}, ...body)));
+  }
   /** Names and numbers, from `values`; none where the text is empty. */
   readout(entries) {
     for (const [name, text] of entries) {
       const cell = html("dd"), row = html("div", {}, html("dt", {}, name), cell);
-      this.list.append(row);
+      this.numbers.append(row);
       this.refresh.push(() => {
         const shown = text(this.now.values);
         row.style.display = shown ? "" : "none";
