@@ -1,4 +1,4 @@
-"""What a page does for who reads it: answers, previews of links, words in a search, few tab stops."""
+"""What a page does for its reader: answers, previews of links, words in a search, few tab stops."""
 
 from __future__ import annotations
 
