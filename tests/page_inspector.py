@@ -3,7 +3,8 @@
 `Inspector.inspect` visits one page and returns a `Finding` for each console error, request that
 leaves the machine, missing file, picture without a meaningful alternative text, formula that is
 not rendered, dead internal link, missing search field, what axe-core calls serious or critical for
-readers with a disability, and sideways scrolling on a phone.
+readers with a disability, and on a phone sideways scrolling, a numbered formula that is cut, and a
+figure whose labels are too small.
 """
 
 from __future__ import annotations
@@ -166,6 +167,23 @@ SIDEWAYS = """() => {
   return found;
 }"""
 
+# On a phone a numbered formula is seen whole, and the labels of a figure, 11 pt or 14.7 px where
+# it is drawn, are of at least 11 px.
+CUT = """() => {
+  const found = [];
+  for (const formula of document.querySelectorAll('div.math mjx-container[display]')) {
+    const number = formula.closest('div.math').querySelector('.eqno');
+    if (number && formula.scrollWidth > formula.clientWidth + 1)
+      found.push(`${number.textContent.trim()} has ${formula.clientWidth} px of the `
+                 + `${formula.scrollWidth} that it needs`);
+  }
+  for (const image of document.querySelectorAll('.cell_output img, figure img.gm-still'))
+    if (image.clientWidth && image.clientWidth < 0.75 * image.naturalWidth)
+      found.push(`a figure is drawn ${image.naturalWidth} px wide and shown at `
+                 + `${image.clientWidth}: ${image.alt.slice(0, 40)}`);
+  return found;
+}"""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -282,6 +300,7 @@ class Inspector:
             view = f"{PHONE_WIDTH} px"
             page.set_viewport_size({"width": PHONE_WIDTH, "height": 844})
             report("sideways", *page.evaluate(SIDEWAYS))
+            report("cut", *page.evaluate(CUT))
             view = f"{PHONE_WIDTH} px, faces of the machine"
             page.evaluate(TAKE_FACES)
             report("sideways", *page.evaluate(SIDEWAYS))
@@ -352,9 +371,10 @@ def _violations(
 
 
 def pages_of(site: Path) -> list[str]:
-    """Every built page, but for the ones that only lead to another."""
+    """Every built page, but for the ones that only lead to another, and the one whose links hold
+    only on the site's own host."""
     pages = []
-    for path in sorted(site.rglob("*.html")):
+    for path in sorted(set(site.rglob("*.html")) - {site / "404.html"}):
         name = path.relative_to(site).as_posix()
         text = path.read_text(encoding="utf-8")
         if "_static" not in path.relative_to(site).parts and not re.search(

@@ -7,7 +7,8 @@
     Search.htmlToText = (source, anchor) => {
       const page = new DOMParser().parseFromString(source, "text/html");
       for (const math of page.querySelectorAll(".math")) math.replaceWith(" … ");
-      for (const left of page.querySelectorAll(".gm-static, .gm-run")) left.remove();
+      const beside = "nav, button, dialog, .cell, .bd-header-article, .bd-sidebar-secondary";
+      for (const part of page.querySelectorAll(`${beside}, .gm-static, .gm-run`)) part.remove();
       return textOf(page.documentElement.outerHTML, anchor).replace(/\s+/g, " ");
     };
   });

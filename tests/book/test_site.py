@@ -194,6 +194,7 @@ KINDS = (
     "formula",
     "dead link",
     "sideways",
+    "cut",
     "search field",
     "accessibility",
 )
@@ -202,6 +203,7 @@ SOUND = """<!doctype html><html lang="en"><head><meta name="viewport" content="w
 <h1 id="top">A page</h1>{}</article></body></html>"""
 MATHJAX = "<script>MathJax = {startup: {promise: Promise.resolve()}}</script>"  # done, it says
 DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+WIDE = "data:image/svg+xml,<svg xmlns=%22http://www.w3.org/2000/svg%22 width=%22614%22/>"
 LITERATA = (ROOT / "book" / "_static" / "fonts" / "Literata.woff2").read_bytes()
 FACE = f"data:font/woff2;base64,{base64.b64encode(LITERATA).decode()}"
 BAD = {
@@ -228,6 +230,11 @@ BAD = {
       </style><p style='display: inline-block; white-space: pre'>{"il" * 24}</p>""",
     "sideways but cut off": """<style>html {overflow-x: hidden}</style>
       <div style='width: 700px'>wide</div>""",
+    "cut formula": f"""<div class='math'><span class='eqno'>(1.1)</span><mjx-container display='true'
+      style='display: block; overflow-x: auto'><div style='width: 700px'>x</div></mjx-container>
+      </div>{MATHJAX}""",
+    "cut labels": f"""<div class='cell_output'><img alt='A wide drawing of nothing' src='{WIDE}'
+      style='max-width: 100%'></div>""",
     "search field": "<input name='q' aria-label='Search'>",
     "accessibility": "<button></button>",
     "accessibility of faint words": "<p style='color: #999'>faint words</p>",

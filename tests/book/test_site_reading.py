@@ -88,6 +88,17 @@ def test_a_link_shows_what_it_points_to(inspector: Inspector, page: Page) -> Non
     expect(tip).to_be_hidden()
 
 
+def test_an_address_that_is_none_leads_back(site: Path) -> None:
+    """The page is shown at any depth of the host, so its links name the site's place there."""
+    text = (site / "404.html").read_text("utf-8")
+    assert "Nothing is here" in text
+    own = re.findall(r'(?:href|src|action)="(?!https?:|data:|mailto:|#)([^"#?]*)', text)
+    assert len(own) > 20
+    for address in own:
+        place, _, name = address.partition("/gmmedu/")
+        assert not place and (site / name).exists(), address
+
+
 def test_formulas_are_no_tab_stops(inspector: Inspector, page: Page) -> None:
     page.goto(inspector.home + "book/02-mixture-likelihood.html")
     page.evaluate(page_inspector.WAIT_FOR_MATH)
