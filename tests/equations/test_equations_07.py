@@ -1,4 +1,4 @@
-"""Proofs of the equations of chapter 07, descent versus EM."""
+"""Checks of the equations of chapter 07, descent versus EM."""
 
 from __future__ import annotations
 
@@ -239,11 +239,11 @@ def test_iterations_per_digit(compare: Compare) -> None:
     inside = np.flatnonzero((logs > 6.5) & (logs < 10.0))
     first, last = inside[0], inside[-1]
     counted = (last - first) / (logs[last] - logs[first])
-    rho = float(rates.max())
-    compare(counted, math.log(10) / (-2 * math.log(rho)), 1e-2)
-    for rho in (0.99, 0.999):
-        near = (math.log(10) / 2) / (1 - rho)
-        compare(math.log(10) / (-2 * math.log(rho)) / near, 1.0, 1.1 * (1 - rho))
+    gamma = float(rates.max())
+    compare(counted, math.log(10) / (-2 * math.log(gamma)), 1e-2)
+    for gamma in (0.99, 0.999):
+        near = (math.log(10) / 2) / (1 - gamma)
+        compare(math.log(10) / (-2 * math.log(gamma)) / near, 1.0, 1.1 * (1 - gamma))
 
 
 @verifies("eq-symmetric-rate")
@@ -297,21 +297,39 @@ def test_linear_extrapolation(compare: Compare, seed: int) -> None:
     compare(found, here, 1e-10)
 
 
-@verifies("eq-squarem", "eq-squarem-error")
+def leapt(path: list[Tensor]) -> tuple[Tensor, float]:
+    """Where the package's leap over three iterates ends, and its length."""
+    unbounded = torch.full((1,), math.inf, dtype=path[0].dtype)
+    ahead, length = leap(*(u[None] for u in path), unbounded)
+    return ahead[0], float(length[0])
+
+
+@verifies("eq-squarem-error")
+@pytest.mark.parametrize("seed", range(4))
+def test_squarem_error(compare: Compare, seed: int) -> None:
+    """the error that the package's leap over iterates of a linear map leaves, and its expansion"""
+    limit, jacobian, path = linear_path(seed)
+    ahead, omega = leapt(path)
+    identity, error = torch.eye(4, dtype=limit.dtype), path[0] - limit
+    away = identity - jacobian
+    matrix = identity - omega * away
+    compare(ahead - limit, matrix @ matrix @ error, 1e-9)
+    once, twice = away @ error, away @ (away @ error)
+    compare(ahead - limit, error - 2 * omega * once + omega**2 * twice, 1e-9)
+
+
+@verifies("eq-squarem")
 @pytest.mark.parametrize("seed", range(4))
 def test_squarem(compare: Compare, seed: int) -> None:
-    """the package's leap over means that follow a linear map, against two single leaps in turn"""
+    """the package's leap over iterates of a linear map, against two single leaps in turn"""
     limit, jacobian, path = linear_path(seed)
     start, then, last = path
-    unbounded = torch.full((1,), math.inf, dtype=limit.dtype)
-    ahead, length = leap(start[None], then[None], last[None], unbounded)
-    a = float((then - start).norm() / (last - 2 * then + start).norm())
-    compare(length[0], a, 1e-12)
-    once = start + a * (then - start)
+    ahead, length = leapt(path)
+    omega = float((then - start).norm() / (last - 2 * then + start).norm())
+    compare(length, omega, 1e-12)
+    once = start + omega * (then - start)
     image = limit + jacobian @ (once - limit)
-    compare(ahead[0], once + a * (image - once), 1e-9)
-    matrix = torch.eye(4, dtype=limit.dtype) - a * (torch.eye(4, dtype=limit.dtype) - jacobian)
-    compare(ahead[0] - limit, matrix @ matrix @ (start - limit), 1e-9)
+    compare(ahead, once + omega * (image - once), 1e-9)
 
 
 @verifies("eq-anderson")

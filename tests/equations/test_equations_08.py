@@ -1,4 +1,4 @@
-"""Proofs of the equations of chapter 08, singularities."""
+"""Checks of the equations of chapter 08, singularities."""
 
 from __future__ import annotations
 
@@ -66,8 +66,10 @@ def random_scatters(random: np.random.Generator, k: int, d: int, size: float = 1
     ("d", "m", "extra"), [(1, 1, 0), (2, 1, 0), (2, 2, 2), (3, 1, 1), (4, 2, 0), (5, 5, 0)]
 )
 def test_rate(compare: Compare, d: int, m: int, extra: int) -> None:
-    """slope and constant, against gmmedu's NLL of a mixture whose first component is narrow across
-    a flat along the axes through j points, duplicates among them, D = 1 to 5"""
+    """slope and constant, against gmmedu's NLL with a component narrow across a flat, D = 1 to 5
+
+    The flat lies along the axes and goes through j points, duplicates among them.
+    """
     random = np.random.default_rng([d, m, extra])
     x = random.normal(size=(20, d))
     j = d - m + 1 + extra
@@ -104,8 +106,7 @@ def test_rate(compare: Compare, d: int, m: int, extra: int) -> None:
 
 @verifies("eq-steepest-flat")
 def test_steepest_flat(compare: Compare) -> None:
-    """by trying every m and counting, by ranks, how many random points a flat can go through,
-    D = 1 to 12"""
+    """by trying every m and counting by ranks how many points a flat goes through, D = 1 to 12"""
     random = np.random.default_rng(0)
     for d in range(1, 13):
         x = random.normal(size=(d + 3, d))
@@ -123,8 +124,7 @@ def test_steepest_flat(compare: Compare) -> None:
 @verifies("eq-collapse-count")
 @pytest.mark.parametrize("d", [1, 2, 4])
 def test_collapse_count(compare: Compare, d: int) -> None:
-    """rank of the scatter by singular values, against the dimension of the flat found by
-    elimination on differences of points, with responsibilities of zero and repeated points"""
+    """rank of the scatter against that of differences of points, zeros and repeats among them"""
     random = np.random.default_rng(d)
     for held in range(1, d + 4):
         x = random.normal(size=(d + 6, d))
@@ -192,11 +192,20 @@ def bound_by_search(x: Array, labels: tuple[int, ...], isotropic: bool) -> float
     return float(minimize(objective, np.zeros(size), method="BFGS", options={"gtol": 1e-9}).fun)
 
 
-@verifies("eq-no-collapse", "eq-no-collapse-isotropic")
-@pytest.mark.parametrize("isotropic", [False, True])
-def test_bounds(compare: Compare, isotropic: bool) -> None:
-    """all partitions of 8 points: the closed form against numerical minimization over the
-    covariance, and no fit from 6 starts below it"""
+@verifies("eq-no-collapse")
+def test_bound(compare: Compare) -> None:
+    """all partitions of 8 points: closed form against a search; no fit from 6 starts is below it"""
+    bounds(compare, isotropic=False)
+
+
+@verifies("eq-no-collapse-isotropic")
+def test_bound_isotropic(compare: Compare) -> None:
+    """all partitions of 8 points: closed form against a search; no fit from 6 starts is below it"""
+    bounds(compare, isotropic=True)
+
+
+def bounds(compare: Compare, isotropic: bool) -> None:
+    """The search is a numerical minimization over the covariance."""
     random = np.random.default_rng(1)
     for k in (1, 2):
         x = random.normal(size=(8, 2))
@@ -220,8 +229,7 @@ def test_bounds(compare: Compare, isotropic: bool) -> None:
 
 @verifies("eq-no-collapse")
 def test_collapse_on_parallel_lines(compare: Compare) -> None:
-    """points on K parallel lines, where the bound is minus infinity: f falls by one nat for each
-    factor of e of the width across"""
+    """points on K parallel lines: f falls by one nat for each factor of e of the width across"""
     random = np.random.default_rng(2)
     x = np.stack([random.integers(0, 2, 12).astype(float), random.normal(size=12)], 1)
     assert np.linalg.matrix_rank(within(x, tuple(x[:, 0].astype(int)))) == 1
@@ -241,8 +249,10 @@ def test_collapse_on_parallel_lines(compare: Compare) -> None:
 @verifies("eq-collapse-speed")
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_collapse_speed(compare: Compare, d: int) -> None:
-    """both bounds against one EM step of the package and its responsibilities, widths from 1 to
-    a fortieth; where r is below 0.01 its bound is met to 1.1 %"""
+    """both bounds against one EM step of the package, at widths from 1 to a fortieth
+
+    Where a responsibility is below 0.01 its bound is met to 1.1 %.
+    """
     random = np.random.default_rng(d)
     x = random.normal(size=(30, d))
     rest = reference.random_mixture("isotropic", 2, d, seed=d)
@@ -279,8 +289,7 @@ def test_collapse_speed(compare: Compare, d: int) -> None:
 @pytest.mark.filterwarnings("ignore::gmmedu.SingularityWarning")
 @pytest.mark.parametrize("family", ["full", "diagonal", "isotropic", "tied"])
 def test_clamp_bound(compare: Compare, family: str) -> None:
-    """no fit under a floor of 0.2 to 12 points, K = 4, ends below it; a component on each of
-    two points with the least width comes within its weights' logarithm"""
+    """no fit to 12 points ends below it; a needle on each of two points comes within log 2 of it"""
     random = np.random.default_rng(3)
     x = random.normal(size=(12, 2))
     x = (x - x.mean(0)) / x.std(0)  # so that the unit is 1 in each column
@@ -301,8 +310,7 @@ def test_clamp_bound(compare: Compare, family: str) -> None:
 @verifies("eq-clamp")
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_clamp(compare: Compare, d: int) -> None:
-    """the package's M-step under a floor, against numerical minimization over rotations and
-    eigenvalues within the bound, D = 1, 2, 3; and the eigenvalues it leaves"""
+    """the package's M-step under a floor against a search over rotations and widths, D = 1 to 3"""
     random = np.random.default_rng(d)
     for floor in (0.05, 0.5, 1.5):
         scatters, counts = 6 * random_scatters(random, 2, d), np.array([5.0, 9.0])
@@ -356,8 +364,7 @@ def test_inverse_wishart(compare: Compare, d: int) -> None:
 @pytest.mark.parametrize("family", ["full", "tied", "diagonal", "isotropic", "shared_isotropic"])
 @pytest.mark.parametrize("d", [1, 3])
 def test_map(compare: Compare, family: str, d: int) -> None:
-    """the package's M-step against numerical minimization of the penalized objective over theta,
-    with scipy's inverse Wishart as the penalty; five families, D = 1 and 3"""
+    """the package's M-step against a search with scipy's inverse Wishart, 5 families, D = 1, 3"""
     random = np.random.default_rng([d, len(family)])
     scatters, counts = random_scatters(random, 2, d), np.array([4.0, 0.5])
     nu, psi = d + 3.0, 0.7
@@ -390,8 +397,7 @@ def test_map(compare: Compare, family: str, d: int) -> None:
 @verifies("eq-map-bias")
 @pytest.mark.parametrize("d", [1, 2])
 def test_map_bias(compare: Compare, d: int) -> None:
-    """the mean of the package's MAP covariance over 4,000 samples of one Gaussian, each fitted in
-    its own right in the given units"""
+    """the mean of the package's MAP covariance over 4,000 samples of one Gaussian"""
     random = np.random.default_rng(d)
     truth = np.diag([0.5, 2.0][:d]) + 0.2
     n, nu, psi = 7, d + 2.0, 0.4
