@@ -11,16 +11,58 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from gmmedu import plot
+from gmmedu.models import GaussianMixture
 
-#: A critical point as the chapter finds it: where, f there, the Hessian there.
-Critical = tuple[Tensor, Tensor, Tensor]
+#: A point of the landscape: the two means, f there.
+Place = tuple[Tensor, Tensor]
 
 # The curves' colors, not components': none that is dim on a dark page.
 _HUES = (plot.PALETTE[2], plot.PALETTE[3], plot.PALETTE[4])
+
+
+def two_models(x: Tensor, own: GaussianMixture, other: GaussianMixture) -> Axes:
+    """Two mixtures over the points x (N, 2): one in solid ellipses, the other in dashed ones."""
+    figure, ax = plt.subplots(figsize=(5.4, 4.6))
+    plot.scatter(x, ax)
+    plot.ellipses(own, ax, fill=False, line_style="-")
+    plot.ellipses(other, ax, fill=False, line_style="--", means=False)
+    handles = [
+        Line2D([], [], color=plot.GREY, linestyle="-", label="yours"),
+        Line2D([], [], color=plot.GREY, linestyle="--", label="your friend's"),
+    ]
+    ax.legend(handles=handles, loc="lower right")
+    ax.set(xlabel="eruption (min)", ylabel="wait (min)")
+    return ax
+
+
+def lead(leads: Tensor, own: float, ahead: Tensor) -> Figure:
+    """Leads that chance gave (B,) beside ``own``; the lead on each point left out, (N,)."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 6.0))
+    by_chance, num_points = _numpy(leads), len(ahead)
+    edges = np.linspace(0, 1.1 * own, 34)
+    top.hist(by_chance, edges, density=True, color=plot.GREY, alpha=0.35)
+    grid = np.linspace(edges[1] / 4, edges[-1], 300)
+    curve = 2 * num_points * stats.chi2.pdf(2 * num_points * grid, 3)
+    top.plot(grid, curve, color=_HUES[1], label="chi-square, 3 degrees of freedom")
+    top.axvline(own, color=_HUES[0], linewidth=3, label="yours")
+    top.set(xlabel="lead on the points of the fit (nats)", xlim=(0, edges[-1]), yticks=[])
+    top.legend(loc="upper center")
+    values = _numpy(ahead)
+    bottom.hist(values, np.linspace(-0.75, 0.75, 31), color=plot.GREY, alpha=0.35)
+    bottom.axvline(0, color=plot.GREY, linestyle=":", linewidth=1.4)
+    error = 1.96 * values.std(ddof=1) / np.sqrt(num_points)
+    height = 0.6 * bottom.get_ylim()[1]
+    bottom.errorbar(
+        values.mean(), height, xerr=error, fmt="o", color=_HUES[0], capsize=5, linewidth=3
+    )
+    bottom.set(xlabel="lead on an eruption left out (nats)", ylabel="eruptions", xlim=(-0.75, 0.75))
+    return figure
 
 
 def running_product(products: Mapping[str, Tensor], log10_exact: Tensor) -> Figure:
@@ -144,30 +186,15 @@ def far_points(distance: Tensor, forms: Mapping[str, tuple[Tensor, Tensor]]) -> 
     return figure
 
 
-def twins(
-    axis: Tensor, values: Tensor, critical: Sequence[Critical], share: Tensor, profile: Tensor
-) -> Figure:
-    """The surface (M, M) over two means with the chord between its minima, and f along it."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 7.4), height_ratios=(5, 2))
-    _surface(top, axis, values)
-    ends = [point for point, _, hessian in critical if _is_minimum(hessian)]
-    line = np.stack([_numpy(end) for end in ends])
-    top.plot(line[:, 0], line[:, 1], color=_CHORD, linewidth=2.2)
-    _mark(top, critical)
-    bottom.plot(_numpy(share).ravel(), _numpy(profile), color=_CHORD, linewidth=2.2)
-    for end in (0, -1):
-        place = float(_numpy(share).ravel()[end])
-        bottom.plot(place, float(profile[end]), "o", color=_CHORD, markersize=8, clip_on=False)
-    bottom.set(xlabel="share of the way from twin to twin", ylabel="$f$ (nats)", xlim=(0, 1))
-    return figure
-
-
 def landscape(
-    axis: Tensor, values: Tensor, critical: Sequence[Critical], paths: Tensor, ridge: Tensor
+    axis: Tensor, values: Tensor, places: Sequence[Place], paths: Tensor, ridge: Tensor
 ) -> Figure:
-    """The surface (M, M) over two means, critical points, paths (P, steps, 2) and the ridge."""
+    """The surface (M, M) over two means, paths (P, steps, 2) and the ridge.
+
+    places: the lowest minimum, the other one, and the saddle.
+    """
     figure, ax = plt.subplots(figsize=(5.4, 5.0))
-    _surface(ax, axis, values, diagonal=False)
+    _surface(ax, axis, values)
     low, high = float(axis[0]), float(axis[-1])
     for piece in ridge:
         points = _numpy(piece)
@@ -176,8 +203,7 @@ def landscape(
         points = _numpy(path)
         ax.plot(points[:, 0], points[:, 1], color=_CHORD, linewidth=1.3)
         ax.plot(*points[0], "o", color=_CHORD, markersize=3.5)
-    # Each value where no path runs: left of the better minimum, below the saddle.
-    _mark(ax, critical, {0: (-46, 6), 1: (12, -18)})
+    _mark(ax, places)
     ax.set(xlim=(low, high), ylim=(low, high))
     return figure
 
@@ -203,7 +229,7 @@ _LEVELS = (
 )
 
 
-def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -> None:
+def _surface(ax: Axes, axis: Tensor, values: Tensor) -> None:
     """Filled contours of f over the plane of two means, closer where it is low; low is dark."""
     grid, heights = _numpy(axis), _numpy(values).T
     norm = BoundaryNorm(_LEVELS, ncolors=256, extend="max")
@@ -213,8 +239,6 @@ def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -
         grid, grid, heights, levels=_LEVELS, cmap=dim, norm=norm, extend="max"
     )
     ax.contour(grid, grid, heights, levels=_LEVELS, colors=["#ffffff"], linewidths=0.4, alpha=0.35)
-    if diagonal:
-        ax.plot(grid[[0, -1]], grid[[0, -1]], color="#ffffff", linestyle="--", linewidth=1)
     bar = ax.figure.colorbar(
         filled, ax=ax, shrink=0.85, ticks=_LEVELS[::4], format="%g", spacing="uniform"
     )
@@ -224,33 +248,25 @@ def _surface(ax: Axes, axis: Tensor, values: Tensor, *, diagonal: bool = True) -
     ax.set(xlabel=r"$\mu_1$ (min)", ylabel=r"$\mu_2$ (min)", aspect="equal")
 
 
-def _mark(
-    ax: Axes, critical: Sequence[Critical], offsets: Mapping[int, tuple[float, float]] | None = None
-) -> None:
-    """Filled dots at the lowest minima, open ones at other minima, crosses at saddles.
-
-    offsets: where the value of the n-th point stands, in points, if not to its upper right.
-    """
-    aside = offsets or {}
-    lowest = min(float(value) for _, value, _ in critical)
-    for n, (point, value, hessian) in enumerate(critical):
-        place = point.tolist()
+def _mark(ax: Axes, places: Sequence[Place]) -> None:
+    """A filled dot at the lowest minimum, an open one at the other, a cross at the saddle."""
+    # Each value where no path runs: left of the better minimum, below the saddle.
+    offsets = ((-46, 6), (12, 7), (12, -18))
+    for (point, value), offset in zip(places, offsets, strict=True):
         ax.annotate(
             f"{float(value):.2f}",
-            place,
-            aside.get(n, (12, 7)),
+            point.tolist(),
+            offset,
             textcoords="offset points",
             color="#ffffff",
             fontweight="bold",
             zorder=7,
         )
-        if not _is_minimum(hessian):
-            ax.plot(*place, "x", color="#ffffff", markersize=12, markeredgewidth=5, zorder=5)
-            ax.plot(*place, "x", color=_CHORD, markersize=11, markeredgewidth=2.6, zorder=6)
-            continue
-        face = _CHORD if float(value) < lowest + 1e-6 else "#ffffff"
+    best, other, saddle = (point.tolist() for point, _ in places)
+    ax.plot(*saddle, "x", color="#ffffff", markersize=12, markeredgewidth=5, zorder=5)
+    ax.plot(*saddle, "x", color=_CHORD, markersize=11, markeredgewidth=2.6, zorder=6)
+    for place, face, edge in ((best, _CHORD, "#ffffff"), (other, "#ffffff", _CHORD)):
         ax.plot(*place, "o", color=face, markersize=11, zorder=5)
-        edge = "#ffffff" if face == _CHORD else _CHORD
         ax.plot(
             *place,
             "o",
@@ -260,10 +276,6 @@ def _mark(
             markeredgewidth=2.2,
             zorder=6,
         )
-
-
-def _is_minimum(hessian: Tensor) -> bool:
-    return bool(np.linalg.eigvalsh(_numpy(hessian))[0] > 0)
 
 
 def _numpy(values: Tensor) -> NDArray[np.float64]:
