@@ -84,8 +84,9 @@ def test_a_link_shows_what_it_points_to(inspector: Inspector, page: Page) -> Non
     link = page.locator("article p a.internal[href*='#equation-']").first
     page.evaluate("link => link.focus({focusVisible: true})", link.element_handle())
     expect(tip).to_be_visible()
-    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
+    assert link.get_attribute("aria-describedby") is None
 
 
 def test_an_address_that_is_none_leads_back(site: Path) -> None:
