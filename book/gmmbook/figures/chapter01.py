@@ -124,7 +124,7 @@ def shells(radius: NDArray[np.float64], curves: Mapping[int, NDArray[np.float64]
 def whitened(clouds: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Figure:
     """Clouds (N, 2) by name, the first in its own units; two marked points in each, and the
     circles through them where the cloud is white."""
-    figure, panels = plt.subplots(2, 2, figsize=(6.4, 6.4))
+    figure, panels = plt.subplots(1, len(clouds), figsize=(6.4, 3.6))
     angles = np.linspace(0, 2 * np.pi, 200)
     for ax, (name, cloud) in zip(panels.flat, clouds.items(), strict=True):
         plot.scatter(cloud, ax, size=8)
