@@ -1,4 +1,4 @@
-"""Proofs of chapter 02, the mixture likelihood."""
+"""Checks of the equations of chapter 02, the mixture likelihood."""
 
 from __future__ import annotations
 
@@ -345,20 +345,3 @@ def test_label_switching(compare: Compare, family: str) -> None:
     for order in permutations(range(4)):
         model = model_of(Mixture(*(numbers[list(order)] for numbers in mixture)))
         compare(model.log_prob(x).detach(), expected, 1e-12)
-
-
-@verifies("eq-frozen-weights")
-def test_frozen_weights(compare: Compare) -> None:
-    """the package at equal weights against scipy's densities, normalized without any weights"""
-    mixture = reference.random_mixture("full", 3, 2)
-    model = model_of(mixture._replace(weights=np.full(3, 1 / 3)))
-    x = points(2)
-    densities = np.stack(
-        [
-            multivariate_normal(m, c).pdf(x.numpy())
-            for m, c in zip(mixture.means, mixture.covariances, strict=True)
-        ],
-        axis=1,
-    )
-    expected = densities / densities.sum(1, keepdims=True)
-    compare(model.responsibilities(x).detach(), expected, 1e-12)
