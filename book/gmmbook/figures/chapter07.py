@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmmedu import plot
-from gmmedu.fitting import FitResult
 
-#: Passes, NLL and seconds after each iteration of one fit.
-Track = tuple[Tensor, Tensor, Tensor]
+#: Expected passes to success, the ends of its interval, and how many starts arrived.
+Score = tuple[float, float, float, int]
 
 # A method has one color and line style in every figure; none is a color of the first components.
 _METHODS: dict[str, tuple[str, Any]] = {
@@ -33,51 +32,62 @@ _METHODS: dict[str, tuple[str, Any]] = {
 _LOWEST = 1e-10
 
 
-def question(fits: Mapping[str, Mapping[str, FitResult]]) -> Figure:
-    """Excess NLL against iterations, one panel for each data set, one curve for each method."""
-    figure, axes = plt.subplots(len(fits), 1, figsize=(5.6, 5.6), sharex=True, sharey=True)
-    for ax, (name, methods) in zip(axes, fits.items(), strict=True):
-        best = min(float(fit.history.min()) for fit in methods.values())
-        for method, fit in methods.items():
-            count = np.arange(len(fit.history))
-            _excess(ax, method, count, fit.history, best)
-        ax.set(title=name, xlim=(1, 400), ylabel="excess NLL (nats)", xscale="log")
-    axes[0].legend(loc="upper right")
-    axes[-1].set_xlabel("iteration")
+def data(sets: Mapping[str, Tensor]) -> Figure:
+    """The points of each data set; of more than two dimensions, along the two widest directions."""
+    figure, axes = plt.subplots(3, 2, figsize=(5.0, 6.4))
+    for ax, (name, x) in zip(axes.flat, sets.items(), strict=False):
+        centered = x - x.mean(0)
+        if x.shape[1] > 2:
+            centered = centered @ torch.linalg.svd(centered, full_matrices=False).Vh[:2].mT
+        plot.scatter(centered, ax, size=7)
+        ax.set(title=name, aspect="equal")
+        ax.locator_params(nbins=4)
+    for ax in axes.flat[len(sets) :]:
+        ax.axis("off")
     return figure
 
 
-def contest(
-    runs: Mapping[str, Mapping[str, Sequence[Track]]],
-    lowest: Mapping[str, float],
-    goal: float = 1e-6,
-) -> Figure:
-    """Excess NLL against passes and seconds: one row for each data set, its median start for EM."""
-    figure, axes = plt.subplots(
-        len(runs), 2, figsize=(6.4, 2.1 * len(runs) + 0.5), sharex="col", sharey=True
-    )
-    for (left, right), (race, methods) in zip(axes, runs.items(), strict=True):
-        best = lowest[race]
-        lengths = [_arrival(track, best + goal) for track in methods["EM"]]
-        chosen = int(np.argsort(lengths)[len(lengths) // 2])
-        for name, tracks in methods.items():
-            passes, history, seconds = tracks[chosen]
-            _excess(left, name, passes.numpy(), history, best)
-            _excess(right, name, seconds.numpy(), history, best)
-        for ax in (left, right):
-            ax.axhline(goal, color=plot.GREY, linestyle=":", linewidth=1.2)
-            ax.set_xscale("log")
-        left.set_ylabel(f"{race}\nexcess (nats)")
-    axes[-1, 0].set_xlabel("passes over the data")
-    axes[-1, 1].set_xlabel("seconds")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+def contest(scores: Mapping[str, Mapping[str, Score]], num_starts: int) -> Figure:
+    """Expected passes to success of each method, with intervals: a panel for each data set."""
+    figure, axes = plt.subplots(len(scores), 1, figsize=(5.0, 1.75 * len(scores)), sharex=True)
+    for ax, (race, methods) in zip(axes, scores.items(), strict=True):
+        for row, (name, (mean, low, high, arrived)) in enumerate(methods.items()):
+            hue = _METHODS[name.split()[0]][0]
+            if np.isfinite(mean):
+                ax.plot([low, min(high, 1e6)], [row, row], color=hue, linewidth=2.4)
+                ax.plot(mean, row, "o", color=hue, markersize=6)
+            if arrived < num_starts:
+                ax.annotate(
+                    f"{arrived}",
+                    (1, row),
+                    xycoords=("axes fraction", "data"),
+                    ha="right",
+                    va="center",
+                    color=hue,
+                    fontsize=11,
+                )
+        ax.set_yticks(range(len(methods)), list(methods))
+        ax.set_title(race, loc="left")
+        ax.set(xscale="log", ylim=(len(methods) - 0.4, -0.6))
+    axes[-1].set_xlabel("expected passes to success")
+    return figure
+
+
+def curves(tracks: Mapping[str, tuple[Tensor, Tensor]], lowest: float, goal: float) -> Figure:
+    """Excess NLL against passes from one start: (passes, NLL) of each method."""
+    figure, ax = plt.subplots(figsize=(5.0, 4.2))
+    for name, (passes, history) in tracks.items():
+        _excess(ax, name.split()[0], passes.numpy(), history, lowest, label=name)
+    ax.axhline(goal, color=plot.GREY, linestyle=":", linewidth=1.2)
+    ax.set(xscale="log", xlim=(1, 1000))
+    ax.set(xlabel="passes over the data", ylabel="excess NLL (nats)")
+    ax.legend(loc="lower left")
     return figure
 
 
 def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
     """Final NLL of EM and of Adam above the best, (2, starts) for each data set."""
-    figure, axes = plt.subplots(1, len(ends), figsize=(6.6, 3.9))
+    figure, axes = plt.subplots(1, len(ends), figsize=(5.0, 3.0))
     for ax, (name, values) in zip(axes, ends.items(), strict=True):
         em, adam = _numpy(values)
         top = 1.05 * max(em.max(), adam.max())
@@ -105,7 +115,7 @@ def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
 
 def paths(objective: Callable[[Tensor], Tensor], walks: Mapping[str, Tensor]) -> Figure:
     """Contours of an objective of two means, and the steps that each method takes on it."""
-    figure, ax = plt.subplots(figsize=(5.6, 4.8))
+    figure, ax = plt.subplots(figsize=(5.0, 4.4))
     device = next(iter(walks.values())).device
     rare = torch.linspace(1.2, 5.2, 81, device=device)
     common = torch.linspace(-0.9, 1.2, 73, device=device)
@@ -147,7 +157,7 @@ def rates(
     shown: Sequence[float] = (2.0, 3.0, 4.0, 6.0),
 ) -> Figure:
     """Iterations per digit against separation, predicted and measured, over four densities."""
-    figure = plt.figure(figsize=(6.0, 6.4))
+    figure = plt.figure(figsize=(5.0, 5.8))
     top, bottom = figure.subfigures(2, 1, height_ratios=(4, 1.15))
     ax = top.subplots()
     looks = (
@@ -181,21 +191,21 @@ def rates(
 
 def leaps(lengths: Sequence[float], tracks: Mapping[str, tuple[Tensor, ...]]) -> Figure:
     """What leaps of these lengths multiply an error by; and excess NLL against passes."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.8, 6.6))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.0, 6.2))
     rate = np.linspace(0, 1, 401)
     styles = ("-", "--", "-.")
     hues = tuple(_METHODS[name][0] for name in ("EM", "SQUAREM", "Adam"))
-    for a, hue, style in zip(lengths, hues, styles, strict=True):
+    for length, hue, style in zip(lengths, hues, styles, strict=True):
         top.plot(
             rate,
-            np.maximum((1 - a * (1 - rate)) ** 2, 1e-9),
+            np.maximum((1 - length * (1 - rate)) ** 2, 1e-9),
             color=hue,
             linestyle=style,
-            label=f"$a = {a:g}$",
+            label=rf"$\omega = {length:g}$",
         )
     top.axhline(1, color=plot.GREY, linestyle=":", linewidth=1.2)
     top.set(
-        xlabel=r"$\lambda$: one step of EM multiplies the error by",
+        xlabel=r"$\gamma_i$: one step of EM multiplies the error by",
         ylabel="a leap multiplies it by",
         xlim=(0, 1),
         ylim=(1e-3, 400),
@@ -210,7 +220,14 @@ def leaps(lengths: Sequence[float], tracks: Mapping[str, tuple[Tensor, ...]]) ->
     return figure
 
 
-def _excess(ax: Axes, method: str, along: NDArray[Any], history: Tensor, best: float) -> None:
+def _excess(
+    ax: Axes,
+    method: str,
+    along: NDArray[Any],
+    history: Tensor,
+    best: float,
+    label: str | None = None,
+) -> None:
     """One curve of NLL above the best, down to where rounding begins."""
     excess = _numpy(history) - best
     seen = np.flatnonzero(excess > _LOWEST)
@@ -221,17 +238,10 @@ def _excess(ax: Axes, method: str, along: NDArray[Any], history: Tensor, best: f
         np.maximum(excess[: last + 1], _LOWEST),
         color=hue,
         linestyle=style,
-        label=method,
+        label=label or method,
     )
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(base=10, numticks=5))
-
-
-def _arrival(track: Track, goal: float) -> float:
-    """Passes until the NLL was below the goal; infinite where it never was."""
-    passes, history, _ = track
-    there = (history < goal).nonzero()
-    return float(passes[there[0]]) if len(there) else float("inf")
 
 
 def _numpy(values: Tensor) -> NDArray[np.float64]:
