@@ -44,10 +44,10 @@ def random_shares(n: int, k: int, seed: int) -> Array:
     return np.random.default_rng(seed).dirichlet(np.full(k, 0.7), size=n)
 
 
-def bound(rho: Array, mixture: Mixture, x: Array) -> float:
+def bound(tau: Array, mixture: Mixture, x: Array) -> float:
     """Point by point and component by component, with scipy's densities."""
     total = 0.0
-    for share, point in zip(rho, x, strict=True):
+    for share, point in zip(tau, x, strict=True):
         for k, (weight, mean, covariance) in enumerate(zip(*mixture, strict=True)):
             if share[k] > 0:
                 density = multivariate_normal(mean, covariance).pdf(point)
@@ -111,15 +111,15 @@ def test_elbo(compare: Compare, k: int, d: int) -> None:
     """log joint densities less log shares, averaged over labels drawn with the shares"""
     mixture = reference.random_mixture("full", k, d)
     x = reference.draw(mixture, 5)
-    rho = random_shares(5, k, seed=k)
+    tau = random_shares(5, k, seed=k)
     rng = np.random.default_rng(0)
     joint = reference.log_joint(mixture, x)
     draws = np.zeros(40_000)
     for n in range(len(x)):
-        z = rng.choice(k, size=len(draws), p=rho[n])
-        draws += joint[n, z] - np.log(rho[n, z])
+        z = rng.choice(k, size=len(draws), p=tau[n])
+        draws += joint[n, z] - np.log(tau[n, z])
     a = log_joint(mixture, x).T
-    elbo = (rho * a).sum() - (rho * np.log(rho)).sum()
+    elbo = (tau * a).sum() - (tau * np.log(tau)).sum()
     compare.monte_carlo(draws, elbo)
 
 
@@ -130,15 +130,15 @@ def test_elbo_gap(compare: Compare, k: int, d: int, seed: int) -> None:
     """random shares, some of them zero: bound plus divergence, summed one by one, against -N f"""
     mixture = reference.random_mixture("full", k, d, seed)
     x = reference.draw(mixture, 7, seed)
-    rho = random_shares(7, k, seed)
+    tau = random_shares(7, k, seed)
     if k > 1:
-        rho[0] = np.eye(k)[0]
+        tau[0] = np.eye(k)[0]
     r = reference.responsibilities(mixture, x)
     divergence = sum(
-        p * np.log(p / q) for p, q in zip(rho.ravel(), r.ravel(), strict=True) if p > 0
+        p * np.log(p / q) for p, q in zip(tau.ravel(), r.ravel(), strict=True) if p > 0
     )
     log_likelihood = -7 * float(model_of(mixture)(torch.tensor(x)).detach())
-    compare(bound(rho, mixture, x) + divergence, log_likelihood, 1e-11)
+    compare(bound(tau, mixture, x) + divergence, log_likelihood, 1e-11)
     assert divergence >= -1e-14
     compare(bound(r, mixture, x), log_likelihood, 1e-11)
 
@@ -269,6 +269,23 @@ def test_em_stationary(compare: Compare, family: str) -> None:
     fit_em(model, x, 5_000, tolerance=0.0 if family == "constant" else 1e-15, mitigation=None)
     end = mixture_of(model)
     compare(gradients(end, False), torch.zeros_like(gradients(end, False)), 1e-6)
+
+
+@verifies("eq-frozen-weights")
+def test_frozen_weights(compare: Compare) -> None:
+    """the package at equal weights against scipy's densities, normalized without any weights"""
+    mixture = reference.random_mixture("full", 3, 2)
+    x = reference.draw(reference.random_mixture("full", 4, 2, 7), 80)
+    densities = np.stack(
+        [
+            multivariate_normal(m, c).pdf(x)
+            for m, c in zip(mixture.means, mixture.covariances, strict=True)
+        ],
+        axis=1,
+    )
+    model = model_of(mixture._replace(weights=np.full(3, 1 / 3)))
+    found = model.responsibilities(torch.tensor(x)).detach()
+    compare(found, densities / densities.sum(1, keepdims=True), 1e-12)
 
 
 @verifies("eq-k-means-limit")

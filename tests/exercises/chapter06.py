@@ -12,18 +12,18 @@ from torch.distributions import Normal
 from exercises.cases import Case
 
 
-def _elbo(a: Tensor, rho: Tensor) -> Tensor:
+def _elbo(a: Tensor, tau: Tensor) -> Tensor:
     total = torch.zeros((), dtype=a.dtype)
-    for row, shares in zip(a, rho, strict=True):
+    for row, shares in zip(a, tau, strict=True):
         for value, share in zip(row, shares, strict=True):
             if share > 0:
                 total = total + share * (value - share.log())
     return total
 
 
-def _elbo_by_divergence(a: Tensor, rho: Tensor) -> float:
+def _elbo_by_divergence(a: Tensor, tau: Tensor) -> float:
     """Log likelihood less the divergence, in numpy."""
-    values, shares = a.numpy(), rho.numpy()
+    values, shares = a.numpy(), tau.numpy()
     log_p = np.logaddexp.reduce(values, axis=1)
     log_r = values - log_p[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -153,12 +153,12 @@ CASES: dict[str, Case] = {
     "06-3": Case(
         right=[_elbo, _elbo_by_divergence],
         wrong=[
-            (lambda a, rho: (rho * a).sum(), "this is Q"),
-            (lambda a, rho: (rho * (a - rho.log())).sum(), "0 log 0"),
-            (lambda a, rho: _elbo(a, rho) / len(a), "over N"),
-            (lambda a, rho: a.logsumexp(1).sum(), "depends on the shares"),
-            (lambda a, rho: (rho * a + torch.xlogy(rho, rho)).sum(), "sign of the second"),
-            (lambda a, rho: (rho * a - torch.xlogy(rho, rho)).sum(1), "one number"),
+            (lambda a, tau: (tau * a).sum(), "this is Q"),
+            (lambda a, tau: (tau * (a - tau.log())).sum(), "0 log 0"),
+            (lambda a, tau: _elbo(a, tau) / len(a), "over N"),
+            (lambda a, tau: a.logsumexp(1).sum(), "depends on the shares"),
+            (lambda a, tau: (tau * a + torch.xlogy(tau, tau)).sum(), "sign of the second"),
+            (lambda a, tau: (tau * a - torch.xlogy(tau, tau)).sum(1), "one number"),
         ],
     ),
     "06-4": Case(
@@ -175,7 +175,7 @@ CASES: dict[str, Case] = {
     "06-5": Case(
         right=[LIMIT, 1.5, torch.tensor(1.5)],
         wrong=[
-            (1.42, "begins with c"),
+            (1.42, "begins with gamma"),
             (0.32, "what is left"),
             (1.74, "one more step"),
             (1.756, "how many follow"),

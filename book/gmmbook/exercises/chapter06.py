@@ -20,27 +20,27 @@ def _limit(history: tuple[float, float, float]) -> float:
     return history[2] - second * rate / (1 - rate)
 
 
-def _elbo(a: Tensor, rho: Tensor) -> Tensor:
-    return (rho * a - torch.xlogy(rho, rho)).sum()
+def _elbo(a: Tensor, tau: Tensor) -> Tensor:
+    return (tau * a - torch.xlogy(tau, tau)).sum()
 
 
-def _elbo_with_nan(a: Tensor, rho: Tensor) -> Tensor:
-    return (rho * (a - rho.log())).sum()
+def _elbo_with_nan(a: Tensor, tau: Tensor) -> Tensor:
+    return (tau * (a - tau.log())).sum()
 
 
-def _elbo_plus(a: Tensor, rho: Tensor) -> Tensor:
-    return (rho * a + torch.xlogy(rho, rho)).sum()
+def _elbo_plus(a: Tensor, tau: Tensor) -> Tensor:
+    return (tau * a + torch.xlogy(tau, tau)).sum()
 
 
-def _surrogate(a: Tensor, rho: Tensor) -> Tensor:
-    return (rho * a).sum()
+def _surrogate(a: Tensor, tau: Tensor) -> Tensor:
+    return (tau * a).sum()
 
 
-def _mean_elbo(a: Tensor, rho: Tensor) -> Tensor:
-    return _elbo(a, rho) / len(a)
+def _mean_elbo(a: Tensor, tau: Tensor) -> Tensor:
+    return _elbo(a, tau) / len(a)
 
 
-def _log_likelihood(a: Tensor, rho: Tensor) -> Tensor:
+def _log_likelihood(a: Tensor, tau: Tensor) -> Tensor:
     return a.logsumexp(1).sum()
 
 
@@ -156,7 +156,7 @@ def _vector(*values: float) -> Tensor:
 
 
 _A = torch.tensor([[-1.0, -2.5, -0.3], [-4.0, -0.2, -3.0], [-2.0, -2.0, -7.0]], dtype=torch.float64)
-_RHO = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64)
+_TAU = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64)
 _HARD = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
 _POINTS = (
     _vector(-2.0, -1.0, 0.5, 1.5, 4.0),
@@ -211,7 +211,7 @@ EXERCISES: dict[str, Checker] = {
     "06-3": Code(
         reference=_elbo,
         cases=[
-            ("shares between 0 and 1", (_A, _RHO)),
+            ("shares between 0 and 1", (_A, _TAU)),
             ("the shares that touch", (_A, _A.softmax(1))),
             ("shares that are 0", (_A, _HARD)),
         ],
@@ -261,11 +261,11 @@ EXERCISES: dict[str, Checker] = {
         mistakes=[
             (
                 1.82 - 0.08 / 0.2,
-                "this takes the last step a second time: the series of what is left begins with c.",
+                "this takes the last step a second time: what is left begins with gamma times it.",
             ),
             (0.32, "this is what is left, and not where it ends."),
             (1.74, "this is one more step like the last; how many follow?"),
-            (1.82 - 0.064, "this is one more step, shrunk by c; how many follow?"),
+            (1.82 - 0.064, "this is one more step, shrunk by gamma; how many follow?"),
             (1.82 - 0.1 * 4, "the last step is the second one."),
             (
                 1.82 - 0.08 * (5 / 4) / 0.25,

@@ -95,6 +95,17 @@ def falls(steps: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
+def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
+    """The same points under each fit, in the colors of their most responsible components."""
+    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8))
+    for (name, model), ax in zip(fits.items(), axes, strict=True):
+        plot.scatter(x, ax, labels=model.predict(x), size=10)
+        plot.ellipses(model, ax, fill=False)
+        ax.set(title=name, ylabel="$x_2$")
+    axes[-1].set_xlabel("$x_1$")
+    return figure
+
+
 def hard_and_soft(x: Tensor, centroids: Tensor, model: GaussianMixture) -> Figure:
     """Points x (N, 2) as k-means labels them, with its border, and as a mixture does."""
     figure, axes = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(6.4, 3.7))
