@@ -145,7 +145,7 @@ def test_softmax_weights(compare: Compare) -> None:
         model = gmmedu.GmmIsotropic(num_components, 1)
         with torch.no_grad():
             model.logits.copy_(logits)
-        # pi_k - e^(a_k - a_1) pi_1 = 0 for k > 1, and the sum is 1.
+        # pi_k - e^(alpha_k - alpha_1) pi_1 = 0 for k > 1, and the sum is 1.
         system = np.eye(num_components)
         system[:, 0] -= np.exp((logits - logits[0]).numpy())
         system[0] = 1
@@ -170,7 +170,7 @@ def test_softmax_shift(compare: Compare) -> None:
 
 @verifies("eq-scale-maps")
 def test_scale_maps(compare: Compare) -> None:
-    """the package's scales and torch's softplus by central differences, theta from -20 to 19.5"""
+    """the package's scales, softplus and absolute value by central differences, -20 to 19.5"""
     theta, step = torch.linspace(-20, 19.5, 80), 1e-5
     for to_sigma, slope in (
         (lambda t: Diagonal.from_raw(t).factor, lambda sigma: sigma),
@@ -178,6 +178,9 @@ def test_scale_maps(compare: Compare) -> None:
     ):
         difference = (to_sigma(theta + step) - to_sigma(theta - step)) / (2 * step)
         compare(slope(to_sigma(theta)), difference, 2e-9)
+    signed = theta + 0.1  # at 0 the absolute value has no slope
+    difference = ((signed + step).abs() - (signed - step).abs()) / (2 * step)
+    compare(signed.sign(), difference, 2e-9)
     compare(torch.nn.functional.softplus(theta), np.logaddexp(0, theta.numpy()), 1e-13)
     compare(Diagonal.from_raw(theta).factor, np.exp(theta.numpy()), 1e-13)
 

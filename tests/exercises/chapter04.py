@@ -54,17 +54,17 @@ def variances(x: Tensor, r: Tensor) -> Tensor:
 
 
 def equal_volume(scatters: Tensor, counts: Tensor) -> Tensor:
-    """lambda found by a search over one number."""
+    """v found by a search over one number."""
     num_dims = scatters.shape[-1]
     shapes = torch.stack([s / torch.det(s) ** (1 / num_dims) for s in scatters])
     traces = sum(
         float(torch.trace(torch.linalg.inv(c) @ s)) for c, s in zip(shapes, scatters, strict=True)
     )
 
-    def slope_in_lambda(size: float) -> float:
+    def slope_in_size(size: float) -> float:
         return float(counts.sum()) * num_dims / size - traces / size**2
 
-    return shapes * brentq(slope_in_lambda, 1e-6, 1e6, xtol=1e-13, rtol=1e-13)
+    return shapes * brentq(slope_in_size, 1e-6, 1e6, xtol=1e-13, rtol=1e-13)
 
 
 half = brentq(lambda s: chi2.cdf(chi2.ppf(0.95, 2) / s, 2) - 0.5, 0.1, 100)
@@ -139,7 +139,7 @@ CASES = {
             ),
             (
                 lambda s, n: s / torch.det(s)[:, None, None] ** (1 / s.shape[-1]),
-                "lambda is missing",
+                "factor v is missing",
             ),
             (lambda s, n: equal_volume(s, n) / s.shape[-1], "once too often"),
             (

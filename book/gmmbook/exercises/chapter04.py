@@ -100,14 +100,14 @@ def _volumes_of_covariances(scatters: Tensor, counts: Tensor) -> Tensor:
 
 
 def _shapes_alone(scatters: Tensor, counts: Tensor) -> Tensor:
-    return _equal_volume(scatters, counts) / _lambda(scatters, counts)
+    return _equal_volume(scatters, counts) / _size(scatters, counts)
 
 
-def _lambda(scatters: Tensor, counts: Tensor) -> Tensor:
+def _size(scatters: Tensor, counts: Tensor) -> Tensor:
     return (torch.linalg.det(scatters) ** (1 / scatters.shape[-1])).sum() / counts.sum()
 
 
-def _lambda_over_dims(scatters: Tensor, counts: Tensor) -> Tensor:
+def _size_over_dims(scatters: Tensor, counts: Tensor) -> Tensor:
     return _equal_volume(scatters, counts) / scatters.shape[-1]
 
 
@@ -300,21 +300,21 @@ EXERCISES: dict[str, Checker] = {
             (
                 _volumes_of_covariances,
                 "the common volume is an average over the components, without regard to how many "
-                "points each has. Minimize over lambda once more.",
+                "points each has. Minimize over v once more.",
             ),
             (
                 _pooled_volume,
-                "this is the volume of the pooled scatter; minimize over lambda once more.",
+                "this is the volume of the pooled scatter; minimize over v once more.",
             ),
-            (_shapes_alone, "these have determinant 1: the common factor lambda is missing."),
-            (_lambda_over_dims, "divided by D once too often: both terms in lambda carry it."),
+            (_shapes_alone, "these have determinant 1: the common factor v is missing."),
+            (_size_over_dims, "divided by D once too often: both terms in v carry it."),
             (_by_trace, "the traces are made equal; volume is a determinant."),
             (
                 _without_root,
                 "a factor on a D x D matrix enters its determinant to the power D: take the root.",
             ),
         ],
-        hint="Each C_k is its scatter, scaled to determinant 1. What is then left for lambda?",
+        hint="Each C_k is its scatter, scaled to determinant 1. What is then left for v?",
         praise="Shape and tilt are learned by each component, size by all.",
     ),
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
 from gmmedu import plot
@@ -19,22 +19,32 @@ from gmmedu.plot import GREY, PALETTE
 _WAYS = (PALETTE[4], PALETTE[5], PALETTE[3])
 
 
-def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
-    """Two descents among the covariances [[v, c], [c, v]], and the NLL there.
+def wedge(correlation: float, entries: Tensor | None = None, theta: Tensor | None = None) -> Figure:
+    """The NLL over the covariances [[v, u], [u, v]], and two descents there.
 
-    correlation: of the data, whose variances are 1; entries, theta: paths (T, 2, 2).
+    correlation: of the data, whose variances are 1; entries, theta: paths (T, 2, 2), or None for
+    the start and the end that is hoped for.
     """
     figure, ax = plt.subplots(figsize=(4.8, 4.2))
-    v, c = np.meshgrid(np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400))
-    inside = v > np.abs(c)
-    determinant = np.where(inside, v**2 - c**2, np.nan)
-    nll = np.log(2 * np.pi) + 0.5 * np.log(determinant) + (v - correlation * c) / determinant
+    v, u = np.meshgrid(np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400))
+    inside = v > np.abs(u)
+    determinant = np.where(inside, v**2 - u**2, np.nan)
+    nll = np.log(2 * np.pi) + 0.5 * np.log(determinant) + (v - correlation * u) / determinant
     levels = [2.05, 2.15, 2.3, 2.5, 2.75, 3.1, 3.6, 4.4, 6]
-    ax.contour(v, c, nll, levels=levels, colors=[GREY], linewidths=0.8, alpha=0.7)
+    ax.contour(v, u, nll, levels=levels, colors=[GREY], linewidths=0.8, alpha=0.7)
     for sign in (1, -1):
         edge = np.array([0.0, 1.5])
         ax.fill_between(edge, sign * edge, sign * 1.7, color=GREY, alpha=0.22, linewidth=0)
         ax.plot(edge, sign * edge, color=GREY, linewidth=1.2)
+    ax.text(0.1, 0.95, "no covariance", fontsize=13)
+    ax.text(0.03, -0.55, "no covariance", fontsize=11)
+    ax.set(
+        xlim=(0, 1.5), ylim=(-0.6, 1.3), xlabel="variance $v$ (of both)", ylabel="covariance $u$"
+    )
+    if entries is None or theta is None:
+        ax.plot(1, 0, "o", color=PALETTE[1], markersize=10)
+        ax.plot(1, correlation, "*", color=PALETTE[0], markersize=15)
+        return figure
     ways = ((entries, PALETTE[1], "o-", "entries"), (theta, PALETTE[0], "s-", "log-Cholesky"))
     for path, color, style, label in ways:
         a = path.cpu().numpy()
@@ -42,11 +52,6 @@ def wedge(correlation: float, entries: Tensor, theta: Tensor) -> Figure:
         ax.plot(mean_variance, covariance, style, color=color, markersize=4.5, label=label)
     last = entries[-1].cpu().numpy()
     ax.plot(last[0, 0], last[0, 1], "X", color=PALETTE[1], markersize=12)
-    ax.text(0.1, 0.95, "no covariance", fontsize=13)
-    ax.text(0.03, -0.55, "no covariance", fontsize=11)
-    ax.set(
-        xlim=(0, 1.5), ylim=(-0.6, 1.3), xlabel="variance $v$ (of both)", ylabel="covariance $c$"
-    )
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -87,7 +92,7 @@ def units(x: Tensor, fits: Mapping[str, tuple[GaussianMixture, Tensor]]) -> Figu
 def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
     """The NLL over two logits, with descents from some starts.
 
-    levels: (G, G), the NLL at rows a_2 and columns a_1 of grid (G,); paths: (T, S, 2).
+    levels: (G, G), the NLL at rows alpha_2 and columns alpha_1 of grid (G,); paths: (T, S, 2).
     """
     figure, ax = plt.subplots(figsize=(4.8, 4.8))
     a = grid.cpu().numpy()
@@ -103,7 +108,8 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
         ax.plot(path[:, 0], path[:, 1], color=PALETTE[1], linewidth=1.8, label=label)
         ax.plot(*path[0], "o", color=PALETTE[1], markersize=6)
     ax.set_aspect("equal")
-    ax.set(xlim=(a[0], a[-1]), ylim=(a[0], a[-1]), xlabel="logit $a_1$", ylabel="logit $a_2$")
+    limits = (a[0], a[-1])
+    ax.set(xlim=limits, ylim=limits, xlabel=r"logit $\alpha_1$", ylabel=r"logit $\alpha_2$")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -113,7 +119,8 @@ def scales(ways: Sequence[str], paths: Tensor, starts: Sequence[float]) -> Figur
 
     paths: (T, W, S), in units of the best scale.
     """
-    figure, axes = plt.subplots(len(starts), 1, figsize=(4.8, 6.6), sharex=True)
+    rows = len(starts)
+    figure, axes = plt.subplots(rows, 1, figsize=(4.8, 1.9 * rows + 0.6), sharex=True)
     for s, (ax, start) in enumerate(zip(axes, starts, strict=True)):
         ax.axhline(1, color=GREY, linestyle=":", linewidth=1.2)
         _curves(ax, ways, paths[:, :, s])
@@ -125,16 +132,6 @@ def scales(ways: Sequence[str], paths: Tensor, starts: Sequence[float]) -> Figur
     return figure
 
 
-def narrow(ways: Sequence[str], paths: Tensor, best: float) -> Axes:
-    """The scale after each step on the way to a narrow component; paths: (T, W)."""
-    figure, ax = plt.subplots(figsize=(4.8, 3.8))
-    ax.axhline(best, color=GREY, linestyle=":", linewidth=1.2)
-    _curves(ax, ways, paths)
-    ax.set(xlim=(0, None), xlabel="step of Adam", ylabel=r"$\sigma$")
-    figure.legend(loc="outside upper center", ncols=3)
-    return ax
-
-
 def _curves(ax: Axes, ways: Sequence[str], paths: Tensor) -> None:
     """A curve for each way, the last one thin so that what lies under it shows; paths: (T, W)."""
     styles = (("-", 2.2), ("-", 3.6), ("--", 2.0))
@@ -144,47 +141,25 @@ def _curves(ax: Axes, ways: Sequence[str], paths: Tensor) -> None:
     ax.set_yscale("log")
 
 
-def held_out(training: Mapping[str, Tensor], testing: Mapping[str, Tensor]) -> Axes:
-    """NLL less that of full on the same split, fitted and held out, a row for each other family.
+def held_out(fitted: Mapping[str, Tensor], left_out: Mapping[str, Tensor]) -> Axes:
+    """NLL less that of full, on points fitted and on points left out, a row for each other family.
 
-    Both: family -> (splits,).
+    Both: family -> the NLL of each point, (N,).
     """
     figure, ax = plt.subplots(figsize=(4.8, 4.4))
-    names = [name for name in training if name != "full"]
+    names = [name for name in fitted if name != "full"]
     rows = np.arange(len(names))[::-1]
     ax.axvline(0, color=GREY, linestyle=":", linewidth=1.2)
     for values, color, marker, label, shift in (
-        (training, PALETTE[5], "o", "fitted half", 0.16),
-        (testing, PALETTE[4], "s", "held-out half", -0.16),
+        (fitted, PALETTE[5], "o", "points fitted", 0.16),
+        (left_out, PALETTE[4], "s", "points left out", -0.16),
     ):
-        for row, name in zip(rows, names, strict=True):
-            worse = (values[name] - values["full"]).cpu().numpy()
-            heights = np.full(len(worse), row + shift)
-            ax.plot(worse, heights, marker, color=color, markersize=3, alpha=0.6)
-            ax.plot(
-                worse.mean(),
-                row + shift,
-                marker,
-                color=color,
-                markersize=9,
-                label=label if row == 0 else None,
-            )
+        worse = np.stack([(values[name] - values["full"]).cpu().numpy() for name in names])
+        error = 1.96 * worse.std(1, ddof=1) / np.sqrt(worse.shape[1])
+        style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 9, "capsize": 4}
+        bars = error if values is left_out else None
+        ax.errorbar(worse.mean(1), rows + shift, xerr=bars, label=label, **style)
     ax.set_yticks(rows, [name.replace("_", "\n") for name in names])
     ax.set_xlabel("NLL less that of full (nats)")
     figure.legend(loc="outside upper center", ncols=2)
-    return ax
-
-
-def wrong_ellipses(x: Tensor, model: GaussianMixture, wrong: Tensor) -> Axes:
-    """The 95 % ellipses of a fit, and those drawn from ``wrong`` (K, 2, 2) in its place."""
-    ax = plot.scatter(x)
-    plot.ellipses(model, ax, mass=(0.95,), fill=False)
-    mistaken = (model.weights, model.means, wrong)
-    plot.ellipses(mistaken, ax, mass=(0.95,), fill=False, line_style="--", means=False)
-    handles = [
-        Line2D([], [], color=GREY, linestyle="-", label="from the covariance"),
-        Line2D([], [], color=GREY, linestyle="--", label="from the standard deviations"),
-    ]
-    ax.legend(handles=handles, loc="lower right")
-    ax.set(xlabel="eruption (min)", ylabel="wait (min)")
     return ax
