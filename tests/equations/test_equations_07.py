@@ -300,7 +300,8 @@ def test_linear_extrapolation(compare: Compare, seed: int) -> None:
 def leapt(path: list[Tensor]) -> tuple[Tensor, float]:
     """Where the package's leap over three iterates ends, and its length."""
     unbounded = torch.full((1,), math.inf, dtype=path[0].dtype)
-    ahead, length = leap(*(u[None] for u in path), unbounded)
+    start, then, last = (u[None] for u in path)
+    ahead, length = leap(start, then, last, unbounded)
     return ahead[0], float(length[0])
 
 

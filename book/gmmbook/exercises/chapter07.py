@@ -178,16 +178,19 @@ EXERCISES: dict[str, Checker] = {
         mistakes=[
             (
                 _leap_by_entries,
-                "a is one number, a quotient of two lengths; s / v has one for each parameter.",
+                "omega is one number, a quotient of two lengths; s / v has one for each parameter.",
             ),
             (
                 lambda *u: _leap(*u, doubled=False),
-                "squaring gives 2 a s, not a s: expand (I - aB)^2.",
+                "the leap is made twice: expand the square, and s has the factor 2 omega.",
             ),
-            (lambda *u: _leap(*u, squared=False), "the change of step has the factor a squared."),
+            (
+                lambda *u: _leap(*u, squared=False),
+                "the change of step has the factor omega squared.",
+            ),
             (
                 lambda *u: _leap(*u, inverted=True),
-                "a is the other quotient: large where the steps hardly change.",
+                "omega is the other quotient: large where the steps hardly change.",
             ),
             (lambda *u: _leap(*u, sign=-1), "the leap goes along the step, not against it."),
             (
