@@ -1,4 +1,4 @@
-"""Proofs of the equations of chapter 01, the multivariate normal."""
+"""Checks of the equations of chapter 01, the multivariate normal."""
 
 from __future__ import annotations
 

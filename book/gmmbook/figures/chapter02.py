@@ -245,7 +245,7 @@ def three_modes(
     top.contourf(across.cpu(), up.cpu(), density, levels=levels, cmap="viridis", zorder=0)
     top.plot(*ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--")
     top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
-    for k, place in enumerate(((-1.95, 0.6), (1.15, 2.6))):
+    for k, place in enumerate(((-1.95, 0.6), (-0.85, 2.2))):
         top.annotate(f"component {k + 1}", place, color=plot.GREY)
     top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
     bottom.plot(walked.cpu(), height.cpu(), color=_PATH)
