@@ -69,6 +69,7 @@ def contest(scores: Mapping[str, Mapping[str, Score]], num_starts: int) -> Figur
         ax.set_yticks(range(len(methods)), list(methods))
         ax.set_title(race, loc="left")
         ax.set(xscale="log", ylim=(len(methods) - 0.4, -0.6))
+        ax.minorticks_off()
     axes[-1].set_xlabel("expected passes to success")
     return figure
 
@@ -117,10 +118,10 @@ def paths(objective: Callable[[Tensor], Tensor], walks: Mapping[str, Tensor]) ->
     """Contours of an objective of two means, and the steps that each method takes on it."""
     figure, ax = plt.subplots(figsize=(5.0, 4.4))
     device = next(iter(walks.values())).device
-    rare = torch.linspace(1.2, 5.2, 81, device=device)
-    common = torch.linspace(-0.9, 1.2, 73, device=device)
+    rare = torch.linspace(1.2, 5.2, 57, device=device)
+    common = torch.linspace(-0.9, 1.2, 51, device=device)
     plane = torch.cartesian_prod(common, rare).flip(1)
-    height = _numpy(torch.func.vmap(objective)(plane)).reshape(73, 81)
+    height = _numpy(torch.func.vmap(objective)(plane)).reshape(51, 57)
     least = height.min()
     levels = least + np.geomspace(0.003, height.max() - least, 14)
     ax.contour(
