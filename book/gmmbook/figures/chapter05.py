@@ -33,7 +33,7 @@ def opening(
     top.legend(loc="upper right")
     bottom.plot(_numpy(history), color=PALETTE[6])
     bottom.axhline(level, color=PALETTE[3], linestyle=":")
-    bottom.text(5_000, level + 0.006, "level of EM", color=PALETTE[3], ha="center")
+    bottom.text(len(history) // 2, level + 0.006, "level of EM", color=PALETTE[3], ha="center")
     bottom.set(
         xlabel="iteration of descent",
         ylabel="NLL (nats)",
@@ -149,7 +149,7 @@ def travel(
     ax.text(2, 0.12, "truth", color=GREY)
     ax.axhline(least, color=_HUES[0], linestyle=":", linewidth=1.3)
     ax.set_xscale("symlog", linthresh=20, linscale=0.5)
-    ax.set_xticks([0, 100, 1_000, 10_000], ["0", "100", "1,000", "10,000"])
+    ax.set_xticks([0, 10, 100, 1_000], ["0", "10", "100", "1,000"])
     ax.set(
         xlabel="iteration",
         ylabel="weight of the upper component",
