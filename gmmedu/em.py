@@ -147,13 +147,13 @@ def leap(here: Tensor, there: Tensor, beyond: Tensor, longest: Tensor) -> tuple[
     """Where two steps of EM in a row seem to lead (eq-squarem), and the length of that leap.
 
     here, there, beyond: three iterates, (M, P) each; longest: (M,). From the first it is
-    2 a s + a^2 v, where s is the first step, v what the second differs from it, and a = |s| / |v|,
-    at most ``longest``; NaN where EM stands still.
+    2 omega s + omega^2 v, where s is the first step, v what the second differs from it, and omega
+    = |s| / |v|, at most ``longest``; NaN where EM stands still.
     """
     step, change = there - here, beyond - 2 * there + here
     length = torch.minimum(step.norm(dim=-1) / change.norm(dim=-1), longest)
-    a = length.unsqueeze(-1)
-    return here + 2 * a * step + a**2 * change, length
+    omega = length.unsqueeze(-1)
+    return here + 2 * omega * step + omega**2 * change, length
 
 
 class Squarem(Em):
