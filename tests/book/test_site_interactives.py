@@ -20,6 +20,7 @@ INTERACTIVE = [
     ("05-gradient-descent", "landscape"),
     ("05-gradient-descent", "scrubber"),
     ("06-expectation-maximization", "scrubber"),
+    ("07-descent-versus-em", "separation"),
     ("07-descent-versus-em", "scrubber"),
     ("08-singularities", "singularity"),
 ]
