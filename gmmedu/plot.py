@@ -49,7 +49,7 @@ LINE_STYLES = ("-", "--", ":", "-.")
 GREY = "#797979"
 
 STYLE: dict[str, Any] = {
-    "figure.figsize": (6.4, 4.4),
+    "figure.figsize": (4.7, 3.6),
     "figure.dpi": 100,
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,

@@ -144,7 +144,7 @@ def test_component_colors_differ_for_every_reader(vision: str) -> None:
 
 def test_text_is_large_enough_for_a_phone() -> None:
     rc = matplotlib.rcParams
-    assert rc["figure.figsize"][0] <= 6.4
+    assert rc["figure.figsize"][0] <= 4.8
     for key in ("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"):
         assert rc[key] >= 10, key
     assert rc["legend.fontsize"] >= 10

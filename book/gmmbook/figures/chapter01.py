@@ -40,7 +40,7 @@ def question(x: Tensor, mean: Tensor, sd: Tensor, a: Tensor, b: Tensor) -> Axes:
 def affine_map(noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor) -> Figure:
     """Noise (N, 2) on a grid, and the same under ``factor`` (2, 2): its columns to the circle of
     radius 2, and the eigenvectors, the columns of ``axes``, to twice the roots of ``variances``."""
-    figure, panels = plt.subplots(1, 2, figsize=(6.4, 4.5), width_ratios=[3.3, 3.9])
+    figure, panels = plt.subplots(1, 2, figsize=(4.7, 3.9), width_ratios=[3.3, 3.9])
     lines = [np.array([[s, s], [-3.0, 3.0]]) for s in np.arange(-3.0, 4.0)]
     lines += [line[::-1] for line in lines]
     angles = np.linspace(0, 2 * np.pi, 200)
@@ -101,7 +101,7 @@ def distances(
 
 def shells(radius: NDArray[np.float64], curves: Mapping[int, NDArray[np.float64]]) -> Axes:
     """The density of the distance from the mean, for each dimension, named at its peak."""
-    _, ax = plt.subplots(figsize=(6.4, 3.8))
+    _, ax = plt.subplots(figsize=(4.7, 3.3))
     for k, (dimension, density) in enumerate(curves.items()):
         color = plot.component_color(k)
         peak = int(density.argmax())
@@ -124,7 +124,7 @@ def shells(radius: NDArray[np.float64], curves: Mapping[int, NDArray[np.float64]
 def whitened(clouds: Mapping[str, Tensor], marks: Mapping[str, Tensor]) -> Figure:
     """Clouds (N, 2) by name, the first in its own units; two marked points in each, and the
     circles through them where the cloud is white."""
-    figure, panels = plt.subplots(1, len(clouds), figsize=(6.4, 3.6))
+    figure, panels = plt.subplots(1, len(clouds), figsize=(4.7, 3.1))
     angles = np.linspace(0, 2 * np.pi, 200)
     for ax, (name, cloud) in zip(panels.flat, clouds.items(), strict=True):
         plot.scatter(cloud, ax, size=8)
@@ -184,7 +184,7 @@ def entropies(
     entropy: Mapping[str, float],
 ) -> Figure:
     """Densities on a grid by name, and below them a bar for the entropy of each."""
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(6.4, 5.6), height_ratios=[2, 1])
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(4.7, 4.8), height_ratios=[2, 1])
     for k, (name, density) in enumerate(densities.items()):
         color, style = plot.component_color(k), plot.LINE_STYLES[k]
         upper.plot(grid, density, color=color, linestyle=style, label=name)

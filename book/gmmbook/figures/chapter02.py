@@ -67,7 +67,7 @@ def answer(
 
 def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
     """The same draws with their labels, and as they are observed."""
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(6.4, 6.4))
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(4.7, 5.5))
     plot.scatter(x, top, labels=labels)
     plot.ellipses(model, top, fill=False)
     top.set_title("with the label that chose the component")
@@ -81,7 +81,7 @@ def generative(x: Tensor, labels: Tensor, model: GaussianMixture) -> Figure:
 
 def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """For each model on a line: its weighted components above, its responsibilities below."""
-    figure, axes = plt.subplots(2, len(models), sharex=True, sharey="row", figsize=(6.4, 5.2))
+    figure, axes = plt.subplots(2, len(models), sharex=True, sharey="row", figsize=(4.7, 4.5))
     line = grid.cpu().numpy()
     for (name, model), (top, bottom) in zip(models.items(), axes.T, strict=True):
         shares = model.responsibilities(grid[:, None]).detach()
@@ -105,7 +105,7 @@ def field(
     models: Mapping[str, GaussianMixture], limits: tuple[float, float, float, float]
 ) -> Figure:
     """The plane in the colors of the responsible components, and the line where they are equal."""
-    figure, axes = plt.subplots(len(models), 1, sharex=True, figsize=(6.4, 3.7 * len(models)))
+    figure, axes = plt.subplots(len(models), 1, sharex=True, figsize=(4.7, 3.2 * len(models)))
     for (name, model), ax in zip(models.items(), np.atleast_1d(axes), strict=True):
         responsibility_field(model, ax, limits)
         plot.ellipses(model, ax, fill=False)
@@ -150,7 +150,7 @@ def responsibility_field(
 
 def same_moments(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """Densities of mean 0 and variance 1, each against the Gaussian that has these too."""
-    figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(6.4, 5.0))
+    figure, axes = plt.subplots(2, 2, sharex=True, sharey=True, figsize=(4.7, 4.3))
     line, color = grid.cpu().numpy(), plot.component_color(0)
     one = np.exp(-0.5 * line**2) / np.sqrt(2 * np.pi)
     for (name, model), ax in zip(models.items(), axes.flat, strict=True):
@@ -170,7 +170,7 @@ def same_moments(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
 def regression(x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: Tensor) -> Figure:
     """The wait expected after each eruption, by mixture and one Gaussian; below, its deviation."""
     figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(6.4, 6.2), gridspec_kw={"height_ratios": [2.6, 1]}
+        2, 1, sharex=True, figsize=(4.7, 5.3), gridspec_kw={"height_ratios": [2.6, 1]}
     )
     plot.scatter(x, top)
     color = plot.component_color(0)
@@ -194,7 +194,7 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
     critical: the positive solution at each separation, (M,), zero where there is none.
     examples: separation -> density on [-5, 5].
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6.6))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.7))
     for position, (distance, density) in enumerate(examples.items()):
         top.plot(
             np.linspace(-5, 5, len(density)),
@@ -233,7 +233,7 @@ def three_modes(
     modes (M, 2); ridge (S, 2), its points; walked (S,), how far along; height (S,), the density.
     """
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.4, 7.6), gridspec_kw={"height_ratios": [2.2, 1]}
+        2, 1, figsize=(4.7, 6.5), gridspec_kw={"height_ratios": [2.2, 1]}
     )
     limits, size = (-2.0, 2.2, -1.2, 3.0), 240
     side = torch.linspace(0, 1, size, device=modes.device, dtype=modes.dtype)
@@ -262,7 +262,7 @@ def twins(
     first: Tensor, second: Tensor, nll: Tensor, minima: Sequence[tuple[float, float]]
 ) -> Axes:
     """Lines of equal NLL over two means, the mirror, and the twins."""
-    _, ax = plt.subplots(figsize=(6.4, 5.6))
+    _, ax = plt.subplots(figsize=(4.7, 4.8))
     heights = nll.cpu().numpy()
     levels = heights.min() + np.append(0, np.geomspace(0.01, np.ptp(heights), 14))
     # A color for each level, however close.
@@ -284,7 +284,7 @@ def twins(
 
 def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """The same points under each fit, in the colors of their most responsible components."""
-    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8))
+    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(4.7, 5.8))
     for (name, model), ax in zip(fits.items(), axes, strict=True):
         plot.scatter(x, ax, labels=model.predict(x), size=10)
         plot.ellipses(model, ax, fill=False)

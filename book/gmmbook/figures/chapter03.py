@@ -28,7 +28,7 @@ _HUES = (plot.PALETTE[2], plot.PALETTE[3], plot.PALETTE[4])
 
 def two_models(x: Tensor, own: GaussianMixture, other: GaussianMixture) -> Axes:
     """Two mixtures over the points x (N, 2): one in solid ellipses, the other in dashed ones."""
-    figure, ax = plt.subplots(figsize=(5.4, 4.6))
+    figure, ax = plt.subplots(figsize=(4.7, 4.3))
     plot.scatter(x, ax)
     plot.ellipses(own, ax, fill=False, line_style="-")
     plot.ellipses(other, ax, fill=False, line_style="--", means=False)
@@ -43,7 +43,7 @@ def two_models(x: Tensor, own: GaussianMixture, other: GaussianMixture) -> Axes:
 
 def lead(leads: Tensor, own: float, ahead: Tensor) -> Figure:
     """Leads that chance gave (B,) beside ``own``; the lead on each point left out, (N,)."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 6.0))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.6))
     by_chance, num_points = _numpy(leads), len(ahead)
     edges = np.linspace(0, 1.1 * own, 34)
     top.hist(by_chance, edges, density=True, color=plot.GREY, alpha=0.35)
@@ -67,7 +67,7 @@ def lead(leads: Tensor, own: float, ahead: Tensor) -> Figure:
 
 def running_product(products: Mapping[str, Tensor], log10_exact: Tensor) -> Figure:
     """Products of the first n densities, (N,) for each dtype, and the exact logarithm."""
-    figure, ax = plt.subplots(figsize=(5.4, 4.0))
+    figure, ax = plt.subplots(figsize=(4.7, 3.8))
     exact = _numpy(log10_exact)
     count = np.arange(1, len(exact) + 1)
     ax.plot(count, exact, color=plot.GREY, linestyle="--", label="exact", zorder=4)
@@ -97,7 +97,7 @@ def running_product(products: Mapping[str, Tensor], log10_exact: Tensor) -> Figu
 
 def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> Figure:
     """Running mean NLL of each model on each run, (runs, N), with its limit and error band."""
-    figure, ax = plt.subplots(figsize=(5.4, 4.2))
+    figure, ax = plt.subplots(figsize=(4.7, 3.9))
     for hue, (name, values) in zip(_HUES, log_densities.items(), strict=True):
         log_p = _numpy(values)
         count = np.arange(1, log_p.shape[1] + 1)
@@ -127,7 +127,7 @@ def scores(log_densities: Mapping[str, Tensor], limits: Mapping[str, float]) -> 
 
 def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
     """The density of the waits (M,), per minute and per hour, and the waits (N,) as marks."""
-    figure, axes = plt.subplots(2, 1, figsize=(5.4, 5.2))
+    figure, axes = plt.subplots(2, 1, figsize=(4.7, 4.9))
     hue = _HUES[0]
     for ax, unit, scale in zip(axes, ("minute", "hour"), (1.0, 60.0), strict=True):
         grid = _numpy(minutes).ravel() / scale
@@ -149,7 +149,7 @@ def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
 def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
     """The log-sum-exp of (lead, 0) between its bounds, and its derivative, (M,) each."""
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(5.4, 5.6), sharex=True, height_ratios=(3, 2)
+        2, 1, figsize=(4.7, 5.3), sharex=True, height_ratios=(3, 2)
     )
     a, corner = _numpy(lead), np.maximum(_numpy(lead), 0)
     top.fill_between(a, corner, corner + math.log(2), color=plot.GREY, alpha=0.2, linewidth=0)
@@ -166,7 +166,7 @@ def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
 
 def far_points(distance: Tensor, forms: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     """Loss and pull of one point at each distance (M,), in each form of the logarithm."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.4, 5.8), sharex=True)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.5), sharex=True)
     d = _numpy(distance)
     styles = (("-", 1.8), ("--", 2.2), ("-", 5.0))
     order = (2.0, 3.0, 1.0)
@@ -193,7 +193,7 @@ def landscape(
 
     places: the lowest minimum, the other one, and the saddle.
     """
-    figure, ax = plt.subplots(figsize=(5.4, 5.0))
+    figure, ax = plt.subplots(figsize=(4.7, 4.7))
     _surface(ax, axis, values)
     low, high = float(axis[0]), float(axis[-1])
     for piece in ridge:
@@ -210,7 +210,7 @@ def landscape(
 
 def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure:
     """The objective against the width of a component on one value; a good fit as a level."""
-    figure, ax = plt.subplots(figsize=(5.4, 4.0))
+    figure, ax = plt.subplots(figsize=(4.7, 3.8))
     for hue, (name, values) in zip(_HUES, curves.items(), strict=False):
         ax.plot(_numpy(sds), _numpy(values), color=hue, label=name)
     ax.axhline(float(good), color=plot.GREY, linestyle=":", label="the good mixture")

@@ -25,7 +25,7 @@ def wedge(correlation: float, entries: Tensor | None = None, theta: Tensor | Non
     correlation: of the data, whose variances are 1; entries, theta: paths (T, 2, 2), or None for
     the start and the end that is hoped for.
     """
-    figure, ax = plt.subplots(figsize=(4.8, 4.2))
+    figure, ax = plt.subplots(figsize=(4.7, 3.9))
     v, u = np.meshgrid(np.linspace(0.02, 1.5, 400), np.linspace(-0.6, 1.3, 400))
     inside = v > np.abs(u)
     determinant = np.where(inside, v**2 - u**2, np.nan)
@@ -58,7 +58,7 @@ def wedge(correlation: float, entries: Tensor | None = None, theta: Tensor | Non
 
 def families(x: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
     """The same data under every family: ellipses of 50 % and 95 %, and the count of numbers."""
-    figure, axes = plt.subplots(3, 2, figsize=(4.8, 6.9), sharex=True, sharey=True)
+    figure, axes = plt.subplots(3, 2, figsize=(4.7, 6.5), sharex=True, sharey=True)
     for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
         plot.scatter(x, ax, size=6)
         plot.ellipses(model, ax)
@@ -77,7 +77,7 @@ def units(x: Tensor, fits: Mapping[str, tuple[GaussianMixture, Tensor]]) -> Figu
 
     fits: title -> (model, the scale (2,) that its coordinates have relative to minutes).
     """
-    figure, axes = plt.subplots(len(fits), 1, figsize=(4.8, 6.0), sharex=True, sharey=True)
+    figure, axes = plt.subplots(len(fits), 1, figsize=(4.7, 5.6), sharex=True, sharey=True)
     for ax, (title, (model, scale)) in zip(axes, fits.items(), strict=True):
         plot.scatter(x, ax, labels=model.predict(x * scale))
         covariances = model.covariances / scale / scale.unsqueeze(-1)
@@ -94,7 +94,7 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
 
     levels: (G, G), the NLL at rows alpha_2 and columns alpha_1 of grid (G,); paths: (T, S, 2).
     """
-    figure, ax = plt.subplots(figsize=(4.8, 4.8))
+    figure, ax = plt.subplots(figsize=(4.7, 4.5))
     a = grid.cpu().numpy()
     f = levels.cpu().numpy()
     heights = f.min() + np.array([0.003, 0.02, 0.06, 0.13, 0.24, 0.4, 0.6])
@@ -120,7 +120,7 @@ def scales(ways: Sequence[str], paths: Tensor, starts: Sequence[float]) -> Figur
     paths: (T, W, S), in units of the best scale.
     """
     rows = len(starts)
-    figure, axes = plt.subplots(rows, 1, figsize=(4.8, 1.9 * rows + 0.6), sharex=True)
+    figure, axes = plt.subplots(rows, 1, figsize=(4.7, 1.8 * rows + 0.6), sharex=True)
     for s, (ax, start) in enumerate(zip(axes, starts, strict=True)):
         ax.axhline(1, color=GREY, linestyle=":", linewidth=1.2)
         _curves(ax, ways, paths[:, :, s])
@@ -146,7 +146,7 @@ def held_out(fitted: Mapping[str, Tensor], left_out: Mapping[str, Tensor]) -> Ax
 
     Both: family -> the NLL of each point, (N,).
     """
-    figure, ax = plt.subplots(figsize=(4.8, 4.4))
+    figure, ax = plt.subplots(figsize=(4.7, 4.1))
     names = [name for name in fitted if name != "full"]
     rows = np.arange(len(names))[::-1]
     ax.axvline(0, color=GREY, linestyle=":", linewidth=1.2)

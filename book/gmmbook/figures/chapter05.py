@@ -24,7 +24,7 @@ def opening(
     x: Tensor, frozen: GaussianMixture, by_em: GaussianMixture, history: Tensor, level: float
 ) -> Figure:
     """Data x (N, 1) with two fits; below, the NLL (T + 1,) of the first and the second's level."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 6.4), height_ratios=(3, 2))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.5), height_ratios=(3, 2))
     plot.density_1d(frozen, x, top, bins=60, components=False, color=PALETTE[6], label="descent")
     plot.density_1d(
         by_em, None, top, components=False, color=PALETTE[3], line_style="--", label="EM"
@@ -48,7 +48,7 @@ def one_step(
 ) -> Axes:
     """Components before and after a step; the pull on each mean as an arrow, and the weighted
     mean of its points as a dot, both (K, 2)."""
-    _, ax = plt.subplots(figsize=(6.4, 5.2))
+    _, ax = plt.subplots(figsize=(4.7, 4.5))
     plot.scatter(x, ax, size=8)
     plot.ellipses(before, ax, mass=(0.5,), fill=False)
     plot.ellipses(after, ax, mass=(0.5,), fill=False, line_style="--", means=False)
@@ -76,7 +76,7 @@ def one_step(
 
 def condition(excesses: Mapping[str, Tensor], rates: Mapping[str, float]) -> Figure:
     """Excess NLL (T,) after each step in each set of coordinates, and the predicted slopes."""
-    figure, ax = plt.subplots(figsize=(6.4, 5.0))
+    figure, ax = plt.subplots(figsize=(4.7, 4.3))
     for hue, (name, excess) in zip(_HUES, excesses.items(), strict=False):
         values = _numpy(excess)
         shown = np.flatnonzero(values > 1e-13)
@@ -101,7 +101,7 @@ def condition(excesses: Mapping[str, Tensor], rates: Mapping[str, float]) -> Fig
 
 def paths(axis: Tensor, heights: Tensor, tracks: Mapping[str, Sequence[Tensor]]) -> Figure:
     """Paths (T, 2) over contours of the objective of two means, (M, M) on ``axis`` squared."""
-    figure, ax = plt.subplots(figsize=(6.4, 6.2))
+    figure, ax = plt.subplots(figsize=(4.7, 5.3))
     grid, f = _numpy(axis), _numpy(heights).T
     levels = f.min() + 0.01 * 1.5 ** np.arange(16)
     ax.contour(grid, grid, f, levels=levels, colors=[GREY], linewidths=0.7, alpha=0.6)
@@ -134,7 +134,7 @@ def travel(
     reach: share (T, rates) if each logit moved by its rate at every step; least: the share that
     is proved to be out of reach at the first rate.
     """
-    figure, ax = plt.subplots(figsize=(6.4, 5.2))
+    figure, ax = plt.subplots(figsize=(4.7, 4.5))
     iteration = _numpy(times)
     for j, (hue, rate) in enumerate(zip(_HUES, rates, strict=False)):
         ax.plot(iteration, _numpy(reach[:, j]), color=hue, linestyle="--", linewidth=1.3)
@@ -168,7 +168,7 @@ def five(
     sizes: for each data set, named, the points of each cluster, in the order of the data. Beside
     the clusters of unequal sizes stand their numbers.
     """
-    figure, axes = plt.subplots(len(clouds), 1, figsize=(6.4, 9.6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(len(clouds), 1, figsize=(4.7, 8.3), sharex=True, sharey=True)
     for ax, x, model, (name, counts) in zip(axes, clouds, fits, sizes.items(), strict=True):
         plot.scatter(x, ax, size=6)
         plot.ellipses(model, ax)
@@ -226,7 +226,7 @@ def _free_spot(center: NDArray[np.float64], taken: NDArray[np.float64]) -> NDArr
 
 def epochs(curves: Mapping[str, Tensor], floors: Mapping[str, float]) -> Figure:
     """Excess NLL (epochs, runs) of each way, its first run, and the floor predicted for it."""
-    figure, ax = plt.subplots(figsize=(6.4, 5.0))
+    figure, ax = plt.subplots(figsize=(4.7, 4.3))
     for hue, style, (name, excess) in zip(_HUES, _STYLES, curves.items(), strict=False):
         ax.plot(_numpy(excess[:, 0]), color=hue, linestyle=style, linewidth=1.6, label=name)
         if name in floors:

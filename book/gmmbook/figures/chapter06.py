@@ -21,7 +21,7 @@ _HUES = tuple(plot.PALETTE[k] for k in (6, 3, 7, 4, 5, 2))
 
 def ends(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """Points x (N, 2) under each named fit, side by side, with its ellipses."""
-    figure, axes = plt.subplots(1, len(fits), sharex=True, sharey=True, figsize=(6.4, 3.6))
+    figure, axes = plt.subplots(1, len(fits), sharex=True, sharey=True, figsize=(4.7, 3.1))
     for ax, (name, model) in zip(axes, fits.items(), strict=True):
         _dots(ax, x, plot.GREY, size=3, alpha=0.45)
         plot.ellipses(model, ax)
@@ -43,7 +43,7 @@ def bounds(
 
     path: the T + 1 means visited; touches: the log likelihood there; tops: the T maxima.
     """
-    figure, ax = plt.subplots(figsize=(6.4, 4.6))
+    figure, ax = plt.subplots(figsize=(4.7, 4.0))
     places, heights = _numpy(grid), _numpy(curve)
     ax.plot(places, heights, color=plot.GREY, linewidth=5)
     bottom = float(heights.min()) - 0.55
@@ -97,7 +97,7 @@ def falls(steps: Mapping[str, Tensor]) -> Figure:
 
 def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """The same points under each fit, in the colors of their most responsible components."""
-    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(6.4, 6.8))
+    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(4.7, 5.8))
     for (name, model), ax in zip(fits.items(), axes, strict=True):
         plot.scatter(x, ax, labels=model.predict(x), size=10)
         plot.ellipses(model, ax, fill=False)
@@ -108,7 +108,7 @@ def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
 
 def hard_and_soft(x: Tensor, centroids: Tensor, model: GaussianMixture) -> Figure:
     """Points x (N, 2) as k-means labels them, with its border, and as a mixture does."""
-    figure, axes = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(6.4, 3.7))
+    figure, axes = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(4.7, 3.2))
     points, centers = _numpy(x), _numpy(centroids)
     distance = np.linalg.norm(points[:, None] - centers, axis=2)
     labels = [distance.argmin(1), _numpy(model.predict(x)).astype(int)]
@@ -192,7 +192,7 @@ def stopping(
 
 def filled(holed: Tensor, gone: Tensor, values: Mapping[str, Tensor]) -> Figure:
     """Old Faithful with the lost waits, (G,), filled in by each named way; panels stacked."""
-    figure, axes = plt.subplots(len(values), 1, sharex=True, sharey=True, figsize=(6.4, 6.4))
+    figure, axes = plt.subplots(len(values), 1, sharex=True, sharey=True, figsize=(4.7, 5.5))
     points, lost = _numpy(holed), _numpy(gone).astype(bool)
     for ax, hue, (name, waits) in zip(axes, (_HUES[3], _HUES[0]), values.items(), strict=True):
         _dots(ax, points[~lost], plot.GREY, size=14, alpha=0.55)

@@ -34,7 +34,7 @@ _LOWEST = 1e-10
 
 def data(sets: Mapping[str, Tensor]) -> Figure:
     """The points of each data set; of more than two dimensions, along the two widest directions."""
-    figure, axes = plt.subplots(3, 2, figsize=(5.0, 6.4))
+    figure, axes = plt.subplots(3, 2, figsize=(4.7, 6.0))
     for ax, (name, x) in zip(axes.flat, sets.items(), strict=False):
         centered = x - x.mean(0)
         if x.shape[1] > 2:
@@ -49,7 +49,7 @@ def data(sets: Mapping[str, Tensor]) -> Figure:
 
 def contest(scores: Mapping[str, Mapping[str, Score]], num_starts: int) -> Figure:
     """Expected passes to success of each method, with intervals: a panel for each data set."""
-    figure, axes = plt.subplots(len(scores), 1, figsize=(5.0, 1.75 * len(scores)), sharex=True)
+    figure, axes = plt.subplots(len(scores), 1, figsize=(4.7, 1.6 * len(scores)), sharex=True)
     for ax, (race, methods) in zip(axes, scores.items(), strict=True):
         for row, (name, (mean, low, high, arrived)) in enumerate(methods.items()):
             hue = _METHODS[name.split()[0]][0]
@@ -76,7 +76,7 @@ def contest(scores: Mapping[str, Mapping[str, Score]], num_starts: int) -> Figur
 
 def curves(tracks: Mapping[str, tuple[Tensor, Tensor]], lowest: float, goal: float) -> Figure:
     """Excess NLL against passes from one start: (passes, NLL) of each method."""
-    figure, ax = plt.subplots(figsize=(5.0, 4.2))
+    figure, ax = plt.subplots(figsize=(4.7, 3.9))
     for name, (passes, history) in tracks.items():
         _excess(ax, name.split()[0], passes.numpy(), history, lowest, label=name)
     ax.axhline(goal, color=plot.GREY, linestyle=":", linewidth=1.2)
@@ -88,7 +88,7 @@ def curves(tracks: Mapping[str, tuple[Tensor, Tensor]], lowest: float, goal: flo
 
 def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
     """Final NLL of EM and of Adam above the best, (2, starts) for each data set."""
-    figure, axes = plt.subplots(1, len(ends), figsize=(5.0, 3.0))
+    figure, axes = plt.subplots(1, len(ends), figsize=(4.7, 2.8))
     for ax, (name, values) in zip(axes, ends.items(), strict=True):
         em, adam = _numpy(values)
         top = 1.05 * max(em.max(), adam.max())
@@ -116,7 +116,7 @@ def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
 
 def paths(objective: Callable[[Tensor], Tensor], walks: Mapping[str, Tensor]) -> Figure:
     """Contours of an objective of two means, and the steps that each method takes on it."""
-    figure, ax = plt.subplots(figsize=(5.0, 4.4))
+    figure, ax = plt.subplots(figsize=(4.7, 4.1))
     device = next(iter(walks.values())).device
     rare = torch.linspace(1.2, 5.2, 57, device=device)
     common = torch.linspace(-0.9, 1.2, 51, device=device)
@@ -158,7 +158,7 @@ def rates(
     shown: Sequence[float] = (2.0, 3.0, 4.0, 6.0),
 ) -> Figure:
     """Iterations per digit against separation, predicted and measured, over four densities."""
-    figure = plt.figure(figsize=(5.0, 5.8))
+    figure = plt.figure(figsize=(4.7, 5.5))
     top, bottom = figure.subfigures(2, 1, height_ratios=(4, 1.15))
     ax = top.subplots()
     looks = (
@@ -192,7 +192,7 @@ def rates(
 
 def leaps(lengths: Sequence[float], tracks: Mapping[str, tuple[Tensor, ...]]) -> Figure:
     """What leaps of these lengths multiply an error by; and excess NLL against passes."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.0, 6.2))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.8))
     rate = np.linspace(0, 1, 401)
     styles = ("-", "--", "-.")
     hues = tuple(_METHODS[name][0] for name in ("EM", "SQUAREM", "Adam"))

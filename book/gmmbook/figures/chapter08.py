@@ -23,7 +23,7 @@ _HUES = tuple(plot.PALETTE[k] for k in (6, 3, 4, 7, 5, 2))
 
 def needle(history: Sequence[float], model: GaussianMixture, x: Tensor) -> Figure:
     """The NLL of each iteration, and the last density over the points x (N, 1), in logarithms."""
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.0, 5.8))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.5))
     top.plot(range(1, len(history)), history[1:], "o-", color=_HUES[0], markersize=4)
     top.annotate(
         "then singular",
@@ -59,7 +59,7 @@ def needle(history: Sequence[float], model: GaussianMixture, x: Tensor) -> Figur
 
 def falls(sds: Tensor, curves: Mapping[int, Tensor]) -> Figure:
     """The NLL against the width across a flat that is thin in m directions, for each m."""
-    figure, ax = plt.subplots(figsize=(5.0, 4.2))
+    figure, ax = plt.subplots(figsize=(4.7, 3.9))
     num_dims = max(curves)
     names = {0: "a point", 1: "a line", 2: "a plane"}
     styles = ("-", "-", "-", "--", "--")
@@ -84,7 +84,7 @@ def falls(sds: Tensor, curves: Mapping[int, Tensor]) -> Figure:
 
 def watershed(widths: Tensor, growth: Tensor) -> Figure:
     """By what one EM step multiplies each width (P, W), a curve for each point: growth (P, W)."""
-    figure, ax = plt.subplots(figsize=(5.0, 4.2))
+    figure, ax = plt.subplots(figsize=(4.7, 3.9))
     factors = np.clip(_numpy(growth), 1e-9, None)
     for own, factor in zip(_numpy(widths), factors, strict=True):
         ax.plot(own, factor, color=_HUES[0], alpha=0.5)
@@ -110,7 +110,7 @@ def live(tracks: Mapping[str, Tensor]) -> Figure:
 
     NaN where a fit fell out of range.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(5.0, 6.2), sharex=True)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.8), sharex=True)
     for hue, (name, track) in zip(_HUES, tracks.items(), strict=False):
         widths, nlls = _numpy(track).T
         widths = np.where(np.isfinite(widths), widths, 1e-9)  # below
@@ -126,7 +126,7 @@ def live(tracks: Mapping[str, Tensor]) -> Figure:
 
 def how_often(study: Sequence[Mapping[str, Any]]) -> Figure:
     """Share of full fits that collapse, for each D and K, against points per component."""
-    figure, ax = plt.subplots(figsize=(5.0, 4.2))
+    figure, ax = plt.subplots(figsize=(4.7, 3.9))
     rows = [row for row in study if row["family"] == "full"]
     for hue, num_dims in zip(_HUES, (1, 2, 4, 8), strict=False):
         for style, num_components in (("-", 2), ("--", 8)):
@@ -160,7 +160,7 @@ def how_often(study: Sequence[Mapping[str, Any]]) -> Figure:
 
 def cures(sds: Tensor, curves: Mapping[str, Tensor], floor: float, clamped: Tensor) -> Figure:
     """Objectives against the width of a collapsing component; the clamp ends at its floor."""
-    figure, ax = plt.subplots(figsize=(5.0, 4.8))
+    figure, ax = plt.subplots(figsize=(4.7, 4.5))
     widths = _numpy(sds)
     styles = {"no cure": ("-", 2.6), "prior": ("-", 2.6), "tied": ("--", 2.6)}
     low, high = float(curves["no cure"].min()) - 0.3, 5.2
@@ -217,7 +217,7 @@ def settings(
     The place of a prior is the width at its mode in two dimensions, where D + 2 degrees of freedom
     make the variance a seventh of its scatter.
     """
-    figure, axes = plt.subplots(2, 1, figsize=(5.0, 6.4), sharex=True)
+    figure, axes = plt.subplots(2, 1, figsize=(4.7, 6.0), sharex=True)
     for ax, (problem, score) in zip(axes, scores.items(), strict=True):
         for hue, name, values, places in (
             (_HUES[2], "Clamp", floors, floors),
@@ -242,7 +242,7 @@ def hostile(records: Sequence[Mapping[str, Any]]) -> Figure:
     names = list(dict.fromkeys(row["mitigation"] for row in records))
     worse = [row for row in records if row["fitter"] in rules and row["worse"]]
     kinds = list(dict.fromkeys(row["data"] for row in worse))
-    figure, axes = plt.subplots(2, 1, figsize=(5.0, 6.6), sharex=True)
+    figure, axes = plt.subplots(2, 1, figsize=(4.7, 6.2), sharex=True)
     for ax, (fitter, rule) in zip(axes, rules.items(), strict=True):
         left = np.zeros(len(names), dtype=int)
         for n, kind in enumerate(kinds):
