@@ -24,6 +24,8 @@ NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 LONGEST_CELL = 25
 FOLDED = {"hide-input", "hide-cell"}
 CHECKED = "nbval-check-output"
+#: Of the main line: what is folded, optional, an exercise or a formula is not counted.
+MOST_WORDS = 3_500
 
 
 def _problems_of_cell(cell: NotebookNode) -> list[str]:
@@ -82,6 +84,48 @@ def test_the_notebook_is_clean(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert not problems(notebook), "\n".join(problems(notebook))
+
+
+def _words(notebook: NotebookNode) -> int:
+    """Words of the main line of a chapter."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = re.sub(r"<details.*?</details>|<a id[^>]*></a>|\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    main, depth = [], 0
+    for line in text.splitlines():
+        if heading := re.match(r"(#+) (.*)", line):
+            level, title = len(heading[1]), heading[2]
+            depth = 0 if level <= depth else depth
+            if not depth and (
+                title.endswith("(optional)") or title in ("Exercises", "Further reading")
+            ):
+                depth = level
+        main += [] if depth else [line]
+    text = re.sub(r"\$[^$]+\$", "x", re.sub(r"\]\([^)]*\)", "]", "\n".join(main)))
+    return len(re.findall(r"\w[\w'’.,-]*", text))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_chapter_is_read_in_one_sitting(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert 500 < _words(notebook) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_at_most_a_quarter_of_the_code_is_folded(path: Path) -> None:
+    code = [
+        tags
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code" and "remove-cell" not in (tags := cell.metadata.get("tags", []))
+    ]
+    main = [tags for tags in code if "solution" not in tags]
+    assert sum(bool(FOLDED & set(tags)) for tags in main) <= len(main) / 4
+
+
+def test_only_the_main_line_is_counted() -> None:
+    aside = "<details>\n<summary>more</summary>\n\nfour words and more\n\n</details>"
+    text = f"# Title\n\nTwo $x + y$ [words](a.md#b).\n\n$$\na b c\n$$\n\n{aside}\n\n"
+    rest = "## Aside (optional)\n\nnot these\n\n### nor\n\n## Summary\n\nYes.\n\n## Exercises\n\nno"
+    assert _words(new_notebook(cells=[new_markdown_cell(text + rest)])) == 6
 
 
 def test_there_are_notebooks() -> None:
