@@ -231,8 +231,8 @@ BAD = {
     "sideways but cut off": """<style>html {overflow-x: hidden}</style>
       <div style='width: 700px'>wide</div>""",
     "cut formula": f"""<div class='math'><span class='eqno'>(1.1)</span>
-      <mjx-container display='true' style='display: block; overflow-x: auto'><div style='width: 700px'>x</div></mjx-container>
-      </div>{MATHJAX}""",
+      <mjx-container display='true' style='display: block; overflow-x: auto'>
+      <div style='width: 700px'>x</div></mjx-container></div>{MATHJAX}""",
     "cut labels": f"""<div class='cell_output'><img alt='A wide drawing of nothing' src='{WIDE}'
       style='max-width: 100%'></div>""",
     "search field": "<input name='q' aria-label='Search'>",
