@@ -29,6 +29,22 @@ def page(inspector: Inspector) -> Iterator[Page]:
     page.close()
 
 
+#: Where the first picture, or what can be taken in hand, begins and in which screens it must.
+FIRST = """() => Math.min(...[...document.querySelectorAll('article .gm-widget, .cell_output img')]
+  .map(each => each.getBoundingClientRect().top + scrollY))"""
+SCREENS = 1.5
+
+
+@pytest.mark.parametrize("chapter", sorted((ROOT / "book").glob("0*.ipynb")), ids=lambda p: p.stem)
+def test_a_chapter_opens_with_what_raises_its_question(
+    inspector: Inspector, page: Page, chapter: Path
+) -> None:
+    leave_formulas_out(page)
+    page.goto(f"{inspector.home}book/{chapter.stem}.html")
+    height = page_inspector.WINDOW["height"]
+    assert page.evaluate(FIRST) < SCREENS * height
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_exercises_are_answered_on_the_page_or_say_where(
     inspector: Inspector, page: Page, chapter: Path
