@@ -103,4 +103,4 @@ print(json.dumps({kind: value for kind, value in data.items() if "image" in kind
     images = json.loads(run.stdout.splitlines()[-1])
     assert list(images) == ["image/svg+xml"]
     assert "dc:date" not in images["image/svg+xml"]
-    assert 'width="460.8pt"' in images["image/svg+xml"]  # 6.4 inches, margins not trimmed
+    assert 'width="338.4pt"' in images["image/svg+xml"]  # 4.7 inches, margins not trimmed
