@@ -282,17 +282,6 @@ def twins(
     return ax
 
 
-def two_fits(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
-    """The same points under each fit, in the colors of their most responsible components."""
-    figure, axes = plt.subplots(len(fits), 1, sharex=True, sharey=True, figsize=(4.7, 5.8))
-    for (name, model), ax in zip(fits.items(), axes, strict=True):
-        plot.scatter(x, ax, labels=model.predict(x), size=10)
-        plot.ellipses(model, ax, fill=False)
-        ax.set(title=name, ylabel="$x_2$")
-    axes[-1].set_xlabel("$x_1$")
-    return figure
-
-
 def crabs(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Axes:
     """The histogram of the classes, and densities fitted in two ways, with their components."""
     _, ax = plt.subplots()
