@@ -131,19 +131,26 @@
     return `${say(wanted)} is wanted, and this is ${say(got)}.`;
   }
 
-  function relation(given, { expected, shape, tolerance }) {
+  function normalization(given, { expected, shape, tolerance }) {
     if (!shape.length || !expected) return "";
     const wanted = flat(expected), last = shape.at(-1);
-    const columns = (v) => v.map((_, i) => v[(i % last) * last + Math.floor(i / last)]);
-    if (shape.length === 2 && shape[0] === last && near(columns(given), wanted, tolerance)) {
-      return "transposed";
-    }
     const sums = (values) => last > 1 && near(
       values.flatMap((_, i) => i % last ? [] : [total(values.slice(i, i + last))]),
       Array(values.length / last).fill(1), tolerance);
-    if (sums(wanted) && Math.min(...wanted) >= 0) {
-      if (Math.min(...given) < -1e-12) return "negative";
-      if (!sums(given)) return "sum";
+    if (Math.min(...wanted) < 0 || !sums(wanted)) return "";
+    return Math.min(...given) < -1e-12 ? "negative" : sums(given) ? "" : "sum";
+  }
+
+  function relation(given, { expected, shape, tolerance }) {
+    if (!shape.length || !expected) return "";
+    const wanted = flat(expected), last = shape.at(-1);
+    if (shape.length === 2 && shape[0] === last) {
+      const entries = (f) => wanted.map((_, i) => f(Math.floor(i / last), i % last));
+      const transposed = (v) => entries((i, j) => v[j * last + i]);
+      const inner = (v) => entries((i, j) => total(
+        Array.from({ length: last }, (_, k) => v[k * last + i] * v[k * last + j])));
+      if (near(transposed(given), wanted, tolerance)) return "transposed";
+      if (near(inner(given), inner(wanted), tolerance)) return "turned";
     }
     const sorted = (values) => [...values].sort((a, b) => a - b);
     if (near(sorted(given), sorted(wanted), tolerance)) return "order";
@@ -157,14 +164,18 @@
 
   /** What is wrong with a typed answer; null where nothing is. */
   function problemOf(exercise, text) {
-    const { phrases, shape, rules, hint } = exercise;
+    const { phrases, shape, rules, usual, hint } = exercise;
     if (!text.trim()) throw new Unreadable("type your answer first.");
     let value = read(text);
     if (!shape.length && Array.isArray(value) && value.length === 1) [value] = value;
     const got = shapeOf(value), given = flat(value);
     if (!same(got, shape)) return shapeProblem(got, shape);
-    const rule = rules.find((each) => between(given, each));
-    if (rule) return rule.say;
+    const known = rules.find((each) => between(given, each));
+    if (known) return known.say;
+    const unnormalized = normalization(given, exercise);
+    if (unnormalized) return phrases[unnormalized];
+    const mistake = usual.find((each) => between(given, each));
+    if (mistake) return mistake.say;
     if (given.some(Number.isNaN)) return `this is not a number: ${phrases.nan}`;
     if (!given.every(Number.isFinite)) return phrases.infinite;
     return phrases[relation(given, exercise)] || hint;

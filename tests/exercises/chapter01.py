@@ -48,6 +48,9 @@ def divergence_torch(m0: Tensor, c0: Tensor, m1: Tensor, c1: Tensor) -> Tensor:
 SYMMETRIC = [[2 / 3, -1 / 3], [-1 / 3, 2 / 3]]
 TRIANGULAR = np.linalg.inv(np.linalg.cholesky([[5.0, 4.0], [4.0, 5.0]]))
 
+TURN = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+WHITENED_AND_TURNED = TURN @ SYMMETRIC
+
 CASES = {
     "01-1": Case(
         right=[
@@ -151,7 +154,9 @@ CASES = {
             ([[2.0, 1.0], [1.0, 2.0]], "colors"),
             (np.linalg.inv([[5.0, 4.0], [4.0, 5.0]]), "inverse of Sigma"),
             (-np.array(SYMMETRIC), "not positive definite"),
+            (torch.eye(2), "does not whiten"),
             ([[0.5, 0.1], [0.1, 0.5]], "does not whiten"),
+            (WHITENED_AND_TURNED, "orthogonal matrix"),
             ([1.0, 2.0], "(2, 2)"),
         ],
     ),

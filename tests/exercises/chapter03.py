@@ -171,7 +171,7 @@ CASES = {
         right=[BEST, BEST.tolist(), BEST + 1e-9],
         wrong=[
             (torch.full((5,), 0.2), "other weights"),
-            (2 * BEST, "factor of 2"),
+            (2 * BEST, "sum to 1"),
             (torch.tensor([0.3, 0.3, 0.1, 0.3, 0.1]), "sum to 1"),
             (BEST[:4] / BEST[:4].sum(), "(5,)"),
             (torch.tensor([0.4, 0.3, -0.2, 0.3, 0.2]), "negative"),

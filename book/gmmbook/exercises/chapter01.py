@@ -328,6 +328,10 @@ EXERCISES: dict[str, Checker] = {
                 "this is the inverse of Sigma; W Sigma W^T is then not the identity.",
             ),
             (
+                torch.eye(2),
+                "it does not whiten: W Sigma W^T should be the identity, and is not.",
+            ),
+            (
                 -_power(-0.5),
                 "it whitens and is symmetric, and it is not positive definite: it reflects.",
             ),

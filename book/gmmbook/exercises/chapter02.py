@@ -149,7 +149,7 @@ def _widest() -> float:
     On the ray from the center to a corner a level point x has sigma^2 = 1.5 x / log odds, where
     the responsibility of the corner is (x + 1/2) / (3/2); this is the largest such sigma.
     """
-    x = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)[1:-1]
+    x = torch.linspace(0, 1, 10_001, dtype=torch.float64)[1:-1]
     return math.sqrt(float((1.5 * x / torch.log((1 + 2 * x) / (1 - x))).max()))
 
 

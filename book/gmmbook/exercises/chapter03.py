@@ -158,7 +158,8 @@ def _best_weights() -> Value:
             (even, "these are equal, and max g - 1 is far above 0: other weights have a lower f."),
             (once, "this is one step from equal weights; max g - 1 says that f can fall further."),
         ],
-        hint="other weights have a lower f: max g - 1 is above 0.001. Iterate until it is not.",
+        hint="not the best weights to two digits: other weights have a lower f. Iterate until "
+        "max g - 1 is below 1e-5.",
     )
 
 

@@ -32,6 +32,7 @@ PHRASES = {
     "infinite": "it is infinite where it should not be: "
     "an overflow, an underflow before a log, or a division by zero?",
     "transposed": "it is transposed.",
+    "turned": "it is what is wanted, turned or reflected by an orthogonal matrix.",
     "negative": "some of the numbers are negative, and none should be.",
     "sum": "normalization: the numbers of the last dimension should sum to 1, and do not.",
     "order": "the numbers are right and their order is not.",
@@ -145,17 +146,20 @@ class Value(Checker):
 
     def typed(self) -> dict[str, Any]:
         expected = _tensor(self.expected, "")
-        rules = [
-            rule.typed()
-            for rule in _rules(expected, self.mistakes, self.tolerance)
-            if rule.low.shape == expected.shape
-        ]
+        known, usual = (
+            [rule.typed() for rule in rules if rule.low.shape == expected.shape]
+            for rules in (
+                _known(expected, self.mistakes, self.tolerance),
+                _usual(expected, self.tolerance),
+            )
+        )
         return {
             "kind": "numbers",
             "shape": list(expected.shape),
             "expected": _finite(expected),
             "tolerance": self.tolerance,
-            "rules": rules,
+            "rules": known,
+            "usual": usual,
             "hint": self.hint,
             "praise": self.praise,
         }
@@ -192,6 +196,7 @@ class Interval(Checker):
             "kind": "numbers",
             "shape": [],
             "rules": [rule.typed() for rule in self._rules()],
+            "usual": [],
             "hint": self.hint,
             "praise": self.praise,
         }
@@ -340,7 +345,12 @@ def _difference(
         given = given.reshape(())
     if given.shape != expected.shape:
         return _shape_problem(given, expected)
-    for rule in _rules(expected, mistakes, tolerance):
+    for rule in _known(expected, mistakes, tolerance):
+        if rule.holds(given):
+            return rule.say
+    if unnormalized := _normalization(given, expected, tolerance):
+        return PHRASES[unnormalized]
+    for rule in _usual(expected, tolerance):
         if rule.holds(given):
             return rule.say
     if bool(given.isnan().any()):
@@ -379,13 +389,17 @@ _FACTORS = (
 )
 
 
-def _rules(
+def _known(
     expected: Tensor, mistakes: Sequence[tuple[Any, str]], tolerance: float
 ) -> Iterator[Rule]:
-    """What is said of an answer near a number that is known, the first that holds."""
+    """What an exercise itself says of an answer: the first rule that holds."""
     yield Rule.about(expected, tolerance, None)
     for value, say in mistakes:
         yield Rule.about(value, tolerance, say)
+
+
+def _usual(expected: Tensor, tolerance: float) -> Iterator[Rule]:
+    """What is said of an answer to any exercise: the first rule that holds."""
     for value, say in _usual_mistakes(expected):
         if bool((value.isfinite() | ~expected.isfinite()).all()):
             yield Rule.about(value, tolerance, say)
@@ -410,6 +424,15 @@ def _usual_mistakes(expected: Tensor) -> Iterator[tuple[Tensor, str]]:
         yield expected.log(), "this is the logarithm of what is wanted."
 
 
+def _normalization(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
+    """What keeps an answer from being shares that sum to 1, where shares are wanted."""
+    if expected.ndim == 0 or bool((expected < 0).any()) or not _sums_to_one(expected, tolerance):
+        return None
+    if bool((given < -1e-12).any()):
+        return "negative"
+    return None if _sums_to_one(given, tolerance) else "sum"
+
+
 def _relation(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
     """How all entries together differ, where it is one of the usual ways: a key of PHRASES."""
     if expected.ndim == 0:
@@ -420,11 +443,12 @@ def _relation(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
         and _close(given.mT, expected, tolerance)
     ):
         return "transposed"
-    if _sums_to_one(expected, tolerance) and not bool((expected < 0).any()):
-        if bool((given < -1e-12).any()):
-            return "negative"
-        if not _sums_to_one(given, tolerance):
-            return "sum"
+    if (
+        expected.ndim == 2
+        and expected.shape == expected.mT.shape
+        and _close(given.mT @ given, expected.mT @ expected, tolerance)
+    ):
+        return "turned"
     if _close(given.flatten().sort().values, expected.flatten().sort().values, tolerance):
         return "order"
     shift = given - expected
