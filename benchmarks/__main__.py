@@ -20,6 +20,7 @@ from benchmarks import (
     frames,
     jobs,
     memory,
+    race,
     rate,
     reliability,
     report,
@@ -35,7 +36,7 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-NAMED = (*EM_NAMES[1:], "reliability", "collapse", "frames")
+NAMED = (*EM_NAMES[1:], "reliability", "collapse", "race", "frames")
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "rate": rate.run,
@@ -43,6 +44,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "starts": starts.run,
     "busy": busy.run,
     "collapse": collapse.run,
+    "race": race.run,
     "frames": frames.run,
 }
 

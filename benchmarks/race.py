@@ -3,24 +3,21 @@
 Five data sets, five methods, one of them with three learning rates; the same starts and the same
 budget for all. A run arrives when its NLL is so near the lowest at which several runs on those data
 end; it ends there, or when an iteration changes the NLL by less than ``LEAST`` nats, or when the
-budget is spent. ``python -m benchmarks.race`` writes what the chapter reads, in about five minutes.
+budget is spent. It writes ``book/gmmbook/data/race.json``, which the chapter reads.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import gmmedu
-from benchmarks.report import environment
 from gmmbook.lab import side_by_side
 from gmmedu import GaussianMixture
 
@@ -152,15 +149,3 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
                     "passes": passes.tolist(),
                     "arrived": arrived.int().tolist(),
                 }
-
-
-def main(folder: Path) -> None:
-    """``folder/race.json``: the environment and the records, one a line."""
-    records = ",\n".join(f"  {json.dumps(record)}" for record in run())
-    head = json.dumps({"environment": environment()}, indent=1)[:-2]
-    (folder / "race.json").write_text(f'{head},\n "records": [\n{records}\n ]\n}}\n')
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(__file__).parents[1] / "book" / "gmmbook" / "data")

@@ -48,10 +48,11 @@ def environment() -> dict[str, Any]:
 
 
 def write(folder: Path, name: str, records: Any) -> None:
-    """``folder/name.json``: the environment and the records."""
+    """``folder/name.json``: the environment and the records, one a line."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"environment": environment(), "records": records}
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    lines = ",\n".join(f"  {json.dumps(record)}" for record in records)
+    head = json.dumps({"environment": environment()}, indent=1).removesuffix("\n}")
+    (folder / f"{name}.json").write_text(f'{head},\n "records": [\n{lines}\n ]\n}}\n')
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -201,8 +202,12 @@ def reliability_table(rows: Sequence[Row]) -> str:
 
 
 def record_table(records: Sequence[dict[str, Any]]) -> str:
-    """Records as they are, under their own names."""
-    return _aligned([tuple(records[0]), *(tuple(map(str, r.values())) for r in records)])
+    """Records as they are, under their own names; of a list its length."""
+
+    def shown(value: Any) -> str:
+        return f"{len(value)} values" if isinstance(value, list) else str(value)
+
+    return _aligned([tuple(records[0]), *(tuple(map(shown, r.values())) for r in records)])
 
 
 # Figure and page
