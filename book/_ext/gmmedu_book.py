@@ -194,7 +194,8 @@ def share_script(
     context: dict[str, Any],
     doctree: Any,
 ) -> None:
-    """One script for all interactives of all pages, on the pages that have any."""
+    """One script for all interactives of all pages, on the pages that have any, and a link that
+    skips to the first of them."""
     body, count = re.subn(
         r"<script data-gmmedu-module>.*?</script>",
         "",
@@ -203,7 +204,11 @@ def share_script(
     )
     if count:
         address = context["pathto"](f"_static/{SCRIPT}", 1)
-        context["body"] = f'{body}<script src="{address}"></script>'
+        first = re.search(r'(<figure class="gm-static") data-gmmedu="([\w-]+)"', body)
+        assert first, f"{pagename} has the script of an interactive and none"
+        body = body.replace(first[0], f'{first[1]} id="{first[2]}" data-gmmedu="{first[2]}"', 1)
+        skip = f'<a class="gm-skip" href="#{first[2]}">Skip to the interactive</a>'
+        context["body"] = f'{skip}{body}<script src="{address}"></script>'
 
 
 def mend_markup(

@@ -117,6 +117,19 @@ def test_an_address_that_is_none_leads_back(site: Path) -> None:
         assert not place and (site / name).exists(), address
 
 
+def test_a_link_skips_to_the_interactive(inspector: Inspector, page: Page) -> None:
+    leave_formulas_out(page)
+    page.goto(inspector.home + "book/08-singularities.html")
+    skip = page.get_by_role("link", name="Skip to the interactive")
+    skip.focus()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-gmmedu=singularity]")).to_be_in_viewport()
+    page.keyboard.press("Tab")
+    within = "document.activeElement.closest('[data-gmmedu]')?.dataset.gmmedu"
+    assert page.evaluate(within) == "singularity"
+
+
 def test_formulas_are_no_tab_stops(inspector: Inspector, page: Page) -> None:
     page.goto(inspector.home + "book/02-mixture-likelihood.html")
     page.evaluate(page_inspector.WAIT_FOR_MATH)
