@@ -3,8 +3,8 @@
 `Inspector.inspect` visits one page and returns a `Finding` for each console error, request that
 leaves the machine, missing file, picture without a meaningful alternative text, formula that is
 not rendered, dead internal link, missing search field, what axe-core calls serious or critical for
-readers with a disability, and on a phone sideways scrolling, a numbered formula that is cut, and a
-figure whose labels are too small.
+readers with a disability, and on a phone sideways scrolling, a numbered formula or a printed
+line that is cut, and a figure whose labels are too small.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ SIDEWAYS = """() => {
   return found;
 }"""
 
-# On a phone a numbered formula is seen whole, and the labels of a figure, 11 pt or 14.7 px where
-# it is drawn, are of at least 11 px.
+# On a phone a numbered formula and what a cell prints are seen whole, and the labels of a figure,
+# 11 pt or 14.7 px where it is drawn, are of at least 11 px.
 CUT = """() => {
   const found = [];
   for (const formula of document.querySelectorAll('div.math mjx-container[display]')) {
@@ -177,6 +177,10 @@ CUT = """() => {
       found.push(`${number.textContent.trim()} has ${formula.clientWidth} px of the `
                  + `${formula.scrollWidth} that it needs`);
   }
+  for (const printed of document.querySelectorAll('.cell_output .stream pre'))
+    if (printed.scrollWidth > printed.clientWidth + 1)
+      found.push(`printed lines need ${printed.scrollWidth} px and have ${printed.clientWidth}: `
+                 + printed.textContent.slice(0, 40));
   for (const image of document.querySelectorAll('.cell_output img, figure img.gm-still'))
     if (image.clientWidth && image.clientWidth < 0.75 * image.naturalWidth)
       found.push(`a figure is drawn ${image.naturalWidth} px wide and shown at `

@@ -233,6 +233,10 @@ BAD = {
     "cut formula": f"""<div class='math'><span class='eqno'>(1.1)</span>
       <mjx-container display='true' style='display: block; overflow-x: auto'>
       <div style='width: 700px'>x</div></mjx-container></div>{MATHJAX}""",
+    "cut lines": """<div class='cell_output'><div class='stream'>
+      <pre style='overflow: auto; max-width: 300px'>"""
+    + "m" * 90
+    + "</pre></div></div>",
     "cut labels": f"""<div class='cell_output'><img alt='A wide drawing of nothing' src='{WIDE}'
       style='max-width: 100%'></div>""",
     "search field": "<input name='q' aria-label='Search'>",
