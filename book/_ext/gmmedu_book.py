@@ -38,6 +38,7 @@ from gmmbook.widgets.base import page_script
 
 #: The script of the interactives, as the site names it.
 SCRIPT = "gmmedu.js"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 logger = logging.getLogger(__name__)
 
 
@@ -234,6 +235,22 @@ def mend_markup(
     )
 
 
+def drop_kernel_state(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: Any,
+) -> None:
+    """MyST-NB puts the state of a notebook's widgets in its page, megabytes where an interactive
+    was played; no widget manager is there to read it."""
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", [])
+        if getattr(script, "attributes", {}).get("type") != WIDGET_STATE
+    ]
+
+
 def write_script(app: Sphinx, failure: Exception | None) -> None:
     if app.builder.format == "html" and not failure:
         path = Path(app.outdir) / "_static" / SCRIPT
@@ -243,6 +260,7 @@ def write_script(app: Sphinx, failure: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("answers")
     app.setup_extension("portable")
+    app.setup_extension("sections")
     app.setup_extension("verification")
     app.connect("env-get-outdated", find_outdated)
     app.connect("env-before-read-docs", run_notebooks)
@@ -250,6 +268,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("build-finished", forget_warnings)
     app.connect("html-page-context", share_script)
     app.connect("html-page-context", mend_markup)
+    # After MyST-NB has put it there.
+    app.connect("html-page-context", drop_kernel_state, priority=900)
     app.connect("build-finished", write_script)
     app.connect("autodoc-process-docstring", mend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,9 +17,19 @@
       }
     }
   }
+  // What an address names, again when the formulas above it have their height, unless the reader
+  // has moved on.
+  let moved = false;
+  for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"])
+    addEventListener(kind, () => { moved = true; }, { once: true, passive: true });
+  function settle() {
+    const [{ type }] = performance.getEntriesByType("navigation");
+    if (type === "navigate" && !moved) document.querySelector(":target")?.scrollIntoView();
+  }
   async function start() {
     await window.MathJax?.startup?.promise;
     look();
+    settle();
     new ResizeObserver(look).observe(document.querySelector("article") ?? document.body);
   }
   window.addEventListener("load", start);

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import page_inspector
 import pytest
 from page_inspector import Inspector, leave_formulas_out
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from portable import CHECK
 
 from gmmbook.exercises import identifiers, typed
@@ -130,19 +132,71 @@ def test_a_link_skips_to_the_interactive(inspector: Inspector, page: Page) -> No
     assert page.evaluate(within) == "singularity"
 
 
-def test_formulas_are_no_tab_stops(inspector: Inspector, page: Page) -> None:
-    page.goto(inspector.home + "book/02-mixture-likelihood.html")
+def test_formulas_are_no_tab_stops_and_move_no_target(inspector: Inspector, page: Page) -> None:
+    page.goto(inspector.home + "book/02-mixture-likelihood.html#summary")
     page.evaluate(page_inspector.WAIT_FOR_MATH)
     stops = "document.querySelectorAll('mjx-container[tabindex]').length"
     page.wait_for_function(f"{stops} === 0", timeout=10_000)
     assert page.locator("mjx-container").count() > 100
+    # Formulas above it grew after the browser had gone there.
+    top = "document.getElementById('summary').getBoundingClientRect().top"
+    page.wait_for_function(f"Math.abs({top}) < 120", timeout=10_000)
+
+
+def search(inspector: Inspector, page: Page, query: str) -> Locator:
+    """The results, once they are all there."""
+    page.goto(f"{inspector.home}search.html?q={quote(query)}")
+    expect(page.locator("#search-results h2")).to_have_text("Search results")
+    return page.locator("#search-results li")
+
+
+def rare_words(site: Path) -> Iterator[tuple[str, str, str]]:
+    """Of three chapters, a word that one section of the book has, and the address of that."""
+    text = (site / "_static" / "sections.js").read_text("utf-8")
+    pages = json.loads(text.partition(" = ")[2].rstrip(";\n"))
+    everything = [f"{title} {words}".lower() for _, own in pages for _, title, words in own]
+    for page, own in [each for each in pages if re.match(r"book/0[258]", each[0])]:
+        candidates = {
+            word: anchor for anchor, _, words in own for word in re.findall(r"[a-z]{8,}", words)
+        }
+        alone = [word for word in candidates if sum(word[:5] in text for text in everything) == 1]
+        word = max(alone, key=len)
+        yield word, f"{page}.html", candidates[word]
+
+
+def test_a_search_leads_to_the_section(inspector: Inspector, page: Page, site: Path) -> None:
+    leave_formulas_out(page)
+    words = list(rare_words(site))
+    assert len(words) == 3
+    for word, address, anchor in words:
+        results = search(inspector, page, word)
+        expect(results).to_have_count(1)
+        results.locator("a").click()
+        page.wait_for_url(f"**/{address}#{anchor}")
+        expect(page.locator(f"[id='{anchor}'] > *").first).to_be_in_viewport()
+
+
+def test_a_search_without_a_result_says_so(inspector: Inspector, page: Page) -> None:
+    results = search(inspector, page, "covariance xyzzy")
+    expect(results).to_have_count(0)
+    expect(page.locator("#search-results")).to_contain_text("Nothing in the book")
+
+
+def test_a_search_knows_terms_names_and_beginnings_of_words(
+    inspector: Inspector, page: Page
+) -> None:
+    for query, target in (
+        ("responsibilities", "glossary.html#term-responsibility"),
+        ("fit_em", "api.html#gmmedu.fit_em"),
+        ("Mahalan", "glossary.html#term-Mahalanobis-distance"),
+    ):
+        link = search(inspector, page, query).first.locator("a")
+        assert (link.get_attribute("href") or "").endswith(target), query
 
 
 def test_a_search_shows_words_and_no_tex(inspector: Inspector, page: Page) -> None:
-    page.goto(inspector.home + "search.html?q=covariance")
-    lines = page.locator("#search-results li p.context")
-    lines.first.wait_for(timeout=10_000)
-    page.wait_for_timeout(1_000)
-    texts = lines.all_inner_texts()
-    assert len(texts) > 5
+    results = search(inspector, page, "covariance")
+    texts = results.locator("p.context").all_inner_texts()
+    assert len(texts) > 40
     assert not [text for text in texts if re.search(r"\\\(|\\\[|\\[a-z]+", text)], texts
+    assert all("covarianc" in text.lower() for text in results.all_inner_texts())
