@@ -161,11 +161,7 @@ def check_values(
     Where values cannot be looked at, inside torch.compile or vmap, they are taken as they are.
     """
     dtype = x.dtype if dtype is None else dtype
-    if torch.compiler.is_compiling():
-        return x.to(dtype)
-    try:
-        bool(x.numel() and x.flatten()[0].isfinite())
-    except RuntimeError:
+    if not visible(x):
         return x.to(dtype)
     if missing:
         _check_observed(x, name, complete)
@@ -177,6 +173,38 @@ def check_values(
     if x.numel() and not _all_finite(converted.nan_to_num(nan=0.0, posinf=math.inf)):
         raise ValueError(f"{name} leaves the range of {dtype}; rescale it, or use a float64 model")
     return converted
+
+
+def visible(x: Tensor) -> bool:
+    """Whether the values of ``x`` can be looked at: not inside torch.compile or vmap."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        bool(x.numel() and x.flatten()[0].isfinite())
+    except RuntimeError:
+        return False
+    return True
+
+
+def check_features(h: Any, in_features: int, like: Tensor, *, validate: bool) -> Tensor:
+    """Return ``h`` in the dtype of ``like`` if it holds features (..., in_features).
+
+    validate: whether to look at the values too, which waits for a device. Raises ``TypeError``
+    for a wrong type or dtype, ``ValueError`` for a wrong shape, device, or a value that is NaN or
+    infinite.
+    """
+    h = check_floats(h, "h", like.device)
+    if h.ndim == 0 or h.shape[-1] != in_features:
+        raise ValueError(
+            f"h must have shape (..., {in_features}), got {tuple(h.shape)}: the head was built "
+            f"with in_features={in_features}"
+        )
+    if validate and visible(h) and h.numel() and not _all_finite(h):
+        raise ValueError(
+            "h must be finite, but holds NaN or infinity: the network in front of the head "
+            "diverged; look at its input, or lower its learning rate"
+        )
+    return h.to(like.dtype)
 
 
 def _refuse(x: Tensor, name: str) -> None:

@@ -6,6 +6,7 @@ dimensions and gradients; ``models`` has the same as modules with parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -152,6 +153,66 @@ def rosenblatt(family: Family, state: State, x: Tensor) -> Tensor:
     return (shares * torch.special.ndtr(whitened)).sum(-3).mT
 
 
+@exact
+def cdf(family: Family, state: State, x: Tensor) -> Tensor:
+    """P(X <= x_n) for x (..., N, 1): (..., N) (eq-mixture-cdf)."""
+    return rosenblatt(family, state, x).squeeze(-1)
+
+
+@exact
+def icdf(family: Family, state: State, u: Tensor) -> Tensor:
+    """x (..., N, 1) with cdf(x) = u, for u (..., N); NaN unless 0 <= u <= 1.
+
+    It lies between the least and the largest of the components' own quantiles, and that bracket
+    is halved until it has the width of rounding. A last step of Newton carries the gradient.
+    """
+    deviations = covariances(family, state)[..., 0].sqrt()
+    own = state.means + deviations * torch.special.ndtri(u).unsqueeze(-2)
+    low, high = own.amin(-2), own.amax(-2)
+    with torch.no_grad():
+        for _ in range(8 - int(math.log2(torch.finfo(u.dtype).eps))):
+            middle = 0.5 * (low + high)
+            below = cdf(family, state, middle.unsqueeze(-1)) < u
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    x = (0.5 * (low + high)).detach()
+    inside = x.isfinite()
+    near = torch.where(inside, x, 0.0).unsqueeze(-1)
+    density = log_density(family, state, near).detach().exp()
+    step = (u - cdf(family, state, near)) / density
+    return torch.where(inside & (density > 0), x + step, x).unsqueeze(-1)
+
+
+@exact
+def mode(family: Family, state: State, num_iterations: int = 200) -> tuple[Tensor, Tensor]:
+    """Where ascent from each component's mean ends, (..., K, D), and log p there, (..., K).
+
+    The step goes to where the precisions, weighted by the responsibilities, balance
+    (eq-critical-points), and never leads down; where Newton's leads higher, it is taken instead.
+    """
+    whitening = family.operator.triangular(state.scales.whitening, state.means.shape[-1])
+    precisions = (whitening.mT @ whitening).expand(*state.means.shape, -1)
+    x, height = state.means, log_density(family, state, state.means)
+    for _ in range(num_iterations):
+        r = responsibilities(family, state, x)
+        gaps = state.means.unsqueeze(-3) - x.unsqueeze(-2)
+        pulls = torch.einsum("...kij,...skj->...ski", precisions, gaps)
+        slope = torch.einsum("...sk,...ski->...si", r, pulls)
+        balance = torch.einsum("...sk,...kij->...sij", r, precisions)
+        spread = torch.einsum("...sk,...ski,...skj->...sij", r, pulls, pulls)
+        newton = balance - spread + slope.unsqueeze(-1) * slope.unsqueeze(-2)
+        matrices = torch.stack([balance, newton])
+        tried = x + torch.linalg.solve_ex(matrices, slope.unsqueeze(-1))[0].squeeze(-1)
+        heights = log_density(family, state, tried)
+        higher = heights[1] > heights[0]
+        moved = torch.where(higher.unsqueeze(-1), tried[1], tried[0])
+        gain = torch.where(higher, heights[1], heights[0]) - height
+        x = torch.where((gain > 0).unsqueeze(-1), moved, x)
+        height = height + gain.clamp_min(0)
+        if not bool((gain > 0).any()):
+            break
+    return x, height
+
+
 class MixtureDistribution(distributions.Distribution):
     """A Gaussian mixture as a torch distribution: event (D,), any batch shape.
 
@@ -231,11 +292,42 @@ class MixtureDistribution(distributions.Distribution):
         """Variance of each dimension, (*batch, D)."""
         return self.covariance.diagonal(dim1=-2, dim2=-1)
 
+    @property
+    def mode(self) -> Tensor:
+        """The highest of the maxima to which ascent from each component's mean leads, (*batch, D);
+        without a gradient."""
+        with torch.no_grad():
+            x, height = mode(self.family, self.state)
+            best = height.argmax(-1)[..., None, None].expand(*x.shape[:-2], 1, x.shape[-1])
+            return x.gather(-2, best).squeeze(-2)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of value (*sample, *batch, D): (*sample, *batch)."""
         if self._validate_args:
             self._validate_sample(value)
         return log_density(self.family, self.state, value.unsqueeze(-2)).squeeze(-1)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value) in one dimension, for value (*sample, *batch, 1): (*sample, *batch)
+        (eq-mixture-cdf). Raises ``NotImplementedError`` in more."""
+        self._check_line("cdf")
+        if self._validate_args:
+            self._validate_sample(value)
+        return cdf(self.family, self.state, value.unsqueeze(-2)).squeeze(-1)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile of each share ``value`` (*sample, *batch), in one dimension:
+        (*sample, *batch, 1), with a gradient; NaN where value is not in [0, 1]."""
+        self._check_line("icdf")
+        value = torch.as_tensor(value).to(self.state.means)
+        return icdf(self.family, self.state, value.unsqueeze(-1)).squeeze(-2)
+
+    def _check_line(self, name: str) -> None:
+        if self.event_shape != (1,):
+            raise NotImplementedError(
+                f"{name} is that of one dimension, and this mixture has {self.event_shape[0]}; "
+                "take a marginal first"
+            )
 
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(component | value) for value (*sample, *batch, D): (*sample, *batch, K)."""
