@@ -8,6 +8,7 @@ descent and by L-BFGS; ``fit_best`` does so from many starts at once.
 from importlib.metadata import version
 
 from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
+from gmmedu.density import MixtureDensityHead, crps
 from gmmedu.descent import fit_lbfgs, fit_model
 from gmmedu.device import default_device
 from gmmedu.em import em_step, fit_em
@@ -26,7 +27,7 @@ from gmmedu.models import (
     GmmTied,
 )
 from gmmedu.problem import Event
-from gmmedu.selection import fit_best
+from gmmedu.selection import LikelihoodRatioTest, Row, Selection, Table, bootstrap_lrt, select
 from gmmedu.singularities import (
     Clamp,
     Prior,
@@ -35,6 +36,7 @@ from gmmedu.singularities import (
     SingularityWarning,
     find_singular,
 )
+from gmmedu.starts import fit_best
 from gmmedu.stopping import Absolute, Aitken, Relative
 
 __version__ = version("gmmedu")
@@ -54,13 +56,20 @@ __all__ = [
     "GmmIsotropic",
     "GmmSharedIsotropic",
     "GmmTied",
+    "LikelihoodRatioTest",
+    "MixtureDensityHead",
     "MixtureDistribution",
     "Prior",
     "Relative",
     "Reset",
+    "Row",
+    "Selection",
     "SingularityError",
     "SingularityWarning",
     "Snapshot",
+    "Table",
+    "crps",
+    "bootstrap_lrt",
     "default_device",
     "em_step",
     "find_singular",
@@ -74,4 +83,5 @@ __all__ = [
     "load_galaxies",
     "load_old_faithful",
     "sample_mixture",
+    "select",
 ]

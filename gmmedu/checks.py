@@ -35,7 +35,7 @@ def check_points(
     name: str = "x",
 ) -> Tensor:
     """Return ``x``, in ``dtype``, if it is a finite floating-point tensor of shape (N, num_dims),
-    or (*batch_shape, N, num_dims).
+    or (*batch_shape, N, num_dims), in which a 1 stands for points that a dimension shares.
 
     missing: whether NaN may stand for a value that was not observed; complete: whether then each
     row and each column must have one that was. Raises ``TypeError`` for a wrong type or dtype,
@@ -44,7 +44,7 @@ def check_points(
     """
     x = check_floats(x, name, device)
     wanted = _shape("N", num_dims, batch_shape)
-    if x.ndim < 2 or (x.ndim > 2 and x.shape[:-2] != batch_shape):
+    if x.ndim < 2 or (x.ndim > 2 and x.shape[:-2] != broadcast_to(batch_shape, x.shape[:-2])):
         hint = ""
         if x.ndim == 1 and num_dims in (None, 1):
             hint = f"; one-dimensional data go in as {name}[:, None]"
@@ -64,6 +64,13 @@ def check_points(
             f"{name} has {x.shape[-2]} points and at least {minimum} are needed{reason}"
         )
     return check_values(x, dtype, missing=missing, complete=complete, name=name)
+
+
+def broadcast_to(batch_shape: tuple[int, ...], given: Sequence[int]) -> tuple[int, ...]:
+    """The leading dimensions that ``given`` must have: those of the batch, or 1 where it has 1."""
+    if len(given) != len(batch_shape):
+        return batch_shape
+    return tuple(1 if own == 1 else size for own, size in zip(given, batch_shape, strict=True))
 
 
 def check_means(

@@ -24,8 +24,8 @@ from gmmedu.device import default_device
 from gmmedu.em import fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult
 from gmmedu.models import MODELS, GaussianMixture
-from gmmedu.selection import fit_best
 from gmmedu.singularities import SingularityError, SingularityWarning
+from gmmedu.starts import fit_best
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -41,8 +41,9 @@ def fit_em(
         model: any mixture of this package; it is changed in place. Parameters with
             ``requires_grad=False`` are held fixed.
         x: data, (N, D), finite, at least as many points as components; (*batch_shape, N, D) for a
-            batch of models, each on its own; or batches (B, D), or pairs of those and weights
-            (B,), that can be read again and again, such as a DataLoader.
+            batch of models, each on its own, or with a 1 for points that a dimension shares; or
+            batches (B, D), or pairs of those and weights (B,), that can be read again and again,
+            such as a DataLoader.
         num_iterations: the most iterations.
         tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration. Or
             another rule: ``Relative(...)``, ``Aitken(...)``.

@@ -122,9 +122,11 @@ class FitResult:
     saw; inf for the members of a batch that failed. history: the NLL after 0, 1, ... iterations,
     float64 (T + 1, ...), NaN after the end of a member; elapsed: seconds since the start at the
     same moments, (T + 1,); passes_after: passes over the data until then, (T + 1, ...);
-    converged: whether the stopping rule was met; num_iterations: T; passes: of the whole fit, and
-    seconds; events: what the mitigation did; snapshots: parameters along the way; errors: of the
-    members that failed; starts: the NLL of every start, where ``fit_best`` made several.
+    converged: whether the stopping rule was met; on_floor: whether a component ends on the floor
+    that the mitigation sets, so that the NLL is what the floor makes it; num_iterations: T;
+    passes: of the whole fit, and seconds; events: what the mitigation did; snapshots: parameters
+    along the way; errors: of the members that failed; starts: the NLL of every start, where
+    ``fit_best`` made several.
     """
 
     nll: Any
@@ -132,6 +134,7 @@ class FitResult:
     elapsed: Tensor
     passes_after: Tensor
     converged: Any
+    on_floor: Any
     num_iterations: Any
     passes: Any
     seconds: float
@@ -408,9 +411,10 @@ class Record:
         history = np.full((self.iteration + 1, problem.num_members), np.nan)
         for iteration, (members, nll) in enumerate(self._history):
             history[iteration, members] = nll
+        low = self._on_floor()
         self._warn_rounding()
         self._warn_unconverged()
-        self._warn_floor()
+        self._warn_floor(low)
         return FitResult(
             nll=self._shaped(self._nll),
             history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),
@@ -419,6 +423,7 @@ class Record:
                 -1, *problem.model.batch_shape
             ),
             converged=self._shaped(self._converged),
+            on_floor=self._shaped(low.any(-1).cpu().numpy()),
             num_iterations=self._shaped(self._ended),
             passes=self._shaped(problem.passes),
             seconds=self.seconds,
@@ -525,13 +530,17 @@ class Record:
             stacklevel=5,
         )
 
-    def _warn_floor(self) -> None:
+    def _on_floor(self) -> Tensor:
+        """Which covariances (M, J) end on the floor; one that is held was never raised to it."""
+        problem, scales = self.problem, self._final.scales
+        if problem.held[2] or self.iteration < 1:
+            return problem.family.none(scales)
+        return problem.family.clamp(scales, self._floor * 1.001)[1]
+
+    def _warn_floor(self, low: Tensor) -> None:
         """Say which components end on the floor of a clamp, and what to do."""
         problem, mitigation = self.problem, self.problem.mitigation
-        if not isinstance(mitigation, Clamp) or problem.held[2] or self.iteration < 1:
-            return
-        _, low = problem.family.clamp(self._final.scales, self._floor * 1.001)
-        if not bool(low.any()):
+        if not isinstance(mitigation, Clamp) or not bool(low.any()):
             return
         least, limit = mitigation.min_scale, resolution(problem.model.means.dtype)
         why = f"min_scale={least:g}"

@@ -10,6 +10,7 @@ from torch import Tensor
 from gmmedu import checks
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.units import Units, moments
+from gmmedu.values import take
 
 METHODS = ("box", "points", "kmeans", "kmeans++")
 #: To the covariance that a fit starts from, a point further out than this many standard
@@ -37,8 +38,8 @@ def initialize(
     those of its clusters. A given (constant) variance stays, and what has ``requires_grad=False``.
 
     A batch of models gets as many starts, the same that one after the other would get; x is then
-    (N, D), or (*batch_shape, N, D). missing: whether NaN is a value that was not observed; it
-    counts as the mean of its column.
+    (N, D), or (*batch_shape, N, D), where a 1 stands for points that a dimension shares. missing:
+    whether NaN is a value that was not observed; it counts as the mean of its column.
 
     Distances are measured in units of the data's standard deviation in each dimension (that of
     the bulk where there are outliers), and no start is narrower than a thousandth of that in any
@@ -59,6 +60,11 @@ def initialize(
     sets = x.reshape(-1, *x.shape[-2:])
     units = Units.of([moments([(each, None)]) for each in sets], per_dimension=True)
     z = ((sets - units.center.unsqueeze(1)) / units.scale.unsqueeze(1)).nan_to_num()
+    if 1 < len(sets) < math.prod(batch_shape):
+        # Several starts on each of several sets.
+        which = torch.arange(len(sets), device=device).reshape(x.shape[:-2])
+        which = which.expand(batch_shape).flatten()
+        z, units = z[which], take(units, which)
     with torch.autocast(device.type, enabled=False):
         weights, means, covariances = _start(z, math.prod(batch_shape), k, method, generator)
     unit = units.scale.unsqueeze(1)

@@ -262,6 +262,20 @@ class GaussianMixture(nn.Module):
         return _number(self.num_free_parameters * total.log() - 2 * log_likelihood)
 
     @torch.no_grad()
+    def icl(
+        self, x: Tensor, *, sample_weight: Tensor | None = None, missing: bool = False
+    ) -> float | Tensor:
+        """The integrated classification likelihood of x (N, D): lower is better; (...) in a batch.
+
+        The BIC less 2 sum_n log max_k r_nk (eq-icl), so points that may be of two components
+        count against the mixture (Biernacki, Celeux and Govaert 2000). sample_weight: (N,).
+        """
+        largest = self.responsibilities(x, missing=missing).double().amax(-1).log()
+        weights = torch.ones_like(largest) if sample_weight is None else sample_weight
+        sharpness = (torch.where(weights > 0, largest, 0.0) * weights).sum(-1)
+        return self.bic(x, sample_weight=sample_weight, missing=missing) - 2 * _number(sharpness)
+
+    @torch.no_grad()
     def _log_likelihood(
         self, x: Tensor, weights: Tensor | None, missing: bool
     ) -> tuple[Tensor, Tensor]:

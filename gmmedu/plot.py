@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gmmedu.fitting import FitResult, Snapshot
     from gmmedu.models import GaussianMixture
 
-    Components = GaussianMixture | Snapshot | tuple[Tensor, Tensor, Tensor]
+    Components: TypeAlias = GaussianMixture | Snapshot | tuple[Tensor, Tensor, Tensor]
 
 #: Color of component k. The first six are those of Okabe and Ito (2008) that read on light and on
 #: dark; their yellow and black do not, and a violet and a brown stand in.
@@ -371,6 +371,34 @@ def nll_curves(
     ax.set_xlim(left=0)
     ax.set_xlabel("iteration" if against == "iterations" else "seconds")
     ax.set_ylabel("mean NLL (nats per point)")
+    ax.legend()
+    return ax
+
+
+def criterion_curves(
+    values: Mapping[str, Mapping[int, float]],
+    criterion: str,
+    *,
+    best: tuple[str, int] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A criterion against the number of components, a line for each family; NaN leaves a gap.
+
+    values: by family and number of components, as ``Selection.values`` has them; best: the one to
+    mark.
+    """
+    ax = _axes(ax)
+    for line, (family, curve) in enumerate(values.items()):
+        color = _CURVES[line % len(_CURVES)]
+        label = family.replace("_", " ")
+        ax.plot(list(curve), list(curve.values()), ".-", color=color, label=label)
+    if best is not None:
+        family, count = best
+        ax.plot(count, values[family][count], "o", ms=11, mfc="none", mec=GREY)
+    ax.set_xlabel("number of components K")
+    names = {"held_out": "held-out mean NLL (nats per point)", "log_likelihood": "log likelihood"}
+    ax.set_ylabel(names.get(criterion, criterion.upper()))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
 

@@ -144,6 +144,7 @@ class Problem:
         numbers = (model.logits, model.means, model.raw_scale)
         self.held = [not number.requires_grad for number in numbers]
         self.workspace = Workspace()
+        self.offset: Any = None
         weight_unit = self._place(x, sample_weight, missing)
         self.total = self.points.total.cpu().numpy()
         self._set_floor(weight_unit)
@@ -205,11 +206,8 @@ class Problem:
             missing=missing,
             complete=True,
         )
-        x, weights, unit = self._weighted(x, sample_weight)
+        x, weights, unit, members = self._weighted(x, sample_weight)
         x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
-        x = x if x.ndim == 3 else x.unsqueeze(0)
-        if weights is not None and len(weights) > len(x):
-            x = x.expand(len(weights), -1, -1)
         of_each = [None] * len(x) if weights is None else list(weights)
         found = [moments([pair]) for pair in zip(x, of_each, strict=True)]
         self.units = Units.of(found, self.family.per_dimension)
@@ -218,33 +216,45 @@ class Problem:
             weights = weights.to(columns)
             # A point that weighs nothing is nowhere.
             columns[:, :-1].masked_fill_((weights == 0).unsqueeze(1), 0.0)
+        self._set_offset(found)
+        if members is not None:
+            self.units, columns = take(self.units, members), columns[members]
+            weights = None if weights is None else weights[members]
+            self.offset = self.offset[members.cpu().numpy()]
         self.points = Points.from_columns(columns, weights)
         self.num_points = self.points.num_points
-        self._set_offset(found)
         return unit
 
     def _weighted(
         self, x: Tensor, sample_weight: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, float]:
-        """x (N, D) or (M, N, D), and weights (1 or M, N), in float64, the largest 1."""
-        batch_shape, size = self.model.batch_shape, len(self.model.batch_shape)
-        if x.ndim > 2:
-            x = x.reshape(-1, *x.shape[-2:])
-        if sample_weight is None:
-            return x, None, 1.0
+    ) -> tuple[Tensor, Tensor | None, float, Tensor | None]:
+        """The sets that differ: x (P, N, D) and weights (P, N), in float64, the largest 1, or
+        None; by what the weights were multiplied; and which set each member looks at, (M,), or
+        None where they all look at the first, or the n-th at the n-th."""
+        unit, weights = 1.0, None
+        lead = x.shape[:-2]
+        if sample_weight is not None:
+            weights = self._checked_weights(x, sample_weight)
+            used = (weights > 0).flatten(0, -2).any(0) if weights.ndim > 1 else weights > 0
+            if not bool(used.all()):
+                x, weights = x[..., used, :], weights[..., used]
+            lead = torch.broadcast_shapes(lead, weights.shape[:-1])
+            unit = 1 / float(weights.max())
+            weights = (weights * unit).expand(*lead, -1).reshape(-1, weights.shape[-1])
+        x = x.expand(*lead, -1, -1).reshape(-1, *x.shape[-2:])
+        if len(x) in (1, self.num_members):
+            return x, weights, unit, None
+        members = torch.arange(len(x), device=x.device).reshape(lead)
+        return x, weights, unit, members.expand(self.model.batch_shape).flatten()
+
+    def _checked_weights(self, x: Tensor, sample_weight: Tensor) -> Tensor:
+        """Weights (N,), or (..., N) that broadcast with the model's batch."""
         shape: tuple[int, ...] = (x.shape[-2],)
-        if size and getattr(sample_weight, "ndim", 1) > 1:
-            shape = (*batch_shape, x.shape[-2])
+        if self.model.batch_shape and getattr(sample_weight, "ndim", 1) > 1:
+            lead = checks.broadcast_to(self.model.batch_shape, sample_weight.shape[:-1])
+            shape = (*lead, *shape)
         device = self.model.means.device
-        weights = checks.check_weights(sample_weight, shape, device, "sample_weight")
-        weights = weights.reshape(-1, weights.shape[-1])
-        used = (weights > 0).any(0)
-        if not bool(used.all()):
-            x, weights = x[..., used, :], weights[:, used]
-        if x.ndim == 3 and len(weights) < len(x):
-            weights = weights.expand(len(x), -1)
-        unit = 1 / float(weights.max())
-        return x, weights * unit, unit
+        return checks.check_weights(sample_weight, shape, device, "sample_weight")
 
     def _set_offset(self, sets: list[Any]) -> None:
         """By how much a mean log density in these units is too high: (P,), float64."""

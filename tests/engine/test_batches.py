@@ -325,7 +325,7 @@ def test_fit_best_goes_in_turns_where_memory_asks_for_it(
 ) -> None:
     x, results = _clusters(), []
     for numbers in (2**24, 2 * 2 * 45):
-        monkeypatch.setattr("gmmedu.selection._BATCH_NUMBERS", numbers)
+        monkeypatch.setattr("gmmedu.starts._BATCH_NUMBERS", numbers)
         model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
         results.append(gmmedu.fit_best(model, x, 5, method="box", generator=_generator()))
     torch.testing.assert_close(results[0].starts, results[1].starts)
