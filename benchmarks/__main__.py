@@ -15,6 +15,7 @@ from benchmarks import (
     THREADS,
     busy,
     collapse,
+    density,
     descent,
     em,
     frames,
@@ -36,7 +37,7 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-NAMED = (*EM_NAMES[1:], "reliability", "collapse", "race", "frames")
+NAMED = (*EM_NAMES[1:], "reliability", "collapse", "race", "frames", "density")
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "rate": rate.run,
@@ -46,6 +47,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "collapse": collapse.run,
     "race": race.run,
     "frames": frames.run,
+    "density": density.run,
 }
 
 
