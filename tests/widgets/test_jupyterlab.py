@@ -71,7 +71,7 @@ CASES = {
         "start=[60.0, 75.0]",
         ("88, 90", "60, 75"),
         (40, 60),
-        ("view.values['em']['nll'][-1]", "EM: NLL"),
+        ("view.values['em']['nll'][-1]", "EM"),
     ),
     "scrubber": Case(
         FITS + "FitScrubber(fit, x)",

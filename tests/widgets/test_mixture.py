@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import traitlets
@@ -434,6 +436,35 @@ def test_points_have_the_colors_of_the_figures(open_static: OpenStatic) -> None:
     (axes,) = explorer.to_figure().axes
     colors = 255 * torch.tensor(axes.collections[0].get_facecolor()[:, :3])
     assert (torch.tensor(fills) - colors).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_on_the_border_two_are_equally_responsible(open_static: OpenStatic, count: int) -> None:
+    explorer = MixtureExplorer(num_components=count, seed=1)
+    page = open_static(explorer)
+    live(page)
+    plane = page.locator(".gm-plane").first
+    d = plane.locator(".gm-border").get_attribute("d") or ""
+    pixels = torch.tensor([[float(v) for v in p.split()] for p in re.split("[ML]", d) if p])
+    width, height = (float(plane.get_attribute(side) or 0) for side in ("width", "height"))
+    left, right, low, high = explorer.limits
+    u = (pixels[:, 0] - 48) / (width - 62)
+    v = (height - 42 - pixels[:, 1]) / (height - 50)
+    x = torch.stack([left + u * (right - left), low + v * (high - low)], dim=1).double()
+    top = explorer.model().responsibilities(x).detach().topk(2, dim=1).values
+    assert len(x) > 40
+    # Between the lines of the grid it is straight, and pixels are rounded.
+    assert (top[:, 0].log() - top[:, 1].log()).abs().median() < 0.05
+
+
+def test_the_still_has_the_border_and_the_numbers() -> None:
+    (axes,) = MixtureExplorer(num_components=3).to_figure().axes
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
+    lines = axes.collections[-1].get_paths()
+    explorer = MixtureExplorer(num_components=3)
+    x = torch.tensor(np.concatenate([path.vertices for path in lines]))
+    top = explorer.model().responsibilities(x).detach().topk(2, dim=1).values
+    assert len(x) > 20 and (top[:, 0].log() - top[:, 1].log()).abs().median() < 0.05
 
 
 def test_axes_are_pulled_and_keep_their_names(open_static: OpenStatic) -> None:

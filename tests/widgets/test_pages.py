@@ -6,14 +6,16 @@ import base64
 import gzip
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from book.test_site_interactives import INTERACTIVE
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+import gmmbook
 import gmmedu
 from gmmbook.widgets import (
     FitScrubber,
@@ -25,11 +27,12 @@ from gmmbook.widgets import (
     SingularityExplorer,
 )
 from gmmbook.widgets.base import _IDLE, _SOURCES, MODULE
-from gmmedu.plot import PALETTE
+from gmmedu.plot import GREY, PALETTE
 from widgets.conftest import OpenStatic
 from widgets.test_jupyterlab import CASES
 
 X = gmmedu.load_old_faithful()
+BOOK = Path(gmmbook.__file__).parents[1]
 
 
 def _fit(fitter: Callable[..., gmmedu.FitResult], **options: Any) -> gmmedu.FitResult:
@@ -103,6 +106,88 @@ def test_accessible_and_within_its_width(
 
 @EVERY
 def test_every_control_can_be_reached_and_named(open_static: OpenStatic, name: str) -> None:
+@EVERY
+@pytest.mark.parametrize(("width", "height", "header"), [(670, 800, 60), (341, 844, 56)])
+def test_drawing_curve_and_controls_are_on_one_screen(
+    open_static: OpenStatic, name: str, width: int, height: int, header: int
+) -> None:
+    """As wide as the text of a chapter on a laptop and on a phone, below the header of its page."""
+    page = open_static(EXAMPLES[name](), viewport={"width": width, "height": height})
+    page.add_style_tag(content="body, figure { margin: 0 }")
+    still(page)
+    bottom = page.locator(".gm-controls").evaluate("e => e.getBoundingClientRect().bottom")
+    assert bottom < height - header
+    whole = page.locator(".gm-stage").bounding_box()
+    assert whole and (width < 600 or whole["height"] < height - header)
+    rows = page.locator(".gm-controls button").evaluate_all(
+        """all => { const row = e => Math.round(e.getBoundingClientRect().bottom);
+          const last = row(all.at(-1)), controls = all[0].closest('.gm-controls');
+          return [...controls.querySelectorAll('button, input, select')]
+            .filter(e => Math.abs(row(e) - last) < 8).length; }"""
+    )
+    assert rows > 1  # Reset is not alone
+
+
+LIT = """color => [...document.querySelectorAll('.gm-plane [data-color]')]
+  .filter(e => e.dataset.color !== '#797979')
+  .map(e => [e.dataset.color === color, e.classList.contains('gm-dim')])"""
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "singularity"])
+def test_a_row_of_the_table_lights_up_its_part(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name]())
+    still(page)
+    row = page.locator(".gm-table tbody tr", has=page.locator("i[style*='#D55E00']"))
+    row.first.hover()
+    still(page)
+    parts = page.evaluate(LIT, PALETTE[1])
+    assert {own for own, _ in parts} == {True, False}
+    assert all(own != dim for own, dim in parts)
+    page.mouse.move(1, 1)
+    still(page)
+    assert not any(dim for _, dim in page.evaluate(LIT, PALETTE[1]))
+    row.first.focus()
+    assert all(own != dim for own, dim in page.evaluate(LIT, PALETTE[1]))
+    row.first.blur()
+    assert not any(dim for _, dim in page.evaluate(LIT, PALETTE[1]))
+
+
+def test_a_lit_component_shows_its_responsibilities(open_static: OpenStatic) -> None:
+    page = open_static(MixtureExplorer(X))
+    still(page)
+    page.locator(".gm-table tbody tr").nth(1).focus()
+    still(page)
+    shown = page.locator(".gm-plane circle[r='3']").evaluate_all(
+        "dots => dots.map(dot => Number(dot.getAttribute('fill-opacity')))"
+    )
+    r = MixtureExplorer(X).model().responsibilities(X)[:, 1].tolist()
+    assert shown == pytest.approx([0.9 * (0.1 + 0.9 * v) for v in r])
+
+
+def test_words_of_the_text_light_up_what_they_name(browser: Browser) -> None:
+    script = (BOOK / "_static" / "colors.js").read_text("utf-8")
+    text = (
+        "<p>The <em>blue</em> one, component 2, a purple curve, a <code>blue</code>, bluest.</p>"
+        "<section><p>Blue elsewhere.</p></section>"
+    )
+    page = browser.new_page()
+    page.set_content(f"<section>{text}{MixtureExplorer().to_html()}</section>")
+    page.evaluate("script => { (0, eval)(script); dispatchEvent(new Event('load')); }", script)
+    words = page.locator(".gm-word")
+    assert words.all_text_contents() == ["blue", "component 2", "purple"]
+    assert page.locator("p").first.text_content() == re.sub("<[^>]*>", "", text.split("</p>")[0])
+    for word, color in ((words.nth(0), PALETTE[0]), (words.nth(1), PALETTE[1])):
+        word.hover()
+        assert all(own != dim for own, dim in page.evaluate(LIT, color))
+        page.mouse.move(1, 1)
+        word.focus()
+        assert all(own != dim for own, dim in page.evaluate(LIT, color))
+        word.blur()
+        assert not any(dim for _, dim in page.evaluate(LIT, color))
+    assert re.findall("#[0-9A-F]{6}", script) == [*PALETTE, GREY]
+    page.close()
+
+
     page = open_static(EXAMPLES[name]())
     still(page)
     wanted = page.evaluate(
@@ -281,15 +366,18 @@ def test_it_stands_in_a_page_of_ones_own_and_on_paper(name: str) -> None:
     assert interactive.to_figure().axes
 
 
-def test_the_module_is_the_sources_less_indentation_and_comments(open_static: OpenStatic) -> None:
+def test_the_module_is_the_sources_less_spaces_and_comments(open_static: OpenStatic) -> None:
     sources = [path.read_text("utf-8") for path in _SOURCES]
     literals = [found for text in sources for found in re.findall(r"`[^`]*`", text)]
     assert literals and all(_IDLE.sub("", literal) == literal for literal in literals)
-    kept = MODULE.splitlines()
-    lines = [line.strip() for line in "\n".join(sources).splitlines()]
+    kept = MODULE.replace(" ", "").splitlines()
+    lines = "\n".join(sources).replace(" ", "").splitlines()
     assert [line for line in lines if line in set(kept)] == kept
     page = open_static(GaussianExplorer())
     address = "data:text/javascript;base64," + base64.b64encode(Interactive._esm.encode()).decode()
+    # What is read by people has its spaces still, in comments alone it is not.
+    code = _IDLE.sub("", "\n".join(sources))
+    assert all(text in MODULE for text in re.findall(r"""\"[^"\n]*\"|`[^`]*`""", code))
     names = "async address => Object.keys((await import(address)).default)"
     assert page.evaluate(names, address) == ["render", "math"]
 

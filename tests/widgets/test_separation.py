@@ -100,6 +100,20 @@ def test_it_is_pulled_apart_and_its_buttons_load_the_races(open_static: OpenStat
     expect(mean).to_have_attribute("aria-valuetext", "4 standard deviations off")
 
 
+def test_the_curve_is_drawn_where_a_reader_has_been(open_static: OpenStatic) -> None:
+    page = open_static(SeparationExplorer(6.0))
+    question = page.get_by_text("How many at 2?")
+    expect(question).to_be_visible()
+    law = page.locator(".gm-plane").nth(1).locator("path[stroke='#9030D8']")
+    places = "e => e.getAttribute('d').split('L').length"
+    assert law.evaluate(places) < 4
+    page.get_by_role("button", name="2.2 sd", exact=True).click()
+    expect(question).to_be_hidden()
+    assert 35 < law.evaluate(places) < 45
+    page.get_by_role("button", name="Reset").click()
+    expect(question).to_be_visible()
+
+
 @pytest.mark.parametrize(("apart", "share"), [(0.5, 0.5), (9, 0.5), (4, 0), (4, 1)])
 def test_a_state_out_of_range_is_named(apart: float, share: float) -> None:
     with pytest.raises(traitlets.TraitError, match="must lie from"):

@@ -244,15 +244,15 @@ def state(page: Page, trait: str, view: str = "singularity") -> Any:
 
 def test_a_hand_shrinks_moves_and_cures(open_static: OpenStatic) -> None:
     page = open_static(SingularityExplorer(rounded=True))
-    drag(page, "sigma", 200, 40)
+    drag(page, "sigma", 100, 40)
     sigma = state(page, "sigma")
     assert 1e-6 < sigma < 1e-3
     assert state(page, "values.slope") == pytest.approx(18 / 82, rel=1e-3)
-    drag(page, "mean of the needle", 23, 0)
+    drag(page, "mean of the needle", 10, 0)
     assert state(page, "point") != 20 and state(page, "values.j") == 0
     page.get_by_role("button", name="Half-way").click()
     assert state(page, "point") in (20.5, 21.5)
-    page.get_by_role("button", name="Onto the nearest").click()
+    page.get_by_role("button", name="Onto a point").click()
     assert state(page, "values.j") > 0
     for cure in CURES[1:]:
         page.locator("select").select_option(cure)
@@ -263,6 +263,26 @@ def test_a_hand_shrinks_moves_and_cures(open_static: OpenStatic) -> None:
     expect(page.get_by_role("status")).to_contain_text("objective", timeout=3_000)
     page.get_by_role("button", name="Reset").click()
     assert state(page, "sigma") == 1 and state(page, "cure") == "none"
+
+
+def test_the_objective_is_drawn_as_far_as_a_reader_has_been(open_static: OpenStatic) -> None:
+    page = open_static(SingularityExplorer(rounded=True))
+    curve, question = page.locator(".gm-plane").nth(1), page.get_by_text("Level, or lower")
+    length = "e => e.getAttribute('d').length"
+    state(page, "sigma")
+    first = curve.locator("path[stroke='#9030D8']").evaluate(length)
+    expect(question).to_be_visible()
+    drag(page, "sigma", 120, 0)
+    state(page, "sigma")
+    assert curve.locator("path[stroke='#9030D8']").evaluate(length) > 5 * first
+    expect(question).to_be_hidden()
+    drag(page, "sigma", -80, 0)
+    state(page, "sigma")
+    assert curve.locator("path[stroke='#9030D8']").evaluate(length) > 5 * first
+    page.get_by_role("button", name="Reset").click()
+    state(page, "sigma")
+    assert curve.locator("path[stroke='#9030D8']").evaluate(length) == first
+    expect(question).to_be_visible()
 
 
 def test_every_edge_can_be_reached(open_static: OpenStatic) -> None:
@@ -336,7 +356,7 @@ def test_a_link_restores_the_view_and_the_point_it_sits_on(open_static: OpenStat
         drag(page, "sigma", 150, 0, view)
         figure.locator("select").select_option("prior")
         drag(page, "mean of the needle", -40, 0, view)
-        figure.get_by_role("button", name="Onto the nearest").click()
+        figure.get_by_role("button", name="Onto a point").click()
     page.wait_for_function("location.hash.includes('view-3=')")
     page.wait_for_timeout(600)
     link = page.evaluate("location.hash.slice(1)")

@@ -27,8 +27,11 @@ from gmmedu import plot
 _SOURCES = sorted((Path(__file__).parent / "js").glob("*.js"))
 #: Lines that are only a comment, empty lines, and indentation: of no use to a reader of the page.
 _IDLE = re.compile(r"^(?:\s+|//.*\n|/\*\*[\s\S]*?\*/\n)+", re.M)
+#: A text, which stays as it is, or spaces around a sign that needs none.
+_SPACED = re.compile(r"""("[^"\n]*"|`[^`]*`)| *([=,;:{}()?&|<>*\[\]]) *""")
+_CODE = _IDLE.sub("", "\n".join(path.read_text("utf-8") for path in _SOURCES))
 #: The front end, one module: closed forms, drawing, the interactives, the hosts.
-MODULE = _IDLE.sub("", "\n".join(path.read_text("utf-8") for path in _SOURCES))
+MODULE = _SPACED.sub(lambda found: found[1] or found[2], _CODE)
 
 
 class Interactive(anywidget.AnyWidget):

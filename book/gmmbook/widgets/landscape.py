@@ -242,16 +242,19 @@ class LandscapeExplorer(Interactive):
         ax, below = figure.subplots(2, height_ratios=(2.6, 1))
         bottom = self.values["lowest"]
         span = max(float(heights.max()) - bottom, 1e-9)
-        levels = bottom + span * 1.5 ** (np.arange(-15.0, 0) + 0.5)
-        ax.contour(
+        # Round numbers of nats above the lowest.
+        decades = 10.0 ** np.arange(math.floor(math.log10(span)) - 2, math.log10(span))
+        levels = np.outer(decades, (1, 2, 5)).flatten()
+        lines = ax.contour(
             axis.numpy(),
             axis.numpy(),
-            heights.T.numpy(),
+            heights.T.numpy() - bottom,
             levels=levels,
             colors=[plot.GREY],
             linewidths=0.7,
             alpha=0.7,
         )
+        ax.clabel(lines, fmt="%g")
         ax.plot(*lowest.tolist(), "+", color=plot.GREY, markersize=11)
         floor = 10.0 ** (math.ceil(math.log10(span)) - 8)
         for key, hue, style, marker in (("em", 0, "-", "o"), ("descent", 1, "--", "s")):

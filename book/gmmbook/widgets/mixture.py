@@ -388,14 +388,28 @@ class MixtureExplorer(Interactive):
         plot.scatter(x, ax, responsibilities=model.responsibilities(x))
         plot.ellipses(model, ax)
         for k, mean in enumerate(self.means):
+            color = plot.component_color(k)
+            disc = {"boxstyle": "circle", "facecolor": "white", "edgecolor": color}
             ax.annotate(
                 str(k + 1),
                 mean,
-                xytext=(6, 6),
-                textcoords="offset points",
                 annotation_clip=True,
+                zorder=5,
+                bbox=disc,
+                color="black",
                 fontweight="bold",
+                ha="center",
+                va="center",
             )
+        left, right, low, high = self.limits
+        sides = (torch.linspace(*ends, 121, dtype=x.dtype) for ends in ((left, right), (low, high)))
+        xs, ys = (side.tolist() for side in sides)
+        r = model.responsibilities(torch.cartesian_prod(_tensor(xs), _tensor(ys)))
+        # Where one of all but the last is as likely as the likeliest of the others.
+        for k in range(len(self.means) - 1):
+            others = torch.cat([r[:, :k], r[:, k + 1 :]], dim=1).amax(1)
+            lead = (r[:, k].log() - others.log()).reshape(121, 121)
+            ax.contour(xs, ys, lead.mT.numpy(), levels=[0.0], colors=[plot.GREY])
         left, right, low, high = self.limits
         ax.set(
             xlim=(left, right),

@@ -116,6 +116,20 @@ const converter = (mean, area) => ({ weights, means, covariances = [] }, { cente
 });
 const toUnits = converter((x, c, s) => (x - c) / s, (v, a) => v / a), fromUnits = converter((z, c, s) => c + s * z, (v, a) => v * a);
 
+/** Segments of the lines where heights[i][j], over xs[i] and ys[j], cross a level: marching squares. */
+function levelLines(xs, ys, heights, level) {
+  const lines = [];
+  for (let i = 0; i + 1 < xs.length; i++) for (let j = 0; j + 1 < ys.length; j++) {
+    const around = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1], [i, j]], up = around.map(([p, q]) => heights[p][q] - level);
+    const cuts = [0, 1, 2, 3].filter((k) => up[k] > 0 !== up[k + 1] > 0).map((k) => {
+      const share = up[k] / (up[k] - up[k + 1]), [[p, q], [r, s]] = [around[k], around[k + 1]];
+      return [xs[p] + share * (xs[r] - xs[p]), ys[q] + share * (ys[s] - ys[q])];
+    });
+    for (let k = 0; k < cuts.length; k += 2) lines.push(cuts.slice(k, k + 2));
+  }
+  return lines;
+}
+
 /** f(state), kept as long as these parts of the state are the same objects. */
 function kept(names, f) {
   let before = [], last;

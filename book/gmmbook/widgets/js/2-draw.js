@@ -71,10 +71,14 @@ const trace = (pixels) => "M" + pixels.map((p) => p.map((v) => v.toFixed(1)).joi
 /** A curve [x, y] down to where it meets the bottom of a logarithmic axis, which is no level of its own. */
 const downTo = (low, curve) => curve.slice(0, curve.findIndex(([, y]) => y <= low) + 1 || undefined).map(([x, y]) => [x, max(y, low)]);
 
+/** A component at its mean: a disc with its number in it, which hides no label behind a point. */
+const disc = (stroke) => svg("circle", { r: 9, fill: "#fff", stroke, "stroke-width": 3 });
+const numeral = (number) => svg("text", { y: 4.5, "text-anchor": "middle", class: "gm-text gm-numeral" }, number);
+
 let planes = 0;
-/** Axes in a drawing that is as wide as its place; `height(width)` and `margin(width)` lay it out. */
+/** Axes in a drawing as wide as its place; `height(width, narrow)` and `margin(width)` lay it out. */
 class Plane {
-  constructor(ui, { label, x, y, height = (w) => clip(0.4 * w, 230, 300), margin = () => {} }) {
+  constructor(ui, { label, x, y, height = (w, narrow) => (narrow ? 0.48 : 0.8) * w, margin = () => {}, into = ui.planes.length ? ui.side : ui.main }) {
     Object.assign(this, { ui, height, margin, x: new Axis(x), y: new Axis(y), knobs: [], mask: svg("rect") });
     this.frame = svg("g", { "aria-hidden": true });
     // What must not reach over the axes.
@@ -83,12 +87,12 @@ class Plane {
     this.back = svg("g", { "aria-hidden": true }, svg("clipPath", { id }, this.mask), this.inside);
     this.front = svg("g");
     this.svg = svg("svg", { role: "group", "aria-label": label, class: "gm-plane" }, this.frame, this.back, this.front);
-    ui.stage.append(this.svg);
+    into.append(this.svg);
     ui.planes.push(this);
   }
   /** Lay out anew for the width there is. */
   fit() {
-    const width = max(240, round(this.svg.parentElement.clientWidth)), height = round(this.height(width));
+    const width = max(240, round(this.svg.parentElement.clientWidth)), height = round(this.height(width, this.ui.narrow));
     const { left, right, top, bottom } = { left: 48, right: 14, top: 8, bottom: 42, ...this.margin(width) };
     put(this.svg, { viewBox: `0 0 ${width} ${height}`, width, height });
     put(this.mask, { x: left, y: top, width: width - left - right, height: height - top - bottom });
@@ -117,10 +121,16 @@ class Plane {
   units([px, py]) { return [this.x.back(px), this.y.back(py)]; }
   pixel([x, y]) { return [this.x.at(x), this.y.at(y)]; }
   clip([x, y]) { return [this.x.clip(x), this.y.clip(y)]; }
-  add(tag, attributes, layer = this.back) { return layer.appendChild(svg(tag, attributes)); }
+  /** What is drawn in a color is lit with it. */
+  add(tag, attributes, layer = this.back) { return layer.appendChild(svg(tag, { ...(attributes.stroke?.[0] === "#" && { "data-color": attributes.stroke }), ...attributes })); }
   curve(stroke, width = 2, more = {}, layer) { return this.add("path", { fill: "none", stroke, "stroke-width": width, ...more }, layer); }
   /** A path through points in units of the data. */
   path(points) { return trace(points.map((p) => this.pixel(p))); }
+  /** A question in the middle, while a curve is not to be seen. */
+  ask(text) {
+    const node = this.svg.appendChild(svg("text", { class: "gm-text", "text-anchor": "middle", "aria-hidden": true }, text));
+    return (open) => { put(node, { x: (this.x.start + this.x.end) / 2, y: (this.y.start + this.y.end) / 2 }).style.display = open ? "" : "none"; };
+  }
   cross(point) { return `${this.path([point])}m-6 0h12m-6-6v12`; }
   /** The 50 % and 95 % ellipse of a component, to be drawn at a mean and covariance; not at null. */
   component(color) {
@@ -140,10 +150,10 @@ class Plane {
    * A knob that pointer, touch and arrow keys move (Shift: ten steps): at() where it is, move([x, y])
    * what to do, text() its value in words; shape "circle", "square", or "none" (seen only in focus);
    * across: it moves along the x axis only, and can be held anywhere above. What lies outside of the
-   * plane is held at its edge.
+   * plane is held at its edge. A number makes the circle a disc that shows it.
    */
-  handle({ label, at, move, text, color = GREY, shape = "circle", across }) {
-    const { ui } = this, knob = shape === "square" ? svg("rect", { x: -6, y: -6, width: 12, height: 12 }) : svg("circle", { r: 6.5 });
+  handle({ label, at, move, text, color = GREY, shape = "circle", across, number }) {
+    const { ui } = this, knob = shape === "square" ? svg("rect", { x: -6, y: -6, width: 12, height: 12 }) : number ? disc(color) : svg("circle", { r: 6.5, fill: color });
     const line = svg("path", { stroke: "transparent", "stroke-width": 14 });
     // From the pointer to the middle of the knob, while it is dragged.
     let offset;
@@ -151,7 +161,7 @@ class Plane {
     const place = () => this.pixel(this.clip(at())), from = (pixels) => place().map((v, d) => v - pixels[d]);
     const release = () => { if (offset) { offset = null; ui.touched(true); } };
     const group = svg("g", {
-      class: "gm-handle", tabindex: 0, role: "slider", "aria-label": label,
+      class: "gm-handle", tabindex: 0, role: "slider", "aria-label": label, "data-color": color,
       onpointerdown: (event) => {
         if (event.button || !event.isPrimary) return;
         event.preventDefault();
@@ -176,7 +186,7 @@ class Plane {
         const [x, y] = at(), [right, up] = way.map((d) => d * (event.shiftKey ? 10 : 1));
         go(across ? [this.x.move(x, right + up), y] : [this.x.move(x, right), this.y.move(y, up)], true);
       },
-    }, svg("circle", { r: 22, fill: "transparent" }), ...(across ? [line] : []), put(knob, { class: `gm-knob gm-${shape}`, fill: color }));
+    }, svg("circle", { r: 22, fill: "transparent" }), ...(across ? [line] : []), put(knob, { class: `gm-knob gm-${number ? "disc" : shape}`, ...(shape === "square" && { fill: color }) }), ...(number ? [numeral(number)] : []));
     const me = {
       group, away: (pixels) => hypot(...from(pixels)),
       grasp(event, pixels) {
@@ -230,45 +240,59 @@ class Plane {
     this.ui.refresh.push(() => {
       const [, , stroke] = get();
       put(dashes, { stroke, d: [0, 1].map((i) => this.path([end(i, 1), end(i, -1)])).join("") });
-      for (const group of groups) put(group.lastChild, { fill: stroke });
+      for (const group of groups) put(put(group, { "data-color": stroke }).lastChild, { fill: stroke });
     });
   }
 }
 
 const STYLE = `
-.gm-widget{margin:1.2em 0;max-width:46em;font-variant-numeric:tabular-nums}
+.gm-widget{container-type:inline-size;width:100%;max-width:52rem;margin:1rem 0;font-size:.9rem;line-height:1.4;font-variant-numeric:tabular-nums}
 .gm-widget *{box-sizing:border-box}
-.gm-stage{display:grid;gap:.4em}
+.gm-stage{display:grid;gap:.5em 1em;grid-template:"main" "side" "controls" "note" "values"/minmax(0,1fr)}
+.gm-main{grid-area:main}.gm-side{grid-area:side}.gm-note{grid-area:note;margin:0}.gm-note:empty{display:none}
+@container (min-width:490px){
+.gm-wide-values{grid-template:"main side" "main values" 1fr "controls controls" "note note"/minmax(0,3fr) minmax(0,2fr)}
+.gm-wide-curve{grid-template:"main side" "controls controls" "values values"/minmax(0,var(--main,1fr)) minmax(0,1fr)}
+}
 .gm-plane{display:block;width:100%;height:auto;overflow:hidden;user-select:none;-webkit-user-select:none}
+.gm-plane [data-color]{transition:opacity .15s}
+.gm-plane .gm-dim{opacity:.12}
+@media (prefers-reduced-motion:reduce){.gm-plane [data-color]{transition:none}}
 .gm-halo{paint-order:stroke;stroke:var(--pst-color-background,var(--jp-layout-color0,Canvas));stroke-width:3px}
 .gm-axis{fill:none;stroke:currentColor;opacity:.55}.gm-text{fill:currentColor;font:12px system-ui,sans-serif}
+.gm-text.gm-numeral{fill:#000;font-weight:700;pointer-events:none}
 .gm-handle{display:block;cursor:grab;outline:none;touch-action:none}
-.gm-knob{stroke:#fff;stroke-width:2}
+.gm-knob:not(.gm-disc){stroke:#fff;stroke-width:2}
 .gm-none{opacity:0}.gm-handle:focus-visible .gm-none{opacity:.5}
 .gm-handle:focus-visible .gm-knob{stroke:currentColor;stroke-width:3.5}
 .gm-handle:focus-visible circle:first-child{stroke:currentColor;stroke-width:2}
-.gm-controls{display:flex;flex-wrap:wrap;gap:.5em 1em;align-items:center;margin:.5em 0}
-.gm-controls label{display:flex;align-items:center;gap:0 .5em;flex-wrap:wrap}
-.gm-controls span{display:flex;align-items:center;gap:.5em}
-.gm-controls input{width:8em;accent-color:var(--pst-color-primary,#0072B2)}
-.gm-controls output{min-width:3.5em}
-.gm-widget :is(button,select){font:inherit;color:inherit;background:transparent;border:1px solid currentColor;border-radius:.35em;padding:.25em .7em;min-height:2.2em;cursor:pointer}
+.gm-controls{grid-area:controls;display:flex;flex-wrap:wrap;gap:.5em .8em;align-items:end}
+.gm-controls>span{display:flex;gap:inherit;align-items:end}
+.gm-controls label{display:grid;grid-template-columns:auto auto;justify-content:space-between;gap:0 .6em}
+.gm-controls :is(input,select){grid-column:1/-1;margin:0}
+.gm-controls input{width:7.4em;min-width:100%;height:2.1em;accent-color:#797979}
+.gm-controls output{grid-area:1/2;text-align:right}
+.gm-widget :is(button,select){font:inherit;color:inherit;background:transparent;border:1px solid #797979;border-radius:.3em;padding:.15em .6em;min-height:2.1em;cursor:pointer}
 .gm-widget option{color:#000;background:#fff}
 .gm-widget button:disabled{opacity:.5;cursor:default}
-.gm-widget :is(button,select,input):focus-visible{outline:2px solid currentColor;outline-offset:2px}
-.gm-values dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13em),1fr));gap:.1em 1.2em;margin:.4em 0;padding:0}
-.gm-values dl div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .6em;border-bottom:1px solid #7975}
+.gm-widget :is(button,select,input,tr):focus-visible{outline:2px solid currentColor;outline-offset:1px}
+.gm-values{grid-area:values;container-type:inline-size;display:flex;flex-wrap:wrap;align-content:start;gap:.3em 1.4em}
+.gm-values dl{flex:1 1 13em;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,13em),1fr));align-content:start;gap:0 1.4em;margin:0;padding:0}
+.gm-values dl div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 .6em;padding:.1em 0;border-bottom:1px solid #7975}
 .gm-values dt{font-weight:400}.gm-values dd{margin:0 0 0 auto}
-.gm-table{border-collapse:collapse;margin:.4em 0}
-.gm-table :is(th,td){font-weight:400;text-align:right;padding:.1em 0 .1em 1.4em;border-bottom:1px solid #7975}
-.gm-table :is(th,td):first-child{text-align:left;padding-left:0}
-.gm-table i{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.5em;forced-color-adjust:none;print-color-adjust:exact}
-.gm-values{container-type:inline-size}
-@container (max-width:17em){.gm-table tr{display:flex;flex-wrap:wrap;gap:0 .8em}.gm-table :is(th,td){padding-left:0}}
-.gm-legend{display:flex;flex-wrap:wrap;gap:.2em 1em;font-size:.9em;margin:.2em 0;padding:0;list-style:none}
-.gm-legend i{display:inline-block;width:1.1em;height:.22em;margin-right:.35em;vertical-align:middle;forced-color-adjust:none;print-color-adjust:exact}
+.gm-widget .gm-table{flex:1 1 auto;border-collapse:collapse;margin:0;font-size:inherit;line-height:inherit}
+.gm-widget .gm-table :is(th,td){font-weight:400;text-align:right;padding:.1em 0 .1em 1em;border-bottom:1px solid #7975}
+.gm-widget .gm-table :is(th,td):first-child{text-align:left;padding-left:0}
+.gm-table td{white-space:nowrap}
+.gm-widget thead th{font-size:.9em;vertical-align:bottom;color:var(--pst-color-text-muted,inherit)}
+.gm-values i{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.5em;forced-color-adjust:none;print-color-adjust:exact}
+@container (max-width:17em){.gm-table tr{display:flex;flex-wrap:wrap;gap:0 .8em}.gm-widget .gm-table :is(th,td){padding-left:0}}
+.gm-legend{display:flex;flex-wrap:wrap;gap:0 1em;font-size:.9em;margin:.2em 0 0;padding:0;list-style:none}
+.gm-legend li{margin:0}
+.gm-legend i{display:inline-block;width:1.3em;margin-right:.4em;vertical-align:middle;border-top:.2em solid;forced-color-adjust:none;print-color-adjust:exact}
+.gm-legend .gm-dot{width:0;border:.25em solid;border-radius:50%}.gm-legend .gm-dashed{border-top-style:dashed}.gm-legend .gm-dotted{border-top-style:dotted}.gm-legend .gm-thin{border-top-width:1px}
 .gm-said{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media print{.gm-controls{display:none}.gm-knob{stroke:none}}
+@media print{.gm-controls{display:none}.gm-knob:not(.gm-disc){stroke:none}}
 `;
 
 // What each interactive registers itself in, under its name.

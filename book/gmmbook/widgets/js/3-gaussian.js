@@ -1,6 +1,7 @@
 // One Gaussian in the plane: its ellipses, margins and a conditional slice.
 
 kinds.gaussian = {
+  wide: "values",
   values({ mean, covariance, point, slice }) {
     const [[a, b], [, c]] = covariance, factor = factorOf(covariance);
     return {
@@ -25,7 +26,6 @@ kinds.gaussian = {
     // Room for the marginals, above and on the right.
     const room = (w) => 0.17 * (w - 62), margin = (w) => ({ top: 8 + room(w), right: 14 + room(w) });
     const plane = ui.plane({ label, x: axis("x\u2081"), y: axis("x\u2082"), height: (w) => w - 12, margin });
-    ui.beside(plane.svg, ui.list);
     const [blue, red] = PALETTE;
     const ellipses = plane.component(blue), cross = plane.curve("currentColor");
     const above = plane.curve(GREY), beside = plane.curve(GREY), given = plane.curve(red, 2, { "stroke-dasharray": "6 3" }), cut = plane.curve(red, 2, { "stroke-dasharray": "6 3" });
@@ -47,18 +47,24 @@ kinds.gaussian = {
     plane.svg.addEventListener("pointermove", (event) => { if (!event.buttons && event.pointerType === "mouse") read(event); });
     // A finger does not hover.
     plane.svg.addEventListener("click", (event) => { if (!event.target.closest(".gm-handle")) read(event); });
-    ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081, dashed"]]);
+    ui.slider({
+      label: "correlation \u03c1", low: -0.99, high: 0.99, step: 0.01, color: blue, get: () => zeroed(now.values.correlation),
+      set(rho) { const [[a], [, c]] = now.covariance, b = rho * sqrt(a * c); ui.set({ covariance: [[a, b], [b, c]] }); },
+    });
+    ui.slider({ label: "given x\u2081", name: "slice", low: -limit, high: limit, step: limit / 80, color: red });
+    ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081", "dashed"]]);
+    const sd = (d) => sqrt(now.covariance[d][d]), pair = (mean, sd) => [mean, sd].map((v) => format(v, 3));
+    ui.table(["curve", "mean", "sd"], [
+      [GREY, "x\u2081", () => pair(now.mean[0], sd(0))],
+      [GREY, "x\u2082", () => pair(now.mean[1], sd(1))],
+      [red, "x\u2082 given x\u2081", (v) => pair(v.conditional_mean, v.conditional_sd)],
+    ]);
     ui.readout([
-      ["mean", () => list(now.mean, 3)],
-      ["\u03a3\u2081\u2081, \u03a3\u2081\u2082, \u03a3\u2082\u2082", () => { const [[a, b], [, c]] = now.covariance; return list([a, zeroed(b, sqrt(a * c)), c], 3); }],
-      ["\u03c3\u2081, \u03c3\u2082", () => list([0, 1].map((d) => sqrt(now.covariance[d][d])), 3)],
-      ["sds along the axes", (v) => list(v.sds, 3)],
-      ["correlation \u03c1", (v) => format(zeroed(v.correlation), 3)],
+      ["sds along the axes", (v) => list(v.sds, 3), blue],
+      ["covariance \u03a3\u2081\u2082", () => { const [[a, b], [, c]] = now.covariance; return format(zeroed(b, sqrt(a * c)), 3); }],
       ["cross at", () => list(now.point, 3)],
       ["log density there", (v) => format(v.log_density)],
       ["Mahalanobis distance", (v) => format(v.mahalanobis)],
-      ["given x\u2081", () => format(now.slice, 3)],
-      ["x\u2082 then: mean, sd", (v) => list([v.conditional_mean, v.conditional_sd], 3)],
     ]);
     ui.refresh.push(() => {
       const { mean: [m, n], covariance, slice, point, values: { conditional_mean, conditional_sd } } = now, { x, y } = plane;

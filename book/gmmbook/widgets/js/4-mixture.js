@@ -55,8 +55,16 @@ kinds.mixture = (() => {
 
   function build(ui) {
     const { now } = ui, { points, center, label, limits: [left, right, bottom, top], axis_labels: names } = now, each = times(6, (k) => k);
-    const plane = ui.plane({ label, x: { low: left, high: right, name: names[0] }, y: { low: bottom, high: top, name: names[1] }, height: (w) => (w < 500 ? 0.9 : 0.7) * w });
-    const dots = points.map(() => plane.add("circle", { r: 3, "fill-opacity": 0.9 }));
+    const plane = ui.plane({ label, x: { low: left, high: right, name: names[0] }, y: { low: bottom, high: top, name: names[1] }, height: (w, narrow) => (narrow ? 0.78 : 0.85) * w });
+    const dots = points.map(() => plane.add("circle", { r: 3 })), border = plane.add("path", { class: "gm-border", fill: "none", stroke: "currentColor" }, plane.inside);
+    const grid = [[left, right, 40], [bottom, top, 30]].map(([low, high, n]) => even(n, low, high));
+    // Where one of all but the last is as likely as the likeliest of the others.
+    const drawBorder = kept(["weights", "means", "covariances", "box"], ({ weights, means, covariances }) => {
+      const factors = covariances.map(factorOf), shares = weights.map(log);
+      const joint = grid[0].map((x) => grid[1].map((y) => means.map((mean, k) => shares[k] + logDensity([x, y], mean, factors[k]))));
+      const leads = (k) => joint.map((column) => column.map((a) => a[k] - max(...a.filter((_, j) => j !== k))));
+      put(border, { d: times(means.length - 1, (k) => levelLines(...grid, leads(k), 0).map((line) => plane.path(line)).join("")).join("") });
+    });
     const rings = each.map((k) => plane.component(colorOf(k)));
     const change = (name, k, value) => ui.set({ note: "", selected: k, [name]: now[name].map((old, j) => (j === k ? value : old)) });
     plane.handleAxes({
@@ -66,10 +74,9 @@ kinds.mixture = (() => {
     const knobs = each.map((k) => {
       // Also where there is no such component: its knob is not in the drawing.
       const at = () => now.means[k] ?? center;
-      const knob = plane.handle({ label: `mean of component ${k + 1}`, at, move: (p) => change("means", k, p), text: () => list(at()), color: colorOf(k) });
+      const knob = plane.handle({ label: `mean of component ${k + 1}`, at, move: (p) => change("means", k, p), text: () => list(at()), color: colorOf(k), number: k + 1 });
       // A key that only passes by selects nothing.
       knob.addEventListener("focus", () => knob.matches(":focus-visible") || ui.set({ selected: k }));
-      knob.append(svg("text", { x: 8, y: -8, class: "gm-text gm-halo", style: "font-size:15px;font-weight:700" }, k + 1));
       return knob;
     });
 
@@ -95,31 +102,35 @@ kinds.mixture = (() => {
     ui.action("Gradient step", "gradient_step");
     ui.slider({ label: "rate", name: "rate", low: 0.01, high: 3, log: true });
     ui.action("Random start", "random_start");
-    const note = html("p");
+    const note = html("p", { class: "gm-note" });
     ui.controls.after(note);
-    ui.legend([[GREY, "50 % and 95 % ellipses, thick where selected; points colored by responsibilities"]]);
     ui.readout([["mean NLL (nats)", (v) => format(v.nll, 6)]]);
     const won = (k) => sum(seen(now).r, (row) => row[k] === max(...row));
     ui.table(["component", "weight", "\u03a3 r", "points won"], each.map((k) => [
       colorOf(k), k + 1, (v) => k < v.weights.length && [v.weights[k].toFixed(3), v.counts[k].toFixed(1), won(k)],
     ]));
-    const chart = ui.plane({ label: "mean NLL after each step", x: { low: 0, name: "step" }, y: { name: "mean NLL" }, height: () => 150 });
-    const curve = chart.curve(PALETTE[6]);
-    ui.root.append(chart.svg);
+    const chart = ui.plane({ label: "mean NLL after each step", x: { low: 0, name: "step" }, y: { name: "mean NLL" }, height: (w, narrow) => (narrow ? 110 : 150) });
+    const curve = chart.curve(PALETTE[6]), last = chart.curve(PALETTE[6], 7, { "stroke-linecap": "round" });
+    ui.legend([["currentColor", "border, where two are equally responsible"], [GREY, "a point mixes the colors of the responsible", "dot"]]);
 
     const rgb = each.map((k) => [1, 3, 5].map((i) => parseInt(colorOf(k).slice(i, i + 2), 16)));
     const place = kept(["box"], () => dots.forEach((dot, i) => { const [cx, cy] = plane.pixel(points[i]); put(dot, { cx, cy }); }));
-    const drawCurve = kept(["history", "box"], ({ history }) => {
+    const drawCurve = ({ history: past, values: { nll } }) => {
+      const history = past.length ? past : [nll];
       const low = min(...history), high = max(...history), room = 0.05 * (high - low) || 0.1;
       chart.x.high = max(10, history.length - 1);
       Object.assign(chart.y, { low: low - room, high: high + room });
       chart.drawAxes();
       put(curve, { d: chart.path(history.map((v, i) => [i, v])) });
-    });
+      put(last, { d: `${chart.path([[history.length - 1, history.at(-1)]])}h.01` });
+    };
     ui.refresh.push(() => {
-      const { weights, means, covariances, selected, history } = now, count = weights.length, { r } = seen(now);
+      const { weights, means, covariances, selected } = now, count = weights.length, { r } = seen(now);
       place(plane);
-      dots.forEach((dot, i) => put(dot, { fill: `rgb(${times(3, (c) => round(sum(r[i], (v, k) => v * rgb[k][c])))})` }));
+      drawBorder({ weights, means, covariances, box: plane.box });
+      // Of the lit component each point shows the share.
+      const lit = each.find((k) => k < count && colorOf(k) === ui.lit);
+      dots.forEach((dot, i) => put(dot, { fill: `rgb(${times(3, (c) => round(sum(r[i], (v, k) => v * rgb[k][c])))})`, "fill-opacity": 0.9 * (lit === undefined ? 1 : 0.1 + 0.9 * r[i][lit]) }));
       for (const k of each) {
         const on = k < count, knob = knobs[k];
         if (knob.isConnected !== on) on ? plane.front.append(knob) : knob.remove();
@@ -131,13 +142,12 @@ kinds.mixture = (() => {
       add.disabled = count === most(now);
       if (focused.disabled) (count === 1 ? add : remove).focus();
       note.textContent = now.note;
-      chart.svg.style.display = history.length > 1 ? "" : "none";
-      if (history.length > 1) drawCurve({ history, box: chart.box });
+      drawCurve(now);
     });
   }
 
   return {
-    actions, build,
+    actions, build, wide: "values",
     values(state) {
       const { weights } = state, { r, nll } = seen(state);
       return { nll, counts: weights.map((_, k) => sum(r, (row) => row[k])), weights };

@@ -31,13 +31,9 @@ kinds.landscape = (() => {
     let means = [axis[floor(least / 61)], axis[least % 61]];
     for (let i = 0; i < 500; i++) means = em(state, means).to;
     const { nll } = at(state, means), span = max(...all, nll + 1e-9) - nll;
-    for (let level = 0.8 * span; level > 0.0025 * span; level /= 1.5) for (let i = 0; i < 60; i++) for (let j = 0; j < 60; j++) {
-      const around = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1], [i, j]], up = around.map(([p, q]) => heights[p][q] - nll - level);
-      const cuts = [0, 1, 2, 3].filter((k) => up[k] > 0 !== up[k + 1] > 0).map((k) => {
-        const share = up[k] / (up[k] - up[k + 1]);
-        return around[k].map((p, d) => axis[p] + share * (axis[around[k + 1][d]] - axis[p]));
-      });
-      for (let k = 0; k < cuts.length; k += 2) lines.push(cuts.slice(k, k + 2));
+    // Round numbers of nats above the lowest.
+    for (let e = floor(log10(span)); e > log10(span) - 2.7; e--) for (const level of [5, 2, 1].map((v) => rounded(v * 10 ** e, 1))) {
+      if (level < span) lines.push([level, levelLines(axis, axis, heights, nll + level)]);
     }
     return { means, nll, span, lines };
   });
@@ -66,11 +62,11 @@ kinds.landscape = (() => {
 
   function build(ui) {
     const { now } = ui, { limits: [low, high], unit, label, sds } = now, top = 10 ** Math.ceil(log10(surface(now).span)), step = (high - low) / 120;
-    const axis = (name) => ({ low, high, step, name: `mean ${name}${unit && ` (${unit})`}` }), square = [[low, high], [low, high]];
-    const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w) => min(w - 12, 480) });
+    const axis = (name) => ({ low, high, step, name: `mean ${name}${unit && " (" + unit + ")"}` }), square = [[low, high], [low, high]];
+    const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w, narrow) => (narrow ? 0.85 : 1) * w - 12 });
     const below = ui.excess("NLL after each step", { low: 0, name: "step" }, top / 1e8, top);
-    ui.beside(plane.svg, below.svg, ui.controls);
-    const diagonal = plane.curve(GREY, 2, { "stroke-dasharray": "2 6" }), contours = plane.curve(GREY, 1), cross = plane.curve("currentColor");
+    ui.stage.style.setProperty("--main", "1.4fr");
+    const diagonal = plane.curve(GREY, 2, { "stroke-dasharray": "2 6" }), contours = plane.curve(GREY, 1), marks = plane.back.appendChild(svg("g")), cross = plane.curve("currentColor");
     // The roads differ in color, dashes and the shape of their dots: caps of segments of no length.
     const drawings = [0, 1].map((k) => [plane, below].map((where) => [
       where.curve(PALETTE[k], 2, { "stroke-dasharray": k ? "5 3" : "none" }),
@@ -94,20 +90,26 @@ kinds.landscape = (() => {
       ui.touched(true);
     });
     const size = sds[0] * sds[1];
-    ui.slider({ label: "learning rate \u03b7", name: "rate", low: size / 50, high: size * 20, log: true });
-    ui.slider({ label: "momentum \u03b2", name: "momentum", low: 0, high: 0.95, step: 0.05 });
+    ui.slider({ label: "learning rate \u03b7", name: "rate", low: size / 50, high: size * 20, log: true, color: PALETTE[1] });
+    ui.slider({ label: "momentum \u03b2", name: "momentum", low: 0, high: 0.95, step: 0.05, color: PALETTE[1] });
     ui.slider({ label: "steps", name: "num_steps", low: 1, high: 100, step: 1 });
     if (!calm()) ui.button("Walk", walked);
-    ui.legend([[PALETTE[0], "EM: solid, round dots"], [PALETTE[1], "descent: dashed, square dots"], [GREY, "equal NLL; + the lowest; dotted: equal means"]]);
-    ui.readout([
-      ["start", () => list(now.start)], ["its NLL (nats)", (v) => format(v.em.nll[0])], ["its slopes", (v) => list(v.gradient, 3)],
-      ...[["em", "EM"], ["descent", "descent"]].flatMap(([key, name]) => [
-        [name, (v) => ending(v[key], "")], [`${name}: NLL`, (v) => format(v[key].nll.at(-1), 6)],
-        [`${name}: above lowest`, (v) => format(max(v[key].nll.at(-1) - v.lowest, 0), 2)],
-      ]),
+    ui.legend([[PALETTE[0], "EM"], [PALETTE[1], "descent", "dashed"], [GREY, "equal NLL, in nats above the lowest (+)", "thin"], [GREY, "equal means", "dotted"]]);
+    const row = (nll, lowest, end) => [format(nll, 6), format(max(nll - lowest, 0), 2), end];
+    ui.table(["place", "NLL (nats)", "above lowest", "means"], [
+      [GREY, "start", (v) => row(v.em.nll[0], v.lowest, list(now.start))],
+      ...["em", "descent"].map((key, k) => [PALETTE[k], ["EM", "descent"][k], (v) => row(v[key].nll.at(-1), v.lowest, v[key].exit ? ending(v[key], "") : list(v[key].road.at(-1)))]),
     ]);
+    ui.readout([["slopes at the start", (v) => list(v.gradient, 3)]]);
     const drawSurface = kept(["lines", "box"], ({ lines, means }) => {
-      put(contours, { d: lines.map((line) => plane.path(line)).join("") });
+      put(contours, { d: lines.map(([, segments]) => segments.map((line) => plane.path(line)).join("")).join("") });
+      // Named where they pass below the lowest, as far as there is room.
+      const names = [];
+      for (const [level, segments] of lines) {
+        const cut = segments.map(([p]) => plane.pixel(p)), [m, n] = plane.pixel(means), [place] = cut.filter(([x, y]) => y > n + 10 && abs(x - m) < 6).sort((a, b) => a[1] - b[1]);
+        if (place && names.every(([, y]) => abs(y - place[1]) > 15)) names.push([m, place[1], level]);
+      }
+      marks.replaceChildren(...names.map(([x, y, level]) => svg("text", { x, y: y + 4, "text-anchor": "middle", class: "gm-text gm-halo" }, format(level, 2))));
       put(diagonal, { d: plane.path([[low, low], [high, high]]) });
       put(cross, { d: within(means, square) ? plane.cross(means) : "" });
     });
@@ -127,7 +129,7 @@ kinds.landscape = (() => {
     });
   }
   return {
-    build, actions: {},
+    build, actions: {}, wide: "curve",
     values: (state) => ({ ...roads(state), gradient: at(state, state.start).slopes, lowest: surface(state).nll }),
     encode: ({ start, rate, momentum, num_steps }) => [...start, rate, momentum, num_steps],
     decode(numbers, { limits }) {

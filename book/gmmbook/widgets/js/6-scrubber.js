@@ -22,18 +22,17 @@ kinds.scrubber = (() => {
     // A curve is no component: it has a color that few components have, and a mark and dashes of its own.
     const colors = [PALETTE[6], PALETTE[3]], marks = ["M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0", "M-5-5h10v10h-10Z"], dashes = ["none", "6 4"];
 
-    const grid = html("div", { style: "display:grid;gap:.4em 16px;grid-template-columns:repeat(auto-fit,minmax(min(100%,272px),1fr))" });
-    ui.stage.append(grid);
+    ui.main.style = "display:grid;gap:.3em 1em;grid-template-columns:repeat(auto-fit,minmax(min(100%,232px),1fr))";
     fits.forEach((f, i) => {
       const [x, y] = limits.map(([low, high], d) => ({ low, high, name: names[d] }));
-      const plane = ui.plane({ label: `${f.label}: points and components`, x, y, height: (w) => (w > 450 ? 0.62 : 0.8) * w }), { inside } = plane;
+      const plane = ui.plane({ label: `${f.label}: points and components`, x, y, height: (w, narrow) => (w > 450 ? 0.45 : narrow && fits.length > 1 ? 0.46 : 0.72) * w, into: ui.main }), { inside } = plane;
       const title = html("b");
-      grid.append(html("div", { style: "min-width:0" }, title, plane.svg));
+      ui.main.append(html("div", { style: "min-width:0" }, title, plane.svg));
       const dots = plane.curve(GREY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.8 }, inside);
       const parts = f.weights[0].map((_, k) => {
-        const ellipses = plane.component(colorOf(k)), cross = plane.curve(colorOf(k), 2, {}, inside), line = html("li");
-        const number = inside.appendChild(svg("text", { class: "gm-text gm-halo", "font-weight": 700 }));
-        return { ellipses, cross, number, line };
+        const ellipses = plane.component(colorOf(k)), line = html("li");
+        const mark = inside.appendChild(svg("g", { "data-color": colorOf(k) }, disc(colorOf(k)), numeral(k + 1)));
+        return { ellipses, mark, line };
       });
       ui.root.append(html("details", {}, html("summary", {}, `Components of ${f.label}`), html("ol", {}, ...parts.map((part) => part.line))));
       const drawPoints = kept(["box"], () => put(dots, { d: points.map((p) => `${plane.path([p])}h0`).join("") }));
@@ -41,22 +40,18 @@ kinds.scrubber = (() => {
         const s = shown(f), { weights, means, sds } = now.values.fits[i];
         drawPoints(plane);
         title.textContent = `${f.label}: iteration ${f.iterations[s]}${f.iterations[s + 1] ? "" : ", the last"}`;
-        parts.forEach(({ ellipses, cross, number, line }, k) => {
-          const mean = f.means[s][k], [px, py] = plane.pixel(mean);
-          number.textContent = `${k + 1}: ${format(weights[k], 2)}`;
+        parts.forEach(({ ellipses, mark, line }, k) => {
+          const mean = f.means[s][k];
           line.textContent = `component ${k + 1}: weight ${format(weights[k])}; mean ${list(means[k])}; standard deviations along the axes ${list(sds[k])}`;
           ellipses(mean, productOf(f.factors[s][k]));
-          put(cross, { d: plane.cross(mean) });
-          put(number, { x: px + 6, y: py - 6 });
+          put(mark, { transform: `translate(${plane.pixel(mean)})` });
         });
       });
     });
 
-    // Within sight of the planes also on a phone.
-    ui.stage.append(ui.controls);
     // The lowest has no logarithm: it, and what is within rounding of it, lies on the bottom.
     const all = fits.flatMap((f) => f.history.excess), low = 10 ** floor(log10(max(1e-10, min(...all.filter((e) => e > 0), 1))));
-    const high = 1.3 * max(...all, 10 * low), plane = ui.excess("NLL of the fits", {}, low, high);
+    const high = 1.3 * max(...all, 10 * low), plane = ui.excess("NLL of the fits", {}, low, high, (w, narrow) => (narrow ? 140 : 190));
     const x = (plane.x = new SinceStart({ low: 0, high: 1, unit: 1 })), curves = fits.map((_, i) => plane.curve(colors[i], 2, { "stroke-dasharray": dashes[i] }));
     const line = plane.curve("currentColor"), here = fits.map((_, i) => plane.add("path", { d: marks[i], fill: colors[i], stroke: "#fff" }));
     const drawCurves = kept(["against", "box"], ({ against }) => {
@@ -81,7 +76,7 @@ kinds.scrubber = (() => {
       near(x.clip(plane.units(plane.pixels(event))[0]));
       ui.touched(true);
     });
-    ui.legend([[GREY, drawn], ["currentColor", "50 % and 95 % ellipses: component and weight"], ...fits.map(({ label }, i) => [colors[i], `${label}: ${["solid, round", "dashed, square"][i]} mark`])]);
+    ui.legend([[GREY, drawn, "dot"], ...fits.map(({ label }, i) => [colors[i], label, ["", "dashed"][i]])]);
 
     const step = (d) => go(x.move(moment(), d));
     ui.play({
@@ -97,14 +92,17 @@ kinds.scrubber = (() => {
       const other = UNITS.find((unit) => unit !== by()), i = indexBefore(longer[other], now[traitOf[other]]);
       go(i && longer[by()][i]);
     });
-    ui.readout(fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(zeroed(v.difference))]));
     ui.table(["fit", "NLL (nats)", "iteration", "seconds"], fits.map(({ label }, i) => [
       colors[i], label, ({ fits: shown }) => [format(shown[i].nll, 7), shown[i].iteration, format(shown[i].seconds)],
     ]));
+    ui.table(["weight", ...fits.map(({ label }) => label)], fits[0].weights[0].map((_, k) => [
+      colorOf(k), k + 1, ({ fits: shown }) => shown.map(({ weights }) => format(weights[k], 3)),
+    ]));
+    ui.readout(fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(zeroed(v.difference))]));
   }
 
   return {
-    build, actions: {},
+    build, actions: {}, wide: "none",
     values({ fits, lowest, against, ...state }) {
       const shown = fits.map((f) => {
         const i = indexBefore(f[against], state[traitOf[against]]);

@@ -45,16 +45,19 @@ kinds.singularity = (() => {
     const share = weights.at(-1), peak = (s, w = share) => w * normal(0, 0, s), ground = 3e-4 / widest;
     const above = ui.plane({
       label: "Density over the data", x: { low: left, high: right, step, name: axis_label },
-      y: { low: ground, high: 2 * peak(narrowest), name: "density", log: true },
+      y: { low: ground, high: 1, name: "density", log: true },
     });
-    const rug = above.curve(GREY, 1.2), mixture = above.curve(blue, 4), needle = above.curve(red);
+    const rug = above.curve(GREY, 1.2), mixture = above.curve(blue, 3.5), needle = above.curve(red);
     const below = ui.plane({
       label: "Objective against sigma", x: { low: widest, high: narrowest, name: "\u03c3 of the needle, narrower to the right", log: true },
       y: { low: bottom, high: top, name: "objective (nats)" }, margin: () => ({ right: 24 }),
     });
-    const beyond = below.front.appendChild(svg("text", { class: "gm-text" }));
-    const bare = below.curve(GREY, 2, {}, below.inside), cured = below.curve(blue, 4, {}, below.inside);
-    ui.legend([[blue, "thick: mixture; objective with the cure"], [red, "needle"], [GREY, "ticks: data; thin: objective without cure"]]);
+    const beyond = below.front.appendChild(svg("text", { class: "gm-text" })), ask = below.ask("Level, or lower and lower? Pull \u03c3.");
+    const bare = below.curve(GREY, 2, {}, below.inside), cured = below.curve(PALETTE[6], 3.5, {}, below.inside);
+    // The narrowest so far: the objective is drawn as far as a reader has been.
+    let seen = Infinity;
+    ui.forget = () => { seen = Infinity; };
+    ui.legend([[blue, "mixture"], [red, "needle"], [PALETTE[6], "objective"], [GREY, "without the cure; ticks: data", "thin"]]);
 
     above.handle({
       label: "mean of the needle", across: true, color: red, shape: "square", text: () => `${format(now.point, 5)}, ${place(now.values)}`,
@@ -64,33 +67,38 @@ kinds.singularity = (() => {
       label: "sigma", across: true, color: red, text: () => `${few(now.sigma)}, objective ${format(now.values.objective)}`,
       at: () => [now.sigma, below.y.clip(now.values.objective)], move: ([v]) => ui.set({ sigma: below.x.clip(rounded(v, 4)) }),
     });
-    const slider = (label, name, [low, high]) => ui.slider({ label, name, low, high, log: true });
-    slider("\u03c3", "sigma", [widest, narrowest]);
-    ui.action("Onto the nearest point", "snap");
-    ui.action("Half-way between two", "halfway");
-    ui.button("A step beside", () => { ui.set({ point: clip(rounded(now.point + step, 12), left, right) }); ui.touched(true); });
+    const slider = (label, name, [low, high], color) => ui.slider({ label, name, low, high, log: true, color });
+    slider("\u03c3", "sigma", [widest, narrowest], red);
     ui.choice({ label: "cure", name: "cure", options: CURES });
     // Shows the setting of the cure that is on.
     const settings = { clamp: slider("floor (sds of the data)", "min_scale", MIN_SCALE), prior: slider("scatter (of the data)", "scatter", SCATTER) };
     const slot = ui.controls.appendChild(html("span", {}, ...Object.values(settings)));
+    ui.action("Onto a point", "snap");
+    ui.action("Half-way", "halfway");
+    ui.button("A step beside", () => { ui.set({ point: clip(rounded(now.point + step, 12), left, right) }); ui.touched(true); });
     const showSetting = kept(["cure"], ({ cure }) => slot.replaceChildren(settings[cure] ?? ""));
     ui.readout([
-      ["mean of the needle", () => format(now.point, 5)],
-      ["\u03c3 in effect", (v) => few(v.effective_sigma)],
+      ["mean of the needle", () => format(now.point, 5), red],
+      ["\u03c3 in effect", (v) => few(v.effective_sigma), red],
       ["mean NLL f (nats)", (v) => format(v.nll, 5)],
-      ["objective (nats)", (v) => format(v.objective, 5)],
-      ["its slope in log \u03c3", (v) => few(zeroed(v.slope))],
+      ["objective (nats)", (v) => format(v.objective, 5), PALETTE[6]],
+      ["its slope in log \u03c3", (v) => few(zeroed(v.slope)), PALETTE[6]],
       ["j / N", ({ j }) => `${j} / ${x.length} = ${few(j / x.length)}`],
       ["nearest point, off by", (v) => few(v.distance)],
-      ["mixture at the needle", (v) => few(v.peak)],
+      ["mixture at the needle", (v) => few(v.peak), blue],
     ]);
 
     const widths = even(180, 0, 1).map((u) => widest * (narrowest / widest) ** u);
     // Only where something but sigma is new; what is far out of the plane stays just out of it.
-    const drawCurves = kept(["point", "cure", "min_scale", "scatter", "box"], () => {
-      const objective = (change) => ({ d: below.path(widths.map((sigma) => [sigma, min(values({ __proto__: now, ...change, sigma }).objective, 2 * top - bottom)])) });
-      put(bare, objective({ cure: "none" }));
-      put(cured, objective());
+    const objective = (change) => widths.map((sigma) => [sigma, min(values({ __proto__: now, ...change, sigma }).objective, 2 * top - bottom)]);
+    const objectives = kept(["point", "cure", "min_scale", "scatter"], () => [objective({ cure: "none" }), objective()]);
+    const drawCurves = kept(["curves", "seen", "box"], ({ curves }) => {
+      [bare, cured].forEach((path, i) => put(path, { d: below.path(curves[i].filter(([sigma]) => sigma >= seen * 0.999)) }));
+      ask(seen > 0.1 * widest);
+    });
+    const drawAbove = kept(["high", "box"], ({ high }) => {
+      above.y.high = high;
+      above.drawAxes();
       put(rug, { d: x.map((v, n) => `M${above.x.at(v).toFixed(1)} ${above.y.start}v${-10 - 2 * min(n - x.indexOf(v), 15)}`).join("") });
     });
     ui.refresh.push(() => {
@@ -99,7 +107,11 @@ kinds.singularity = (() => {
       // The knob stays in the plane; how high it should be is said beside it.
       const at = below.x.at(now.sigma);
       put(beyond, { x: at, "text-anchor": at > below.box.width / 2 ? "end" : "start", y: below.y.end + 22 }).textContent = now.values.objective > top ? `\u2191 ${format(now.values.objective)}` : "";
-      drawCurves({ __proto__: now, box: below.box });
+      seen = min(seen, now.sigma);
+      drawCurves({ curves: objectives({ __proto__: now }), seen, box: below.box });
+      // Higher by three decades at a time.
+      const tallest = 2 * max(now.values.peak, ...sds.map((s, k) => peak(s, weights[k])));
+      drawAbove({ high: 10 ** (3 * Math.ceil(log10(tallest) / 3)), box: above.box });
       // Each component has a grid of its own, as far out as it is seen: an even one steps over a needle.
       const grids = sds.map((s, k) => {
         const m = means[k] ?? point, reach = s * sqrt(2 * log(max(peak(s, weights[k]) / ground, 1)));
@@ -112,7 +124,7 @@ kinds.singularity = (() => {
   }
 
   return {
-    values, build,
+    values, build, wide: "curve",
     actions: {
       snap: ({ x, point }) => ({ point: x.reduce((best, v) => (abs(v - point) < abs(best - point) ? v : best)) }),
       // x is sorted.

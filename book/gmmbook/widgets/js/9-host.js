@@ -6,12 +6,12 @@ class Interface {
   constructor(model, el, kind) {
     const now = new Proxy({}, { get: (_, name) => model.get(name) });
     Object.assign(this, { model, kind, now, planes: [], refresh: [] });
-    this.stage = html("div", { class: "gm-stage" });
-    this.controls = html("div", { class: "gm-controls" });
-    this.numbers = html("dl");
-    this.list = html("div", { class: "gm-values" }, this.numbers);
+    // All have the same parts, in this order; where there is room the second stands beside the first.
+    const part = (name) => html("div", { class: `gm-${name}` });
+    for (const name of ["main", "side", "controls", "values"]) this[name] = part(name);
+    this.stage = html("div", { class: `gm-stage gm-wide-${kind.wide}` }, this.main, this.side, this.controls, this.values);
     this.said = html("div", { class: "gm-said", role: "status" });
-    this.root = html("div", { class: "gm-widget", role: "group", "aria-label": now.label }, html("style", {}, STYLE), this.stage, this.controls, this.list, this.said);
+    this.root = html("div", { class: "gm-widget", role: "group", "aria-label": now.label }, html("style", {}, STYLE), this.stage, this.said);
     el.append(this.root);
   }
   set(changes) {
@@ -42,22 +42,29 @@ class Interface {
   }
   plane(options) { return new Plane(this, options); }
   /** For curves of what an NLL has above the lowest. */
-  excess(label, x, low, high) {
+  excess(label, x, low, high, height) {
     return this.plane({
-      label, x, y: { low, high, log: true, name: "NLL above the lowest (nats)" }, margin: () => ({ left: 60, right: 24 }),
+      label, x, height, y: { low, high, log: true, name: "nats above lowest" }, margin: () => ({ left: 60, right: 24 }),
     });
   }
-  /** The first on the left, the rest on its right; below where there is no room. */
-  beside(first, ...rest) {
-    const side = (flex, ...nodes) => html("div", { style: `flex:${flex};min-width:0` }, ...nodes);
-    this.stage.append(html("div", { style: "display:flex;flex-wrap:wrap;gap:.4em 1em" }, side("3 1 21em", first), side("2 1 14em", ...rest)));
+  get narrow() { return this.stage.clientWidth < 490; }
+  /** What has another color fades, but for what is gray; nothing where no color is given. */
+  light(color) {
+    this.lit = color;
+    for (const node of this.root.querySelectorAll(".gm-plane [data-color]")) node.classList.toggle("gm-dim", !!color && ![color, GREY].includes(node.dataset.color));
+    this.draw();
   }
-  control(label, ...content) { return this.controls.appendChild(html("label", {}, label, ...content)); }
+  /** A color is lit while its name is pointed at or has focus. */
+  lights(node, color, stop) {
+    const on = () => this.light(color), off = () => this.light();
+    return put(node, { onpointerenter: on, onpointerleave: off, onfocus: on, onblur: off, ...(stop && { tabindex: 0 }) });
+  }
+  control(label, ...content) { return this.controls.appendChild(html("label", {}, html("span", {}, label), ...content)); }
   /** A trait between low and high, in steps or logarithmic; or what get() and set(value) make of it. */
-  slider({ label, name, low, high, step, log, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
+  slider({ label, name, low, high, step, log, color = GREY, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
     const axis = new Axis({ low, high, log, start: log ? 0 : low, end: log ? 1 : high });
     const input = html("input", {
-      type: "range", min: axis.start, max: axis.end, step: step ?? 0.004,
+      type: "range", min: axis.start, max: axis.end, step: step ?? 0.004, style: `accent-color:${color}`,
       oninput: () => { set(axis.clip(rounded(axis.back(Number(input.value)), 4))); this.touched(false); }, onchange: () => this.touched(true),
     });
     const output = html("output", { "aria-hidden": true });
@@ -67,7 +74,7 @@ class Interface {
       output.textContent = text;
       put(input, { "aria-valuetext": text });
     });
-    return this.control(label, html("span", {}, input, output));
+    return this.control(label, input, output);
   }
   /** press(playing) is told whether it has stopped what was playing. */
   button(label, press) {
@@ -92,42 +99,45 @@ class Interface {
     this.refresh.push(() => { select.selectedIndex = values.indexOf(this.now[name]); });
     return this.control(label, select);
   }
+  /** Of each color what is drawn in it, as a "dot", a "dashed", "dotted" or "thin" line, or a line. */
   legend(entries) {
-    this.stage.append(html("ul", { class: "gm-legend" }, ...entries.map(([color, text]) => html("li", {}, html("i", { style: `background:${color}` }), text))));
+    this.side.append(html("ul", { class: "gm-legend" }, ...entries.map(([color, text, shape]) => this.lights(html("li", {}, html("i", { class: `gm-${shape}`, style: `border-color:${color}` }), text), color))));
   }
   /** A table of one header and a row [color, name, cells(values)] for each of several; none where there are no cells. */
   table(head, rows) {
+    const body = html("tbody");
     const row = (cells) => html("tr", {}, ...cells), start = row(head.map((name) => html("th", { scope: "col" }, name)));
-    const body = rows.map(([color, name, text]) => {
-      const cells = head.slice(1).map(() => html("td")), own = row([html("th", { scope: "row" }, html("i", { style: `background:${color}` }), name), ...cells]);
+    for (const [color, name, text] of rows) {
+      const cells = head.slice(1).map(() => html("td")), own = this.lights(row([html("th", { scope: "row" }, html("i", { style: `background:${color}` }), name), ...cells]), color, true);
       this.refresh.push(() => {
         const shown = text(this.now.values);
-        own.style.display = shown ? "" : "none";
+        if (!own.parentNode === !!shown) shown ? body.append(own) : own.remove();
         if (shown) cells.forEach((cell, i) => { cell.textContent = shown[i]; });
       });
-      return own;
-    });
-    this.list.append(html("table", { class: "gm-table" }, html("thead", {}, start), html("tbody", {}, ...body)));
-  }
-  /** Names and numbers, from `values`; none where the text is empty. */
-  readout(entries) {
-    for (const [name, text] of entries) {
-      const cell = html("dd"), row = html("div", {}, html("dt", {}, name), cell);
-      this.numbers.append(row);
-      this.refresh.push(() => {
-        const shown = text(this.now.values);
-        row.style.display = shown ? "" : "none";
-        cell.textContent = shown;
-      });
     }
+    this.values.append(html("table", { class: "gm-table" }, html("thead", {}, start), body));
+  }
+  /** Names and numbers, from `values`, some of one color. */
+  readout(entries) {
+    const rows = entries.map(([name, text, color]) => {
+      const cell = html("dd"), row = html("div", {}, html("dt", {}, ...(color ? [html("i", { style: `background:${color}` })] : []), name), cell);
+      this.refresh.push(() => { cell.textContent = text(this.now.values); });
+      return color ? this.lights(row, color) : row;
+    });
+    this.values.append(html("dl", {}, ...rows));
   }
 }
 
 function render({ model, el }) {
   const kind = kinds[model.get("kind")], ui = new Interface(model, el, kind), redraw = () => ui.draw();
   kind.build(ui);
-  ui.action("Reset", "reset");
+  // On no line by itself.
+  const last = ui.controls.lastChild, reset = ui.button("Reset", () => { ui.forget?.(); ui.act("reset"); });
+  ui.controls.append(html("span", {}, last, reset));
+  let width;
   const fit = () => {
+    if (width === ui.stage.clientWidth) return;
+    width = ui.stage.clientWidth;
     for (const plane of ui.planes) plane.fit();
     redraw();
   };
@@ -135,7 +145,7 @@ function render({ model, el }) {
   watch.observe(ui.stage);
   fit();
   model.on("change", redraw);
-  return () => { watch.disconnect(); model.off("change", redraw); };
+  return Object.assign(() => { watch.disconnect(); model.off("change", redraw); }, { ui });
 }
 
 /** Stands in for the model of a widget where there is no kernel. */
@@ -200,8 +210,7 @@ function mount() {
     for (let i = 2; views[name]; i++) name = `${base}-${i}`;
     figure.dataset.live = "";
     figure.id ||= name;
-    views[name] = { store, kind, figure };
-    render({ model: store, el: figure });
+    views[name] = { store, kind, figure, ui: render({ model: store, el: figure }).ui };
     figure.querySelector(".gm-still")?.remove();
     store.saved = () => { clearTimeout(writing); writing = setTimeout(writeAddress, 400); };
   }
