@@ -378,6 +378,7 @@ class MixtureExplorer(Interactive):
             f"{len(self.points)} points {colored}, with the 50 % and 95 % ellipses of "
             f"{len(self.weights)} component{'s' * (len(self.weights) > 1)} at "
             + ", ".join(f"({m:.3g}, {n:.3g})" for m, n in self.means)
+            + ", and the border where two are equally responsible" * (len(self.weights) > 1)
             + f"; mean NLL {self.values['nll']:.4g} nats."
         )
 

@@ -85,7 +85,7 @@ kinds.singularity = (() => {
       ["its slope in log \u03c3", (v) => few(zeroed(v.slope)), PALETTE[6]],
       ["j / N", ({ j }) => `${j} / ${x.length} = ${few(j / x.length)}`],
       ["nearest point, off by", (v) => few(v.distance)],
-      ["mixture at the needle", (v) => few(v.peak), blue],
+      ["mixture at needle", (v) => few(v.peak), blue],
     ]);
 
     const widths = even(180, 0, 1).map((u) => widest * (narrowest / widest) ** u);
