@@ -205,9 +205,11 @@ def ellipses(
         style = line_style or component_line_style(k)
         for share in sorted(mass, reverse=True):
             vertices = ellipse(center, covariance, share)
+            # As add_patch does, which takes long to find the limits of a polygon.
+            ax.update_datalim(vertices)
             if fill:
-                ax.add_patch(Polygon(vertices, facecolor=hue, alpha=0.12, linewidth=0, zorder=2))
-            ax.add_patch(
+                ax.add_artist(Polygon(vertices, facecolor=hue, alpha=0.12, linewidth=0, zorder=2))
+            ax.add_artist(
                 Polygon(
                     vertices,
                     facecolor="none",
