@@ -219,10 +219,11 @@ def mend_markup(
     context: dict[str, Any],
     doctree: Any,
 ) -> None:
-    """What Sphinx writes and a screen reader stumbles over: lists without a term, or an item."""
-    body = context.get("body", "").replace(
-        'role="list" class="citation-list"', 'class="citation-list"'
-    )
+    """What Sphinx writes and a screen reader stumbles over: lists without a term, or an item, and
+    a role that is no longer one."""
+    body = context.get("body", "")
+    body = body.replace('role="list" class="citation-list"', 'class="citation-list"')
+    body = body.replace(' role="doc-biblioentry"', "")
     context["body"] = re.sub(
         r'<dl>(\s*<dd><em class="sig-param">.*?)</dl>',
         lambda lines: (

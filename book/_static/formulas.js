@@ -5,9 +5,9 @@
   const left = ({ scrollWidth, clientWidth, scrollLeft }) => scrollWidth - clientWidth - scrollLeft;
   const mark = (formula) => formula.classList.toggle("gm-goes-on", left(formula) > 1);
   function look() {
-    for (const formula of document.querySelectorAll("mjx-container")) {
+    for (const formula of document.querySelectorAll("mjx-container, span.math")) {
       const wide = formula.clientWidth > 0 && formula.scrollWidth > formula.clientWidth + 1;
-      if (wide && formula.hasAttribute("display")) {
+      if (wide && formula.matches("[display], span")) {
         formula.tabIndex = 0;
         formula.onscroll = () => mark(formula);
         mark(formula);

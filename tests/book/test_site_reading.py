@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import nbformat
@@ -18,7 +20,7 @@ from portable import CHECK
 from gmmbook.exercises import identifiers, typed
 
 ROOT = Path(__file__).resolve().parents[2]
-CHAPTERS = sorted((ROOT / "book").glob("0[1-9]-*.ipynb"))
+CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]-*.ipynb"))
 
 
 @pytest.fixture
@@ -31,36 +33,48 @@ def page(inspector: Inspector) -> Iterator[Page]:
     page.close()
 
 
+class Chapter(NamedTuple):
+    """A chapter that a reader has opened, and the identifiers of its exercises."""
+
+    path: Path
+    page: Page
+    own: list[str]
+
+
+@pytest.fixture(scope="module", params=CHAPTERS, ids=lambda path: path.stem)
+def chapter(inspector: Inspector, request: pytest.FixtureRequest) -> Iterator[Chapter]:
+    """One visit for all that is asked of each chapter, in the order of the tests."""
+    path: Path = request.param
+    page = inspector.context("light").new_page()
+    leave_formulas_out(page)
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(f"{inspector.home}book/{path.stem}.html")
+    yield Chapter(path, page, [name for name in identifiers() if name[:2] == path.stem[:2]])
+    assert not wrong
+    page.close()
+
+
 #: Where the first picture, or what can be taken in hand, begins and in which screens it must.
 FIRST = """() => Math.min(...[...document.querySelectorAll('article .gm-widget, .cell_output img')]
   .map(each => each.getBoundingClientRect().top + scrollY))"""
 SCREENS = 1.5
 
 
-@pytest.mark.parametrize("chapter", sorted((ROOT / "book").glob("0*.ipynb")), ids=lambda p: p.stem)
-def test_a_chapter_opens_with_what_raises_its_question(
-    inspector: Inspector, page: Page, chapter: Path
-) -> None:
-    leave_formulas_out(page)
-    page.goto(f"{inspector.home}book/{chapter.stem}.html")
+def test_a_chapter_opens_with_what_raises_its_question(chapter: Chapter) -> None:
     height = page_inspector.WINDOW["height"]
-    assert page.evaluate(FIRST) < SCREENS * height
+    assert chapter.page.evaluate(FIRST) < SCREENS * height
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_exercises_are_answered_on_the_page_or_say_where(
-    inspector: Inspector, page: Page, chapter: Path
-) -> None:
-    leave_formulas_out(page)
-    page.goto(f"{inspector.home}book/{chapter.stem}.html")
-    own = [name for name in identifiers() if name.startswith(chapter.stem[:2])]
+def test_exercises_are_answered_on_the_page_or_say_where(chapter: Chapter) -> None:
+    path, page, own = chapter
     code = sum(typed(name) is None for name in own)
     assert page.locator(".gm-answer form").count() == len(own) - code
     where = page.locator(".gm-run")
     assert where.count() == code
     for link in where.locator("a").all():
         address = link.get_attribute("href") or ""
-        assert address.endswith(chapter.name)
+        assert address.endswith(path.name)
     for name in own:
         form = page.locator("form", has_text=f"Your answer to {int(name[:2])}.{name[3:]}")
         assert form.count() == (typed(name) is not None), name
@@ -70,13 +84,40 @@ def test_exercises_are_answered_on_the_page_or_say_where(
     # Where a cell is not to be run on the page, it is not to be seen.
     shown = "\n".join(page.locator(".cell_input").all_inner_texts())
     assert not [name for name in re.findall(r'check\("([\d-]+)"', shown) if typed(name)]
-    expect(page.locator("#exercises .gm-progress")).to_contain_text(f"of the {len(own) - code}")
+    progress = page.locator("#exercises .gm-progress")
+    if len(own) > code:
+        expect(progress).to_contain_text(f"of the {len(own) - code}")
+
+
+# The button lies within its title, where it is seen.
+BUTTON_OUTSIDE = """() => [...document.querySelectorAll('.solution')].filter(box => {
+  const title = box.querySelector('.admonition-title').getBoundingClientRect();
+  const button = box.querySelector('button.toggle-button').getBoundingClientRect();
+  return button.height === 0 || button.top < title.top - 1 || button.bottom > title.bottom + 1;
+}).length"""
+
+
+def test_a_solution_is_folded_until_it_is_asked_for(chapter: Chapter) -> None:
+    _, page, own = chapter
+    solutions = page.locator(".solution")
+    assert solutions.count() == page.locator(".exercise").count() == len(own)
+    assert page.evaluate(BUTTON_OUTSIDE) == 0
+    if own:
+        code = solutions.first.locator(".cell_input").first
+        expect(code).to_be_hidden()
+        solutions.first.locator("button.toggle-button, summary").first.click()
+        expect(code).to_be_visible()
+
+
+def test_every_chapter_after_the_first_look_has_exercises() -> None:
+    counts = Counter(name[:2] for name in identifiers())
+    assert all(counts[path.stem[:2]] >= 5 for path in CHAPTERS[1:])
 
 
 def test_every_exercise_asks_in_a_cell_that_the_site_knows() -> None:
     asked = []
-    for chapter in CHAPTERS:
-        for cell in nbformat.read(chapter, as_version=4).cells:
+    for path in CHAPTERS:
+        for cell in nbformat.read(path, as_version=4).cells:
             asked += CHECK.findall(cell.source) if cell.cell_type == "code" else []
     assert asked == identifiers()
 
