@@ -7,3 +7,22 @@
     if (event.target.closest(".toggle-button, .admonition-title")) look();
   });
 })();
+// On paper the page is light, and asides are open: paper cannot be unfolded.
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  let theme = null, opened = [];
+  addEventListener("beforeprint", () => {
+    theme ??= root.dataset.theme;
+    root.dataset.theme = "light";
+    for (const aside of document.querySelectorAll("details.sd-dropdown:not([open])")) {
+      aside.open = true;
+      opened.push(aside);
+    }
+  });
+  addEventListener("afterprint", () => {
+    root.dataset.theme = theme;
+    for (const aside of opened) aside.open = false;
+    [theme, opened] = [null, []];
+  });
+})();

@@ -14,8 +14,9 @@ import nbformat
 import page_inspector
 import pytest
 from page_inspector import Inspector, leave_formulas_out
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, ViewportSize, expect
 from portable import CHECK
+from pypdf import PdfReader
 
 from gmmbook.exercises import identifiers, typed
 
@@ -241,3 +242,48 @@ def test_a_search_shows_words_and_no_tex(inspector: Inspector, page: Page) -> No
     assert len(texts) > 40
     assert not [text for text in texts if re.search(r"\\\(|\\\[|\\[a-z]+", text)], texts
     assert all("covarianc" in text.lower() for text in results.all_inner_texts())
+
+
+#: What is seen of a printed page that is a screen's: A4, less the margins.
+PAPER: ViewportSize = {"width": 673, "height": 985}
+#: Of which every one that is seen on the screen is on the paper too.
+PRINTED = (
+    "article :is(h1, h2, h3)",
+    ".eqno",
+    ".caption-number",
+    "details.sd-dropdown .sd-summary-text",
+    ".gm-values :is(dt, th)",
+)
+#: Lines that only a screen has.
+NAVIGATION = {"show code cell source", "skip to main content", "skip to the interactive"} | {
+    *("search", "contents", "previous", "next", "solution", "check", "reset"),
+}
+
+
+def test_a_chapter_is_printed(inspector: Inspector, tmp_path: Path) -> None:
+    """In light colors, whatever the screen has; its interactive as the picture that it shows."""
+    page = inspector.context("dark").new_page()
+    page.goto(inspector.home + "book/01-multivariate-normal.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    page.pdf(path=tmp_path / "chapter.pdf", format="A4", prefer_css_page_size=True)
+    printed = [sheet.extract_text() for sheet in PdfReader(tmp_path / "chapter.pdf").pages]
+    text = "\n".join(printed)
+    assert text.startswith("1. The multivariate normal\n")
+    for selector in PRINTED:
+        words = page.locator(f"{selector}:visible").all_inner_texts()
+        assert words, selector
+        missing = [word for word in words if word.rstrip("#\n ") not in text]
+        assert not missing, (selector, missing)
+    assert not NAVIGATION & {line.strip().lower() for line in text.splitlines()}
+    assert all(printed)
+    # What the paper is given, seen as the screen would show it.
+    root = page.locator("html")
+    expect(root).to_have_attribute("data-theme", "dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.set_viewport_size(PAPER)
+    expect(root).to_have_attribute("data-theme", "light")
+    assert page.evaluate(page_inspector.SIDEWAYS) == []
+    cut = "e => [...e].filter(f => f.scrollWidth > f.clientWidth + 1).length"
+    assert page.locator("mjx-container[display]").evaluate_all(cut) == 0
+    page.close()
