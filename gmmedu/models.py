@@ -247,14 +247,16 @@ class GaussianMixture(nn.Module):
     def aic(
         self, x: Tensor, *, sample_weight: Tensor | None = None, missing: bool = False
     ) -> float | Tensor:
-        """Akaike's criterion of x (N, D), 2 p - 2 log L: lower is better; (...) in a batch."""
+        """Akaike's criterion of x (N, D), 2 p - 2 log L (eq-aic): lower is better; (...) in a
+        batch."""
         log_likelihood, _ = self._log_likelihood(x, sample_weight, missing)
         return _number(2 * self.num_free_parameters - 2 * log_likelihood)
 
     def bic(
         self, x: Tensor, *, sample_weight: Tensor | None = None, missing: bool = False
     ) -> float | Tensor:
-        """Schwarz's criterion of x (N, D), p log N - 2 log L: lower is better; (...) in a batch.
+        """Schwarz's criterion of x (N, D), p log N - 2 log L (eq-bic): lower is better; (...) in a
+        batch.
 
         sample_weight: (N,); a point of weight 2 counts as two, in N too.
         """
@@ -265,7 +267,7 @@ class GaussianMixture(nn.Module):
     def icl(
         self, x: Tensor, *, sample_weight: Tensor | None = None, missing: bool = False
     ) -> float | Tensor:
-        """The integrated classification likelihood of x (N, D): lower is better; (...) in a batch.
+        """The integrated completed likelihood of x (N, D): lower is better; (...) in a batch.
 
         The BIC less 2 sum_n log max_k r_nk (eq-icl), so points that may be of two components
         count against the mixture (Biernacki, Celeux and Govaert 2000). sample_weight: (N,).

@@ -181,8 +181,8 @@ def select(
     fold = _folds(len(x), num_folds, counts[-1], generator) if criterion == "held_out" else None
     sets = Sets(x, _fold_weights(sample_weight, fold), missing)
     rows, models = [], {}
-    for family, fits in _cells(sets, names, counts, search, progress):
-        row = _row(family, fits, sets, sample_weight, fold)
+    for family, fits, gained in _fitted(sets, names, counts, search, progress):
+        row = _row(family, fits, gained, sets, sample_weight, fold)
         rows.append(row)
         if bool(fits.nll[0].isfinite()):
             models[family, row.num_components] = fits.model[0]
@@ -227,30 +227,41 @@ def _fold_weights(sample_weight: Tensor | None, fold: Tensor | None) -> Tensor |
     return outside.to(sample_weight) * sample_weight
 
 
-def _cells(
+def _fitted(
     sets: Sets, families: list[str], counts: list[int], search: Search, progress: bool
-) -> Iterable[tuple[str, Best]]:
-    """The best fits of each cell, to all points and without each fold."""
+) -> Iterable[tuple[str, Best, float]]:
+    """The best fits of each cell, to all points and without each fold, and by how much the first
+    has a lower NLL than that with a component less, where there is one."""
     from tqdm.auto import tqdm
 
     with tqdm(total=len(families) * len(counts), unit="cell", disable=not progress) as bar:
         for family in families:
-            last: GaussianMixture | None = None
+            last: Best | None = None
             for count in counts:
-                nested = last is not None and last.num_components == count - 1
-                fits = search.best(sets, family, count, split(last) if nested and last else None)
-                last = fits.model
-                yield family, fits
+                if last is not None and last.model.num_components != count - 1:
+                    last = None
+                more = None if last is None else split(last.model)
+                fits = search.best(sets, family, count, more)
+                gained = math.inf if last is None else float(last.nll[0] - fits.nll[0])
+                last = fits
+                yield family, fits, gained
                 bar.update()
 
 
 def _row(
-    family: str, fits: Best, sets: Sets, sample_weight: Tensor | None, fold: Tensor | None
+    family: str,
+    fits: Best,
+    gained: float,
+    sets: Sets,
+    sample_weight: Tensor | None,
+    fold: Tensor | None,
 ) -> Row:
     """The row of a cell."""
     model = fits.model[0]
     options: dict[str, Any] = {"sample_weight": sample_weight, "missing": sets.missing}
     regular, note = bool(fits.regular[0]), _note(fits)
+    if not note and gained < 1e-9:
+        note = "no regular fit is better than with a component less"
     aic, bic, icl = (math.nan,) * 3
     if bool(fits.nll[0].isfinite()):
         aic, bic, icl = (float(c(sets.x, **options)) for c in (model.aic, model.bic, model.icl))

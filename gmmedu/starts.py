@@ -129,10 +129,16 @@ class Sets:
             return len(self.weights)
         return len(self.x) if self.x.ndim == 3 else 1
 
+    def take(self, rows: Tensor) -> Sets:
+        """The sets in some rows, (R,)."""
+        x = self.x if self.x.ndim == 2 else self.x[rows]
+        return replace(self, x=x, weights=None if self.weights is None else self.weights[rows])
+
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Points and weights of the sets in some rows, as a batch of fits (R, S) takes them."""
-        x = self.x if self.x.ndim == 2 else self.x[rows].unsqueeze(1)
-        return x, None if self.weights is None else self.weights[rows].unsqueeze(1)
+        mine = self.take(rows)
+        x = mine.x if mine.x.ndim == 2 else mine.x.unsqueeze(1)
+        return x, None if mine.weights is None else mine.weights.unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -181,14 +187,36 @@ class Search:
 
         A start that ends with a component on the floor comes after all that do not."""
         many = self._starts(sets, family, num_components, more)
-        rows = torch.arange(len(sets)).unsqueeze(1)
         tolerance = max(self.tolerance, 4 * torch.finfo(sets.x.dtype).eps)
-        *coarse, reason = self._fit(many, sets, max(tolerance, COARSE))
-        few = many[rows, _ranked(*coarse[:2])[:, :FINALISTS]]
-        *fine, late = self._fit(few, sets, tolerance)
-        first = _ranked(*fine[:2])[:, 0]
-        nll, on_floor, converged = (values[rows[:, 0], first] for values in fine)
-        return Best(few[rows[:, 0], first], nll, on_floor, converged, reason or late)
+        nll, on_floor, converged, reason = self._fit(many, sets, max(tolerance, COARSE))
+        low = torch.ones(len(sets), dtype=torch.bool)
+        best = Best(many[:, 0], nll[:, 0].clone(), low, converged[:, 0].clone(), reason)
+        for columns in _ranked(nll, on_floor).split(FINALISTS, 1):
+            # All sets at first, then those whose finalists have all come to the floor.
+            rows = (~best.regular).nonzero().flatten()
+            if len(rows):
+                self._finish(best, many, sets, rows, columns[rows], tolerance)
+        return best
+
+    @torch.no_grad()
+    def _finish(
+        self,
+        best: Best,
+        many: GaussianMixture,
+        sets: Sets,
+        rows: Tensor,
+        columns: Tensor,
+        tolerance: float,
+    ) -> None:
+        """Fit the starts in some columns of the sets in some rows to the end, and keep the best."""
+        few = many[rows.unsqueeze(1), columns]
+        nll, on_floor, converged, _ = self._fit(few, sets.take(rows), tolerance)
+        own, first = torch.arange(len(rows)), _ranked(nll, on_floor)[:, 0]
+        best.nll[rows], best.on_floor[rows] = nll[own, first], on_floor[own, first]
+        best.converged[rows] = converged[own, first]
+        winners = few[own, first]
+        for mine, its in zip(best.model._numbers(), winners._numbers(), strict=True):
+            mine[rows] = its
 
     def _starts(
         self, sets: Sets, family: str, num_components: int, more: GaussianMixture | None

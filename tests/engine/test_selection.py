@@ -94,6 +94,7 @@ def test_galaxies_reach_the_better_optima_that_random_starts_of_mclust_found() -
     assert log_likelihood[4] == pytest.approx(-197.4538, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_no_cell_is_worse_than_that_of_scikit_learn_from_as_many_starts() -> None:
     x = torch.as_tensor(load_iris().data)
     found = select(x, range(1, 5), tuple(SKLEARN), num_starts=5, generator=generator())
@@ -302,6 +303,7 @@ def test_a_split_keeps_the_mean_and_adds_a_component(family: str) -> None:
     assert torch.allclose(new[:, -1].log_prob(x), model.log_prob(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ("full", "tied", "diagonal"))
 def test_the_likelihood_never_falls_as_components_are_added(family: str) -> None:
     found = select(galaxies(), range(1, 7), family, num_starts=1, generator=generator())
@@ -314,6 +316,7 @@ def test_the_likelihood_never_falls_as_components_are_added(family: str) -> None
 # The bootstrap of the likelihood ratio
 
 
+@pytest.mark.slow
 def test_likelihood_ratios_of_old_faithful_are_those_of_mclust() -> None:
     first = bootstrap_lrt(old_faithful(), "tied", 1, 19, generator=generator())
     assert first.statistic == pytest.approx(299.220, abs=4e-3)
@@ -324,10 +327,13 @@ def test_likelihood_ratios_of_old_faithful_are_those_of_mclust() -> None:
     assert second.p_value == 1 / 20
 
 
+@pytest.mark.slow
 def test_the_ratio_of_galaxies_is_that_of_the_better_optima() -> None:
-    found = bootstrap_lrt(galaxies(), "full", 3, 9, num_starts=3, generator=generator())
+    found = bootstrap_lrt(
+        galaxies(), "full", 3, 19, num_starts=3, num_iterations=300, generator=generator()
+    )
     assert found.statistic == pytest.approx(11.45, abs=5e-3)
-    assert found.p_value > 0.1
+    assert found.p_value > 0.05
 
 
 @pytest.mark.slow
