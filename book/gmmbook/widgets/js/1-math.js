@@ -120,6 +120,8 @@ const toUnits = converter((x, c, s) => (x - c) / s, (v, a) => v / a), fromUnits 
 function levelLines(xs, ys, heights, level) {
   const lines = [];
   for (let i = 0; i + 1 < xs.length; i++) for (let j = 0; j + 1 < ys.length; j++) {
+    const above = sum([heights[i][j], heights[i + 1][j], heights[i + 1][j + 1], heights[i][j + 1]], (v) => v > level);
+    if (above % 4 === 0) continue;
     const around = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1], [i, j]], up = around.map(([p, q]) => heights[p][q] - level);
     const cuts = [0, 1, 2, 3].filter((k) => up[k] > 0 !== up[k + 1] > 0).map((k) => {
       const share = up[k] / (up[k] - up[k + 1]), [[p, q], [r, s]] = [around[k], around[k + 1]];

@@ -61,8 +61,11 @@ kinds.mixture = (() => {
     // Where one of all but the last is as likely as the likeliest of the others.
     const drawBorder = kept(["weights", "means", "covariances", "box"], ({ weights, means, covariances }) => {
       const factors = covariances.map(factorOf), shares = weights.map(log);
-      const joint = grid[0].map((x) => grid[1].map((y) => means.map((mean, k) => shares[k] + logDensity([x, y], mean, factors[k]))));
-      const leads = (k) => joint.map((column) => column.map((a) => a[k] - max(...a.filter((_, j) => j !== k))));
+      const joint = grid[0].map((x) => grid[1].map((y) => {
+        const a = means.map((mean, k) => shares[k] + logDensity([x, y], mean, factors[k])), [first, second] = [...a].sort((p, q) => q - p);
+        return { a, first, second };
+      }));
+      const leads = (k) => joint.map((column) => column.map(({ a, first, second }) => a[k] - (a[k] === first ? second : first)));
       put(border, { d: times(means.length - 1, (k) => levelLines(...grid, leads(k), 0).map((line) => plane.path(line)).join("")).join("") });
     });
     const rings = each.map((k) => plane.component(colorOf(k)));
