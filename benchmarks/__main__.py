@@ -19,6 +19,7 @@ from benchmarks import (
     descent,
     em,
     frames,
+    galaxies,
     jobs,
     memory,
     race,
@@ -37,7 +38,7 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-NAMED = (*EM_NAMES[1:], "reliability", "collapse", "race", "frames", "density")
+NAMED = (*EM_NAMES[1:], "reliability", "collapse", "galaxies", "race", "frames", "density")
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "rate": rate.run,
@@ -45,6 +46,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "starts": starts.run,
     "busy": busy.run,
     "collapse": collapse.run,
+    "galaxies": galaxies.run,
     "race": race.run,
     "frames": frames.run,
     "density": density.run,

@@ -27,6 +27,7 @@ from gmmbook.widgets import (
     Interactive,
     LandscapeExplorer,
     MixtureExplorer,
+    SelectionExplorer,
     SeparationExplorer,
     SingularityExplorer,
 )
@@ -80,6 +81,7 @@ INTERACTIVES: dict[str, tuple[Callable[[], Interactive], str]] = {
         "start, the two means",
     ),
     "scrubber": (_scrubber, "moment"),
+    "selection": (lambda: SelectionExplorer(8, fits="no floor"), "K along the curve"),
     "separation": (SeparationExplorer, "mean of the second component"),
     "singularity": (
         lambda: SingularityExplorer(_points()[:, 0], cure="tied"),

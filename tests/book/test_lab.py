@@ -53,6 +53,7 @@ def test_what_cannot_stand_side_by_side_is_refused(models: list[gmmedu.GaussianM
 def test_the_studies_come_with_the_package() -> None:
     columns = {
         "collapse": {"family", "ratio", "collapsed"},
+        "galaxies": {"fits", "family", "weights", "means", "sds", "held_out", "regular"},
         "race": {"data", "method", "within", "lowest", "passes", "arrived"},
         "reliability": {"data", "fits", "worse"},
     }

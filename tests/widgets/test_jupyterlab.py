@@ -82,6 +82,15 @@ CASES = {
         (150, 0),
         ("view.values['fits'][0]['nll']", "seconds"),
     ),
+    "selection": Case(
+        "SelectionExplorer()",
+        "K along the curve",
+        "[view.num_components]",
+        "num_components=3",
+        ("2", "3"),
+        (60, 0),
+        ("view.values['bic'][view.num_components - 1]", "BIC"),
+    ),
     "separation": Case(
         "SeparationExplorer()",
         "separation along the curve",

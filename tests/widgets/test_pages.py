@@ -23,6 +23,7 @@ from gmmbook.widgets import (
     Interactive,
     LandscapeExplorer,
     MixtureExplorer,
+    SelectionExplorer,
     SeparationExplorer,
     SingularityExplorer,
 )
@@ -50,6 +51,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "mixture": MixtureExplorer,
     "landscape": LandscapeExplorer,
     "scrubber": lambda: FitScrubber(FITS, X),
+    "selection": SelectionExplorer,
     "separation": SeparationExplorer,
     "singularity": lambda: SingularityExplorer(rounded=True),
 }

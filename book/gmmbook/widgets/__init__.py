@@ -5,6 +5,7 @@ from gmmbook.widgets.gaussian import GaussianExplorer
 from gmmbook.widgets.landscape import LandscapeExplorer
 from gmmbook.widgets.mixture import MixtureExplorer
 from gmmbook.widgets.scrubber import FitScrubber
+from gmmbook.widgets.selection import SelectionExplorer
 from gmmbook.widgets.separation import SeparationExplorer
 from gmmbook.widgets.singularity import SingularityExplorer
 
@@ -14,6 +15,7 @@ __all__ = [
     "Interactive",
     "LandscapeExplorer",
     "MixtureExplorer",
+    "SelectionExplorer",
     "SeparationExplorer",
     "SingularityExplorer",
 ]
