@@ -32,8 +32,8 @@ from gmmedu.plot import GREY, PALETTE
 from widgets.conftest import OpenStatic
 from widgets.test_jupyterlab import CASES
 
-X = gmmedu.load_old_faithful()
 BOOK = Path(gmmbook.__file__).parents[1]
+X = gmmedu.load_old_faithful()
 
 
 def _fit(fitter: Callable[..., gmmedu.FitResult], **options: Any) -> gmmedu.FitResult:
@@ -106,8 +106,6 @@ def test_accessible_and_within_its_width(
     assert not [s for s in small if not s.startswith("<style")], small
 
 
-@EVERY
-def test_every_control_can_be_reached_and_named(open_static: OpenStatic, name: str) -> None:
 @EVERY
 @pytest.mark.parametrize(("width", "height", "header"), [(670, 800, 60), (341, 844, 56)])
 def test_drawing_curve_and_controls_are_on_one_screen(
@@ -190,6 +188,8 @@ def test_words_of_the_text_light_up_what_they_name(browser: Browser) -> None:
     page.close()
 
 
+@EVERY
+def test_every_control_can_be_reached_and_named(open_static: OpenStatic, name: str) -> None:
     page = open_static(EXAMPLES[name]())
     still(page)
     wanted = page.evaluate(
@@ -375,11 +375,11 @@ def test_the_module_is_the_sources_less_spaces_and_comments(open_static: OpenSta
     kept = MODULE.replace(" ", "").splitlines()
     lines = "\n".join(sources).replace(" ", "").splitlines()
     assert [line for line in lines if line in set(kept)] == kept
-    page = open_static(GaussianExplorer())
-    address = "data:text/javascript;base64," + base64.b64encode(Interactive._esm.encode()).decode()
     # What is read by people has its spaces still, in comments alone it is not.
     code = _IDLE.sub("", "\n".join(sources))
     assert all(text in MODULE for text in re.findall(r"""\"[^"\n]*\"|`[^`]*`""", code))
+    page = open_static(GaussianExplorer())
+    address = "data:text/javascript;base64," + base64.b64encode(Interactive._esm.encode()).decode()
     names = "async address => Object.keys((await import(address)).default)"
     assert page.evaluate(names, address) == ["render", "math"]
 
