@@ -23,6 +23,7 @@ INTERACTIVE = [
     ("07-descent-versus-em", "separation"),
     ("07-descent-versus-em", "scrubber"),
     ("08-singularities", "singularity"),
+    ("10-mixture-density-networks", "density"),
     ("09-how-many-components", "selection"),
 ]
 

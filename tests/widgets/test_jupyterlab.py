@@ -109,6 +109,15 @@ CASES = {
         (60, 0),
         ("view.values['objective']", "objective (nats)"),
     ),
+    "density": Case(
+        "DensityExplorer()",
+        "input x",
+        "[view.at]",
+        "at=0.65",
+        ("0.2", "0.65"),
+        (60, 0),
+        ("view.values['mean']", "mean of t"),
+    ),
 }
 WAIT = 60_000
 

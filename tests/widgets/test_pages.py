@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 import gmmbook
 import gmmedu
 from gmmbook.widgets import (
+    DensityExplorer,
     FitScrubber,
     GaussianExplorer,
     Interactive,
@@ -54,6 +55,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "selection": SelectionExplorer,
     "separation": SeparationExplorer,
     "singularity": lambda: SingularityExplorer(rounded=True),
+    "density": DensityExplorer,
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 EVERY = pytest.mark.parametrize("name", EXAMPLES)

@@ -1,6 +1,7 @@
-"""Interactives: in Jupyter, on any web page, and as figures (chapters 01 to 08)."""
+"""Interactives: in Jupyter, on any web page, and as figures (chapters 01 to 10)."""
 
 from gmmbook.widgets.base import Interactive
+from gmmbook.widgets.density import DensityExplorer
 from gmmbook.widgets.gaussian import GaussianExplorer
 from gmmbook.widgets.landscape import LandscapeExplorer
 from gmmbook.widgets.mixture import MixtureExplorer
@@ -10,6 +11,7 @@ from gmmbook.widgets.separation import SeparationExplorer
 from gmmbook.widgets.singularity import SingularityExplorer
 
 __all__ = [
+    "DensityExplorer",
     "FitScrubber",
     "GaussianExplorer",
     "Interactive",
