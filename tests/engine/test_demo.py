@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -301,9 +303,9 @@ def test_visualize_false_makes_no_figure(
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize("value", ["true", "TRUE", "yes", "1"])
-def test_visualize_true_makes_one(capsys: pytest.CaptureFixture[str], value: str) -> None:
-    assert "figure: gmmedu-demo.png" in run(capsys, "--visualize", value)
+def test_visualize_true_makes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(demo.parse(["--visualize", value]).visualize for value in ("true", "yes", "1"))
+    assert "figure: gmmedu-demo.png" in run(capsys, "--visualize", "TRUE")
 
 
 def test_the_style_of_other_figures_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -458,10 +460,15 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     assert done.stdout.endswith("figure: fit.svg\n")
     assert (tmp_path / "fit.svg").stat().st_size > 5_000
 
-    command = [sys.executable, "-m", "gmmedu.demo", "--visualize", "perhaps"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert done.stderr == (
+
+def test_the_status_of_the_command_is_that_of_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gmmedu-demo", "--visualize", "perhaps"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(demo.__file__, run_name="__main__")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
         "gmmedu-demo: argument --visualize: expected true or false, got 'perhaps'\n"
     )
 
@@ -489,16 +496,18 @@ def test_ctrl_c_is_answered_in_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", LISTENING, "--iterations", "1000000"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as running:
-        assert running.stdout and running.stderr
-        running.stdout.readline()
-        running.stdout.close()
-        assert running.stderr.read() == ""
-    assert running.returncode == 1
+def test_a_reader_who_has_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    # Closing it writes what is left, as Python does at its end.
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert demo.main(QUICK) == 1
+        output.write("more")
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
