@@ -146,36 +146,63 @@ def test_it({argument}) -> None:
     {docstring}
     {body}
 """
+COMPARED, FIXTURE, SUM = "compare(1.0, 1.0, 1e-9)", "compare: Compare", '"""a sum"""'
+#: Decorator, argument, docstring, body, and what is said of it.
+CASES = {
+    "sound": ('@verifies("eq-a")', FIXTURE, SUM, COMPARED, None),
+    "unmarked": ("", FIXTURE, SUM, COMPARED, "which equation"),
+    "unlabeled": ("@verifies()", FIXTURE, SUM, "pass", "which equation"),
+    "careless": ('@verifies("eq-a")', "", SUM, "assert True", "does not use the fixture"),
+    "silent": ('@verifies("eq-a")', FIXTURE, "", COMPARED, "docstring"),
+    "idle": ('@verifies("eq-a")', FIXTURE, SUM, "pass", "compares nothing"),
+}
+
+
+#: pytest in one folder after the other, in one process, so that torch is imported once.
+RUNS = """
+import os
+import sys
+import pytest
+import torch
+
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    status = pytest.main(["-q", "-p", "no:cacheprovider", "tests/equations"])
+    print(f"status {int(status)}", flush=True)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "equations"]:
+        del sys.modules[name]
+"""
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bool, str]]:
+    """Whether pytest passes each case, and what it says."""
+    roots = [tmp_path_factory.mktemp(name) for name in CASES]
+    for root, (decorator, argument, docstring, body, _) in zip(roots, CASES.values(), strict=True):
+        folder = root / "tests" / "equations"
+        folder.mkdir(parents=True)
+        for name in ("__init__.py", "conftest.py", "proof.py"):
+            (folder / name).write_text((ROOT / "tests" / "equations" / name).read_text())
+        (root / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+        (folder / "test_it.py").write_text(
+            PROOF.format(decorator=decorator, argument=argument, docstring=docstring, body=body)
+        )
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS, *map(str, roots)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    said = re.findall(r"(.*?)^status (\d+)\n", done.stdout, re.DOTALL | re.MULTILINE)
+    assert len(said) == len(CASES), done.stdout
+    return {name: (status == "0", text) for name, (text, status) in zip(CASES, said, strict=True)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("decorator", "argument", "docstring", "body", "complaint"),
-    [
-        ('@verifies("eq-a")', "compare: Compare", '"""a sum"""', "compare(1.0, 1.0, 1e-9)", None),
-        ("", "compare: Compare", '"""a sum"""', "compare(1.0, 1.0, 1e-9)", "which equation"),
-        ("@verifies()", "compare: Compare", '"""a sum"""', "pass", "which equation"),
-        ('@verifies("eq-a")', "", '"""a sum"""', "assert True", "does not use the fixture"),
-        ('@verifies("eq-a")', "compare: Compare", "", "compare(1.0, 1.0, 1e-9)", "docstring"),
-        ('@verifies("eq-a")', "compare: Compare", '"""a sum"""', "pass", "compares nothing"),
-    ],
-)
-def test_what_proves_nothing_is_no_proof(
-    tmp_path: Path, decorator: str, argument: str, docstring: str, body: str, complaint: str | None
-) -> None:
-    folder = tmp_path / "tests" / "equations"
-    folder.mkdir(parents=True)
-    for name in ("__init__.py", "conftest.py", "proof.py"):
-        (folder / name).write_text((ROOT / "tests" / "equations" / name).read_text())
-    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    (folder / "test_it.py").write_text(
-        PROOF.format(decorator=decorator, argument=argument, docstring=docstring, body=body)
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/equations"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode == 0) == (complaint is None), done.stdout + done.stderr
-    assert (complaint or "passed") in done.stdout + done.stderr
+@pytest.mark.parametrize("name", CASES)
+def test_what_proves_nothing_is_no_proof(judged: dict[str, tuple[bool, str]], name: str) -> None:
+    complaint = CASES[name][-1]
+    passed, text = judged[name]
+    assert passed == (complaint is None), text
+    assert (complaint or "passed") in text
