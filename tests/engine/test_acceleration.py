@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -30,10 +31,14 @@ def _fit(family: str, x: Tensor = OVERLAPPING, **options: object) -> gmmedu.FitR
     return gmmedu.fit_em(_started(family), x, **settings)  # type: ignore[arg-type]
 
 
+@functools.cache
+def _to_the_end(family: str, accelerate: str | None) -> gmmedu.FitResult:
+    return _fit(family, accelerate=accelerate)
+
+
 @pytest.mark.parametrize("family", gmmedu.MODELS)
 def test_the_optimum_is_that_of_em_in_fewer_passes(family: str) -> None:
-    plain = _fit(family)
-    fast = _fit(family, accelerate="squarem")
+    plain, fast = _to_the_end(family, None), _to_the_end(family, "squarem")
     assert plain.converged and fast.converged
     assert fast.passes < 0.7 * plain.passes, (fast.passes, plain.passes)
     assert fast.nll == pytest.approx(plain.nll, abs=1e-8)
@@ -146,7 +151,7 @@ def test_an_unknown_acceleration_is_refused() -> None:
 
 
 def test_passes_are_counted_at_each_iteration() -> None:
-    plain, fast = _fit("full"), _fit("full", accelerate="squarem")
+    plain, fast = _to_the_end("full", None), _to_the_end("full", "squarem")
     assert plain.passes_after.tolist() == list(range(1, plain.num_iterations + 2))
     # A leap that was refused costs a pass, and nothing else does.
     assert set(fast.passes_after.diff().tolist()) == {1, 2}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,6 +99,7 @@ def test_missing_values_and_weights_are_for_it_too() -> None:
     x[::5, 1] = torch.nan
     weights = torch.arange(len(x)).double() % 3
     by_em, by_search = _started("full", _overlapping()), _started("full", _overlapping())
-    em = gmmedu.fit_em(by_em, x, 20_000, 1e-14, missing=True, sample_weight=weights)
-    fit = gmmedu.fit_lbfgs(by_search, x, 500, 1e-14, missing=True, sample_weight=weights)
+    both: Any = {"missing": True, "sample_weight": weights}
+    em = gmmedu.fit_em(by_em, x, 20_000, 1e-14, accelerate="squarem", **both)
+    fit = gmmedu.fit_lbfgs(by_search, x, 500, 1e-14, **both)
     assert fit.nll == pytest.approx(em.nll, abs=1e-9)
