@@ -1,9 +1,9 @@
 """Data on which mixtures degenerate: each fit ends with usable numbers or says what failed.
 
 Every family, mitigation and start meets every kind of data in float64 under EM; float32 and
-descent see a thinned grid. Nothing here is random: seeds stand in the test ids. Where nothing but
-the start differs, the fits are one batch, which gives what a loop gives (test_batches); without a
-mitigation each goes alone, as it may raise.
+descent see a thinned grid. Nothing here is random: seeds stand in the test ids. Fits that differ
+in start or data alone are a batch, which gives what a loop gives (test_batches); EM in float32,
+random data and what stands alone are single fits.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ MITIGATIONS: dict[str, Any] = {
     "prior": Prior(),
     "none": None,
 }
+Fitter = Callable[[GaussianMixture, Tensor, Any], FitResult]
 STARTS = ("constructor", "box", "points", "kmeans", "kmeans++")
 
 
@@ -132,7 +133,7 @@ def em(model: GaussianMixture, x: Tensor, mitigation: Any) -> FitResult:
     return gmmedu.fit_em(model, x, 60, 0.0, mitigation=mitigation, generator=seeded(2))
 
 
-def descent(num_iterations: int, rate: float) -> Callable[..., FitResult]:
+def descent(num_iterations: int, rate: float) -> Fitter:
     def fit(model: GaussianMixture, x: Tensor, mitigation: Any) -> FitResult:
         return gmmedu.fit_model(
             model, x, num_iterations, rate, rate, mitigation=mitigation, generator=seeded(2)
@@ -195,51 +196,65 @@ def check_fit(
         assert abs(fit.nll - nll) <= tolerance, f"{what}: fit says {fit.nll}, model(x) {nll}"
 
 
-def run(
-    fitter: Callable[..., FitResult], model: GaussianMixture, x: Tensor, mitigation: Any, what: str
-) -> FitResult | None:
-    """One fit that ends as promised: fitted, or (without mitigation) refused in plain words."""
+def check_error(error: SingularityError, model: GaussianMixture, x: Tensor, what: str) -> None:
+    """A fit without mitigation was refused in plain words, and the model kept."""
+    shared = model.num_components > 1 and model.family.name in ("tied", "shared_isotropic")
+    subject = "the shared covariance" if shared else f"component {error.component}"
+    assert subject in str(error), f"{what}: {error}"
+    assert error.component in ([None] if shared else range(model.num_components)), what
+    assert error.iteration >= 1, what
+    for advice in ("Clamp()", "Reset()", "Prior()", "fewer components", "duplicate"):
+        assert advice in str(error), f"{what}: {error}"
+    check_numbers(model, x, f"{what} after SingularityError")
+
+
+def run(fitter: Fitter, model: GaussianMixture, x: Tensor, mitigation: Any, what: str) -> bool:
+    """One fit ends as promised: fitted, or (without mitigation) refused; whether it was fitted."""
     from_above = find_singular(model, x) == []
     try:
         fit = fitter(model, x, mitigation)
     except SingularityError as error:
         assert mitigation is None, f"{what}: {error}"
-        shared = model.num_components > 1 and model.family.name in ("tied", "shared_isotropic")
-        subject = "the shared covariance" if shared else f"component {error.component}"
-        assert subject in str(error), f"{what}: {error}"
-        assert error.component in ([None] if shared else range(model.num_components)), what
-        assert error.iteration >= 1, what
-        for advice in ("Clamp()", "Reset()", "Prior()", "fewer components", "duplicate"):
-            assert advice in str(error), f"{what}: {error}"
-        check_numbers(model, x, f"{what} after SingularityError")
-        return None
+        check_error(error, model, x, what)
+        return False
     except Exception as error:  # a bare error from below is what must never come
         pytest.fail(f"{what}: {type(error).__name__}: {error}")
     check_numbers(model, x, what)
     check_fit(model, x, mitigation, fit, from_above, what)
-    return fit
+    return True
+
+
+def run_batch(
+    fitter: Fitter, cases: dict[str, tuple[GaussianMixture, Tensor]], mitigation: Any
+) -> list[GaussianMixture]:
+    """``run`` of several as one batch, of which not all may be refused; the models fitted."""
+    from_above = [find_singular(model, x) == [] for model, x in cases.values()]
+    many = batch_of([model for model, _ in cases.values()])
+    try:
+        fit = fitter(many, torch.stack([x for _, x in cases.values()]), mitigation)
+    except Exception as error:
+        pytest.fail(f"{list(cases)}: {type(error).__name__}: {error}")
+    errors, fitted = {error.member: error for error in fit.errors}, []
+    for member, (what, (_, x)) in enumerate(cases.items()):
+        model = many[member]
+        if member in errors:
+            assert mitigation is None, f"{what}: {errors[member]}"
+            check_error(errors[member], model, x, what)
+            continue
+        check_numbers(model, x, what)
+        check_fit(model, x, mitigation, member_of(fit, member), from_above[member], what)
+        fitted.append(model)
+    return fitted
 
 
 def run_starts(
     models: dict[str, GaussianMixture], x: Tensor, mitigation: Any, what: str
 ) -> list[GaussianMixture]:
-    """``run`` of EM from each start; returns the models of the fits that were not refused."""
-    if mitigation is None:
-        singles = ((run(em, m, x, None, f"{start}, {what}"), m) for start, m in models.items())
-        return [model for fit, model in singles if fit is not None]
-    from_above = [find_singular(model, x) == [] for model in models.values()]
-    many = batch_of(list(models.values()))
-    try:
-        fit = em(many, x, mitigation)
-    except Exception as error:
-        pytest.fail(f"{what}, {list(models)}: {type(error).__name__}: {error}")
-    assert fit.errors == [], what
-    fitted = [many[member] for member in range(len(models))]
-    for member, (start, model) in enumerate(zip(models, fitted, strict=True)):
-        check_numbers(model, x, f"{start}, {what}")
-        one = member_of(fit, member)
-        check_fit(model, x, mitigation, one, from_above[member], f"{start}, {what}")
-    return fitted
+    """EM from each start, as a batch, or one by one where all may be refused; those fitted."""
+    cases = {f"{start}, {what}": (model, x) for start, model in models.items()}
+    if mitigation is not None:
+        return run_batch(em, cases, mitigation)
+    return [model for case, (model, _) in cases.items() if run(em, model, x, None, case)]
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -250,29 +265,37 @@ def test_em_in_float64(kind: str, family: str) -> None:
         run_starts({start: started(family, x, start) for start in STARTS}, x, mitigation, name)
 
 
-def thinned(kind: str, family: str) -> Iterator[tuple[str, str]]:
-    """Each mitigation once, with starts that differ from one kind and family to the next."""
+def thinned(kind: str, family: str) -> dict[str, str]:
+    """A start for each mitigation, with others from one kind and family to the next."""
     offset = zlib.crc32(f"{kind}/{family}".encode())
-    for number, name in enumerate(MITIGATIONS):
-        yield STARTS[(offset + number) % len(STARTS)], name
+    return {name: STARTS[(offset + i) % len(STARTS)] for i, name in enumerate(MITIGATIONS)}
 
 
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("kind", DATA)
 def test_em_in_float32(kind: str, family: str) -> None:
     x = DATA[kind]().to(FLOAT32)
-    for start, name in thinned(kind, family):
+    for name, start in thinned(kind, family).items():
         run(em, started(family, x, start), x, MITIGATIONS[name], f"{start}, {name}")
 
 
 @pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32], ids=str)
 @pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("kind", DATA)
-def test_descent(kind: str, family: str, dtype: torch.dtype) -> None:
-    x = DATA[kind]().to(dtype)
-    for start, name in thinned(f"{kind}-descent-{dtype}", family):
-        fitter = descent(60, 5e-2)
-        run(fitter, started(family, x, start), x, MITIGATIONS[name], f"{start}, {name}")
+@pytest.mark.parametrize("name", MITIGATIONS)
+def test_descent(name: str, family: str, dtype: torch.dtype) -> None:
+    """The kinds of as many points are one batch; the ordinary ones of it are never refused."""
+    fitter, mitigation = descent(60, 5e-2), MITIGATIONS[name]
+    cases = {}
+    for kind, make in DATA.items():
+        x, start = make().to(dtype), thinned(f"{kind}-descent-{dtype}", family)[name]
+        cases[f"{kind}, {start}"] = started(family, x, start), x
+    size = len(DATA["ordinary"]())
+    run_batch(
+        fitter, {what: case for what, case in cases.items() if len(case[1]) == size}, mitigation
+    )
+    for what, (model, x) in cases.items():
+        if len(x) != size:
+            run(fitter, model, x, mitigation, what)
 
 
 @pytest.mark.parametrize("family", MODELS)
