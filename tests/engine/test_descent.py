@@ -271,7 +271,7 @@ def test_descent_and_em_end_at_the_same_optimum(name: str) -> None:
     model, x = problem(name, 2, 2)
     twin = copy.deepcopy(model)
     by_em = fit_em(model, x, 2000, tolerance=1e-12)
-    by_descent = fit_model(twin, x, 1500, 3e-2, 3e-2)
+    by_descent = fit_model(twin, x, 400, 3e-2, 3e-2)
     assert by_descent.nll == pytest.approx(by_em.nll, abs=1e-6)
     _, scale = reference.units_of(name, x.numpy())
     assert_same(mixture_of(twin), mixture_of(model), scale, bar=2e-3)
