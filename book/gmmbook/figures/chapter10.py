@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
@@ -69,21 +70,20 @@ def ranks(values: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def distance(rows: Sequence[Mapping[str, object]], bound: float) -> Axes:
+def distance(rows: Sequence[Mapping[str, Any]], bound: float) -> Axes:
     """Nats above the bound against the number of points, quartiles of twenty networks."""
     _, ax = plt.subplots(figsize=(4.7, 3.4))
     for kind, color in (("plain", plot.PALETTE[1]), ("head", plot.PALETTE[0])):
-        own = [row for row in rows if row["kind"] == kind]
-        sizes = [row["num_points"] for row in own]
-        low, middle, high = (
-            [row["test"][q] - bound for row in own]  # type: ignore[index]
-            for q in range(3)
-        )
-        ax.plot(sizes, middle, "o-", color=color, label=kind)
-        ax.fill_between(sizes, low, high, color=color, alpha=0.2)
+        for decay, style in ((False, "o-"), (True, "s--")):
+            own = [row for row in rows if (row["kind"], row["decay"]) == (kind, decay)]
+            sizes = [row["num_points"] for row in own]
+            low, middle, high = ([row["test"][q] - bound for row in own] for q in range(3))
+            label = f"{kind}, rate {'falls' if decay else 'constant'}"
+            ax.plot(sizes, middle, style, color=color, label=label)
+            ax.fill_between(sizes, low, high, color=color, alpha=0.15)
     ax.set_xscale("log")
     ax.set(xlabel="training points", ylabel="nats above the bound", ylim=(0, None))
-    ax.legend()
+    ax.legend(fontsize=9)
     return ax
 
 
