@@ -26,6 +26,7 @@ from benchmarks import (
     rate,
     reliability,
     report,
+    selection,
     starts,
 )
 from benchmarks.timing import Comparison
@@ -36,7 +37,7 @@ HERE = Path(__file__).parent
 STUDIES = HERE.parent / "book" / "gmmbook" / "data"
 EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
-ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "busy")
+ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
 NAMED = (*EM_NAMES[1:], "reliability", "collapse", "galaxies", "race", "frames", "density")
 #: Those that yield plain records.
@@ -44,6 +45,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "rate": rate.run,
     "jobs": jobs.run,
     "starts": starts.run,
+    "selection": selection.run,
     "busy": busy.run,
     "collapse": collapse.run,
     "galaxies": galaxies.run,

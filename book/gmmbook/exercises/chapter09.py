@@ -120,7 +120,7 @@ EXERCISES: dict[str, Checker] = {
             "gives a chi-square does not exist.",
         },
         missing={
-            "a": "One more is true: what makes the covariance of the slopes equal to the curvature?",
+            "a": "One more is true: when is the covariance of the slopes the curvature?",
             "d": "One more is true: which sign has the logarithm of a responsibility?",
             "f": "One more is true: what is a criterion told about the optimum?",
         },
