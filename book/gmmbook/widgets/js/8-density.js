@@ -45,7 +45,7 @@ kinds.density = (() => {
     const right = ui.plane({ label: "Density of the target at this input", x: { low: SPAN[0], high: SPAN[1], name: "target t" }, y: { low: 0, high: HIGHEST, name: "p(t | x)" } });
     const parts = components.map((color) => right.curve(color, 2, {}, right.inside)), whole = right.curve("currentColor", 3, {}, right.inside);
     const marks = [mean, mode].map((color) => right.curve(color, 2.5, { "stroke-dasharray": "2 3" }));
-    const ask = left.ask("Where is the mean at x = 0.35? Slide.");
+    const ask = right.ask("Where is the mean at x = 0.35?");
     // The curves are drawn as far as a reader has been.
     let seen = [Infinity, -Infinity];
     ui.forget = () => { seen = [Infinity, -Infinity]; };
