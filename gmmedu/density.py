@@ -80,10 +80,9 @@ class MixtureDensityHead(nn.Module):
         variance = checks.check_number(1.0 if variance is None else variance, "variance")
         self.min_scale = checks.check_number(min_scale, "min_scale")
         self.validate_args = checks.check_flag(validate_args, "validate_args")
-        dtype, variance = checks.check_dtype(dtype), 1.0 if variance is None else variance
-        log_deviation = 0.5 * math.log(checks.check_number(variance, "variance"))
+        dtype = checks.check_dtype(dtype)
         with torch.inference_mode(False):
-            self._make(log_deviation, device, dtype)
+            self._make(0.5 * math.log(variance), device, dtype)
 
     def _make(
         self, log_deviation: float, device: torch.device | str | None, dtype: torch.dtype

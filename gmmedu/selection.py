@@ -178,7 +178,7 @@ def select(
     if sample_weight is not None:
         sample_weight = checks.check_weights(sample_weight, x.shape[:1], x.device, "sample_weight")
     search = Search(num_starts, method, mitigation, num_iterations, tolerance, variance, generator)
-    fold = _folds(len(x), num_folds, counts[-1], generator) if criterion == "held_out" else None
+    fold = _folds(x, num_folds, counts[-1], generator) if criterion == "held_out" else None
     sets = Sets(x, _fold_weights(sample_weight, fold), missing)
     rows, models = [], {}
     for family, fits, gained in _fitted(sets, names, counts, search, progress):
@@ -200,10 +200,9 @@ def _grid(num_components: Any, families: Any) -> tuple[list[int], list[str]]:
     return counts, list(dict.fromkeys(checks.check_choice(n, "families", MODELS) for n in names))
 
 
-def _folds(
-    num_points: int, num_folds: int, largest: int, generator: torch.Generator | None
-) -> Tensor:
-    """The fold of each point, (N,)."""
+def _folds(x: Tensor, num_folds: int, largest: int, generator: torch.Generator | None) -> Tensor:
+    """The fold of each point of x (N, D), (N,)."""
+    num_points = len(x)
     num_folds = checks.check_count(num_folds, "num_folds", minimum=2)
     most = num_points - math.ceil(num_points / num_folds)
     if num_folds > num_points or most < largest:
@@ -212,16 +211,14 @@ def _folds(
             f"{largest} components to; use fewer components, or more folds of at least a point"
         )
     order = torch.randperm(num_points, generator=generator, device="cpu")
-    return torch.empty(num_points, dtype=torch.long).index_copy(
-        0, order, torch.arange(num_points) % num_folds
-    )
+    return (order.argsort() % num_folds).to(x.device)
 
 
 def _fold_weights(sample_weight: Tensor | None, fold: Tensor | None) -> Tensor | None:
     """Weights of all points, then of those outside each fold: (1 + F, N); None for all alike."""
     if fold is None:
         return None if sample_weight is None else sample_weight.unsqueeze(0)
-    outside = fold != torch.arange(-1, int(fold.max()) + 1).unsqueeze(1)
+    outside = fold != torch.arange(-1, int(fold.max()) + 1, device=fold.device).unsqueeze(1)
     if sample_weight is None:
         return outside.double()
     return outside.to(sample_weight) * sample_weight
@@ -293,10 +290,13 @@ def _note(fits: Best) -> str:
 def _held_out(
     fits: Best, sets: Sets, sample_weight: Tensor | None, fold: Tensor
 ) -> tuple[float, float]:
-    """Mean NLL of each point under the fit that has not seen it, and its standard error."""
+    """Mean NLL of each point under the fit that has not seen it, and its standard error; NaN where
+    a fold has no fit."""
+    if not bool(fits.nll.isfinite().all()):
+        return math.nan, math.nan
     others = fits.model[1:]
     log_prob = others.log_prob(sets.x, missing=sets.missing).detach().double()
-    nll = -log_prob.gather(0, fold.to(sets.x.device).unsqueeze(0)).squeeze(0)
+    nll = -log_prob.gather(0, fold.unsqueeze(0)).squeeze(0)
     weights = torch.ones_like(nll) if sample_weight is None else sample_weight
     total = weights.sum()
     mean = (weights * nll).sum() / total

@@ -58,8 +58,7 @@ def fit_best(
     checks.check_points(
         x, model.num_dims, device=model.means.device, minimum=model.num_components, missing=missing
     )
-    most = max(model.num_components * model.num_dims**2, model.num_components * len(x))
-    size = min(num_starts, max(1, _BATCH_NUMBERS // most))
+    size = min(num_starts, _at_once(model, len(x)))
     best: FitResult | None = None
     nlls: list[Tensor] = []
     for start in range(0, num_starts, size):
@@ -73,6 +72,11 @@ def fit_best(
             model.set_state(each(lambda part: part.detach(), many[winner].state()))
     assert best is not None
     return replace(best, starts=torch.cat(nlls))
+
+
+def _at_once(model: GaussianMixture, num_points: int) -> int:
+    """How many fits of a model to so many points memory lets go side by side."""
+    return max(1, _BATCH_NUMBERS // (model.num_components * max(model.num_dims**2, num_points)))
 
 
 def _copies(model: GaussianMixture, size: int) -> GaussianMixture:
@@ -189,8 +193,8 @@ class Search:
         many = self._starts(sets, family, num_components, more)
         tolerance = max(self.tolerance, 4 * torch.finfo(sets.x.dtype).eps)
         nll, on_floor, converged, reason = self._fit(many, sets, max(tolerance, COARSE))
-        low = torch.ones(len(sets), dtype=torch.bool)
-        best = Best(many[:, 0], nll[:, 0].clone(), low, converged[:, 0].clone(), reason)
+        none = torch.full_like(nll[:, 0], torch.inf)
+        best = Best(many[:, 0], none, on_floor[:, 0].clone(), converged[:, 0].clone(), reason)
         for columns in _ranked(nll, on_floor).split(FINALISTS, 1):
             # All sets at first, then those whose finalists have all come to the floor.
             rows = (~best.regular).nonzero().flatten()
@@ -211,10 +215,15 @@ class Search:
         """Fit the starts in some columns of the sets in some rows to the end, and keep the best."""
         few = many[rows.unsqueeze(1), columns]
         nll, on_floor, converged, _ = self._fit(few, sets.take(rows), tolerance)
-        own, first = torch.arange(len(rows)), _ranked(nll, on_floor)[:, 0]
-        best.nll[rows], best.on_floor[rows] = nll[own, first], on_floor[own, first]
-        best.converged[rows] = converged[own, first]
-        winners = few[own, first]
+        first = _ranked(nll, on_floor)[:, :1]
+        nll, on_floor, converged = (n.gather(1, first)[:, 0] for n in (nll, on_floor, converged))
+        # What there is so far is on the floor, or nothing.
+        own = (~on_floor & nll.isfinite() | (nll < best.nll[rows])).nonzero().flatten()
+        if not len(own):
+            return
+        rows, winners = rows[own], few[own, first[own, 0]]
+        best.nll[rows], best.on_floor[rows] = nll[own], on_floor[own]
+        best.converged[rows] = converged[own]
         for mine, its in zip(best.model._numbers(), winners._numbers(), strict=True):
             mine[rows] = its
 
@@ -261,8 +270,7 @@ class Search:
         """Fit a batch (M, S) in place, in parts where memory asks for it. Returns NLL, whether on
         the floor, whether converged, (M, S) each, and why a fit failed."""
         num_sets, num_starts = many.batch_shape
-        largest = many.num_components * max(many.num_dims**2, sets.x.shape[-2])
-        size = max(1, _BATCH_NUMBERS // largest)
+        size = _at_once(many, sets.x.shape[-2])
         nll = torch.empty(num_sets, num_starts, dtype=torch.float64, device="cpu")
         on_floor, converged = (torch.empty_like(nll, dtype=torch.bool) for _ in range(2))
         reason = ""

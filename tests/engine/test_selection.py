@@ -198,7 +198,7 @@ def test_folds_are_equally_large_to_one_point_and_hold_every_point_once() -> Non
     from gmmedu.selection import _folds
 
     for num_points, num_folds in itertools.product((10, 11, 37), (2, 3, 10)):
-        fold = _folds(num_points, num_folds, 1, generator())
+        fold = _folds(torch.zeros(num_points, 1), num_folds, 1, generator())
         counts = fold.bincount(minlength=num_folds)
         assert counts.sum() == num_points and counts.max() - counts.min() <= 1
 
@@ -225,6 +225,30 @@ def test_a_cell_whose_every_start_is_singular_says_so_and_is_not_chosen(
     assert math.isnan(found.values()["full"][3])
     with pytest.raises(ValueError, match="no cell has a regular fit"):
         _ = select(pairs(), 3, "full", mitigation=mitigation, generator=generator()).best
+
+
+def test_where_no_start_is_regular_the_best_is_the_lowest_of_all() -> None:
+    # Some of six components are always narrower than a third of the data's width.
+    x, wide = galaxies(), gmmedu.Clamp(0.3)
+    search = Search(20, "points", wide, 500, 1e-9, generator=generator())
+    best = search.best(Sets(x), "full", 6)
+    many = gmmedu.GmmFull(6, 1, batch_shape=(20,), dtype=torch.float64)
+    gmmedu.initialize(many, x, "points", generator=generator())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        alone = gmmedu.fit_em(many, x, 500, 1e-9, accelerate="squarem", mitigation=wide)
+    assert bool(alone.on_floor.all()) and len(alone.nll.round(decimals=3).unique()) > 1
+    assert float(best.nll[0]) == pytest.approx(float(alone.nll.min()), abs=1e-4)
+    assert float(best.model[0](x).detach()) == pytest.approx(float(best.nll[0]), abs=1e-9)
+
+
+def test_a_fold_without_a_fit_has_no_held_out_score() -> None:
+    found = select(
+        pairs(), (1, 3), "full", "held_out", num_folds=2, mitigation=None, generator=generator()
+    )
+    one, three = found.table
+    assert math.isfinite(one.held_out)
+    assert math.isnan(three.held_out) and math.isnan(three.held_out_error) and not three.regular
 
 
 def test_the_prior_makes_every_cell_regular() -> None:
