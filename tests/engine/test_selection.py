@@ -228,15 +228,15 @@ def test_a_cell_whose_every_start_is_singular_says_so_and_is_not_chosen(
 
 
 def test_where_no_start_is_regular_the_best_is_the_lowest_of_all() -> None:
-    # Some of six components are always narrower than a third of the data's width.
+    # Some of four components are always narrower than a third of the data's width.
     x, wide = galaxies(), gmmedu.Clamp(0.3)
-    search = Search(20, "points", wide, 500, 1e-9, generator=generator())
-    best = search.best(Sets(x), "full", 6)
-    many = gmmedu.GmmFull(6, 1, batch_shape=(20,), dtype=torch.float64)
+    search = Search(5, "points", wide, 200, 1e-8, generator=generator())
+    best = search.best(Sets(x), "full", 4)
+    many = gmmedu.GmmFull(4, 1, batch_shape=(5,), dtype=torch.float64)
     gmmedu.initialize(many, x, "points", generator=generator())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        alone = gmmedu.fit_em(many, x, 500, 1e-9, accelerate="squarem", mitigation=wide)
+        alone = gmmedu.fit_em(many, x, 200, 1e-8, accelerate="squarem", mitigation=wide)
     assert bool(alone.on_floor.all()) and len(alone.nll.round(decimals=3).unique()) > 1
     assert float(best.nll[0]) == pytest.approx(float(alone.nll.min()), abs=1e-4)
     assert float(best.model[0](x).detach()) == pytest.approx(float(best.nll[0]), abs=1e-9)
