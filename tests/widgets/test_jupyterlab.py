@@ -111,7 +111,7 @@ CASES = {
         ("view.values['objective']", "objective (nats)"),
     ),
     "density": Case(
-        "DensityExplorer()",
+        "MDNExplorer()",
         "input x",
         "[view.at]",
         "at=0.65",

@@ -18,11 +18,11 @@ from playwright.sync_api import Browser, Page, expect
 import gmmbook
 import gmmedu
 from gmmbook.widgets import (
-    DensityExplorer,
     FitScrubber,
     GaussianExplorer,
     Interactive,
     LandscapeExplorer,
+    MDNExplorer,
     MixtureExplorer,
     SelectionExplorer,
     SeparationExplorer,
@@ -55,7 +55,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "selection": SelectionExplorer,
     "separation": SeparationExplorer,
     "singularity": lambda: SingularityExplorer(rounded=True),
-    "density": DensityExplorer,
+    "density": MDNExplorer,
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 EVERY = pytest.mark.parametrize("name", EXAMPLES)

@@ -1,7 +1,7 @@
 """Interactives: in Jupyter, on any web page, and as figures (chapters 01 to 10)."""
 
 from gmmbook.widgets.base import Interactive
-from gmmbook.widgets.density import DensityExplorer
+from gmmbook.widgets.density import MDNExplorer
 from gmmbook.widgets.gaussian import GaussianExplorer
 from gmmbook.widgets.landscape import LandscapeExplorer
 from gmmbook.widgets.mixture import MixtureExplorer
@@ -11,11 +11,11 @@ from gmmbook.widgets.separation import SeparationExplorer
 from gmmbook.widgets.singularity import SingularityExplorer
 
 __all__ = [
-    "DensityExplorer",
     "FitScrubber",
     "GaussianExplorer",
     "Interactive",
     "LandscapeExplorer",
+    "MDNExplorer",
     "MixtureExplorer",
     "SelectionExplorer",
     "SeparationExplorer",

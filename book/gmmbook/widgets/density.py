@@ -20,7 +20,7 @@ _RANGE, _SHOWN = (-0.1, 1.1), 300
 _MEAN, _MODE = plot.PALETTE[6], plot.PALETTE[7]
 
 
-class DensityExplorer(Interactive):
+class MDNExplorer(Interactive):
     """Slide the input x of a network that gives a mixture, and see p(t | x) (eq-mdn-density).
 
     The network is stored: two layers of twelve tanh units and a head of five components, trained
