@@ -199,7 +199,7 @@ def rare_words(site: Path) -> Iterator[tuple[str, str, str]]:
     everything = [f"{title} {words}".lower() for _, own in pages for _, title, words in own]
     for page, own in [each for each in pages if re.match(r"book/0[258]", each[0])]:
         candidates = {
-            word: anchor for anchor, _, words in own for word in re.findall(r"[a-z]{8,}", words)
+            word: anchor for anchor, _, words in own for word in re.findall(r"\b[a-z]{8,}\b", words)
         }
         alone = [word for word in candidates if sum(word[:5] in text for text in everything) == 1]
         word = max(alone, key=len)
