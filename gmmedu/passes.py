@@ -46,6 +46,7 @@ class Workspace:
     def __init__(self) -> None:
         self._rooms: dict[str, Tensor] = {}
         self._features: dict[int, Tensor] = {}
+        self._columns: Tensor | None = None
         self._layout: Layout | None = None
 
     def room(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -70,6 +71,9 @@ class Workspace:
         columns = columns[..., block]
         if family.shared:
             return columns
+        if self._columns is not points.columns:
+            # Another piece of a stream.
+            self._columns, self._features = points.columns, {}
         if block.start in self._features:
             return self._features[block.start]
         num_features = family.num_features(columns.shape[-2] - 1)

@@ -76,6 +76,12 @@ def _compare(family: str, fitter: str, x: Tensor, stream: Any, k: int = 3, **opt
     assert two.passes == one.passes and two.events == one.events
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_large_enough_for_shared_features_count_as_one_tensor(family: str) -> None:
+    x = _points(20_000)
+    _compare(family, "em", x, list(x.split(9_000)), k=4)
+
+
 @pytest.mark.parametrize("fitter", FITTERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batches_are_the_tensor(family: str, fitter: str) -> None:
