@@ -9,7 +9,8 @@ Jupyter Book executes a notebook where it reads it, one after the other. Here th
 are run before the reading, side by side on the cores there are, and the reading finds what they
 printed and drew.
 
-Each interactive brings its script along, for pages that stand alone; here a page loads it once.
+Each interactive brings its script along, for pages that stand alone; here a page loads one script
+that holds what all of its interactives share once.
 
 Docstrings are written for `help()`, where |L| is a determinant and eq-gmm-nll names an equation;
 on the page the bars must not be taken for a substitution, and the label becomes a link.
@@ -36,8 +37,6 @@ from sphinx.util import logging
 import portable
 from gmmbook.widgets.base import page_script
 
-#: The script of the interactives, as the site names it.
-SCRIPT = "gmmedu.js"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 logger = logging.getLogger(__name__)
 
@@ -195,16 +194,14 @@ def share_script(
     context: dict[str, Any],
     doctree: Any,
 ) -> None:
-    """One script for all interactives of all pages, on the pages that have any, and a link that
-    skips to the first of them."""
-    body, count = re.subn(
-        r"<script data-gmmedu-module>.*?</script>",
-        "",
-        context.get("body", ""),
-        flags=re.S,
-    )
-    if count:
-        address = context["pathto"](f"_static/{SCRIPT}", 1)
+    """One script for all interactives of a page, named after their kinds, and a link that skips to
+    the first of them."""
+    script = r'<script data-gmmedu-module="(\w+)">.*?</script>'
+    body = context.get("body", "")
+    kinds = sorted({match[1] for match in re.finditer(script, body, flags=re.S)})
+    body = re.sub(script, "", body, flags=re.S)
+    if kinds:
+        address = context["pathto"](f"_static/gmmedu-{'-'.join(kinds)}.js", 1)
         first = re.search(r'(<figure class="gm-static") data-gmmedu="([\w-]+)"', body)
         assert first, f"{pagename} has the script of an interactive and none"
         body = body.replace(first[0], f'{first[1]} id="{first[2]}" data-gmmedu="{first[2]}"', 1)
@@ -252,10 +249,15 @@ def drop_kernel_state(
     ]
 
 
-def write_script(app: Sphinx, failure: Exception | None) -> None:
-    if app.builder.format == "html" and not failure:
-        path = Path(app.outdir) / "_static" / SCRIPT
-        path.write_text(page_script(), "utf-8")
+def write_scripts(app: Sphinx, failure: Exception | None) -> None:
+    """The scripts that the pages ask for; a page that was not built anew asks too."""
+    if app.builder.format != "html" or failure:
+        return
+    out = Path(app.outdir)
+    pages = [(out / f"{name}.html").read_text("utf-8") for name in sorted(app.env.found_docs)]
+    for kinds in set(re.findall(r'src="[^"]*_static/gmmedu-([\w-]+)\.js"', "".join(pages))):
+        script = page_script(*kinds.split("-"))
+        (out / "_static" / f"gmmedu-{kinds}.js").write_text(script, "utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -271,6 +273,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", mend_markup)
     # After MyST-NB has put it there.
     app.connect("html-page-context", drop_kernel_state, priority=900)
-    app.connect("build-finished", write_script)
+    app.connect("build-finished", write_scripts)
     app.connect("autodoc-process-docstring", mend_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

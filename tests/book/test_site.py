@@ -152,8 +152,12 @@ def test_no_page_is_heavy(site: Path) -> None:
             path,
             *(path.parent / src for src in re.findall(r'src="([^"]*_images/[^"]*)"', text)),
         }
-        if "_static/gmmedu.js" in text:
-            files.add(site / "_static" / "gmmedu.js")
+        scripts = {
+            path.parent / src for src in re.findall(r'src="([^"]*_static/gmmedu-[^"]*)"', text)
+        }
+        assert len(scripts) == ('data-gmmedu="' in text), name
+        assert sum(len(gzip.compress(script.read_bytes())) for script in scripts) < 30_000, name
+        files |= scripts
         weight = sum(len(gzip.compress(file.read_bytes())) for file in files)
         assert weight < 500_000, f"{name}: {weight} bytes"
     assert "data-gmmedu-module" not in (site / "book" / "01-multivariate-normal.html").read_text()

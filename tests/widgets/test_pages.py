@@ -28,7 +28,7 @@ from gmmbook.widgets import (
     SeparationExplorer,
     SingularityExplorer,
 )
-from gmmbook.widgets.base import _IDLE, _SOURCES, MODULE
+from gmmbook.widgets.base import _IDLE, _SOURCES, module
 from gmmedu.plot import GREY, PALETTE
 from widgets.conftest import OpenStatic
 from widgets.test_jupyterlab import CASES
@@ -370,24 +370,56 @@ def test_it_stands_in_a_page_of_ones_own_and_on_paper(name: str) -> None:
     assert interactive.to_figure().axes
 
 
-def test_the_module_is_the_sources_less_spaces_and_comments(open_static: OpenStatic) -> None:
-    sources = [path.read_text("utf-8") for path in _SOURCES]
-    literals = [found for text in sources for found in re.findall(r"`[^`]*`", text)]
+@EVERY
+def test_a_script_that_comes_later_adds_its_kind(open_static: OpenStatic, name: str) -> None:
+    """Of scripts that know different kinds the first mounts all, and listens alone."""
+    first = SeparationExplorer() if name == "gaussian" else GaussianExplorer()
+    page = open_static(first, EXAMPLES[name](), first)
+    still(page)
+    assert page.locator(".gm-widget").count() == 3 and page.locator(".gm-still").count() == 0
+    views = page.evaluate("() => Object.keys(gmmedu.views)")
+    assert views == [first.kind, name, f"{first.kind}-2"]
+    start = state(page, name)
+    page.locator(f"#{name} [role=slider]").last.focus()
+    for key in ("ArrowRight", "ArrowUp", "ArrowRight"):
+        page.keyboard.press(key)
+    page.wait_for_function(f"location.hash.startsWith('#{name}=')", timeout=3_000)
+    link = page.evaluate("location.hash")
+    page.locator(f"#{name}").get_by_role("button", name="Reset").click()
+    page.wait_for_function("location.hash === ''", timeout=3_000)
+    assert state(page, name) == start
+    page.evaluate("link => { location.hash = link }", link)
+    still(page)
+    assert state(page, name) != start
+
+
+@EVERY
+def test_the_module_is_the_sources_less_spaces_and_comments(
+    open_static: OpenStatic, name: str
+) -> None:
+    interactive = EXAMPLES[name]()
+    parts = ("1-math", "2-draw", f"-{name}", "9-host")
+    own = [path.read_text("utf-8") for path in _SOURCES if path.stem.endswith(parts)]
+    code, shipped = "\n".join(own), module(name)
+    assert len(own) == 4 and interactive._esm.startswith(shipped)
+    literals = re.findall(r"`[^`]*`", code)
     assert literals and all(_IDLE.sub("", literal) == literal for literal in literals)
-    kept = MODULE.replace(" ", "").splitlines()
-    lines = "\n".join(sources).replace(" ", "").splitlines()
-    assert [line for line in lines if line in set(kept)] == kept
+    kept = shipped.replace(" ", "").splitlines()
+    assert [line for line in code.replace(" ", "").splitlines() if line in set(kept)] == kept
     # What is read by people has its spaces still, in comments alone it is not.
-    code = _IDLE.sub("", "\n".join(sources))
-    assert all(text in MODULE for text in re.findall(r"""\"[^"\n]*\"|`[^`]*`""", code))
-    page = open_static(GaussianExplorer())
-    address = "data:text/javascript;base64," + base64.b64encode(Interactive._esm.encode()).decode()
+    texts = re.findall(r"""\"[^"\n]*\"|`[^`]*`""", _IDLE.sub("", code))
+    assert all(text in shipped for text in texts)
+    page = open_static(interactive)
+    address = "data:text/javascript;base64," + base64.b64encode(interactive._esm.encode()).decode()
     names = "async address => Object.keys((await import(address)).default)"
     assert page.evaluate(names, address) == ["render", "math"]
 
 
-def test_the_front_end_is_small_and_has_the_colors_of_the_figures() -> None:
-    assert len(gzip.compress(MODULE.encode())) < 30_000
-    assert all(color in MODULE for color in PALETTE)
-    assert not re.search(r"\b(fetch|eval|innerHTML|Function|import)\b\s*\(", MODULE)
-    assert "Math.random" not in MODULE
+@EVERY
+def test_the_front_end_is_small_and_has_the_colors_of_the_figures(name: str) -> None:
+    shipped = module(name)
+    assert re.findall(r"^kinds\.(\w+)", shipped, re.M) == [name]
+    assert len(gzip.compress(shipped.encode())) < 30_000
+    assert all(color in shipped for color in PALETTE)
+    assert not re.search(r"\b(fetch|eval|innerHTML|Function|import)\b\s*\(", shipped)
+    assert "Math.random" not in shipped

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import gmmedu
 from gmmbook.widgets import FitScrubber
-from gmmbook.widgets.base import Interactive
 from gmmedu.fitting import FitResult, Snapshot
 from widgets.conftest import OpenStatic, reopen
 
@@ -196,7 +195,7 @@ def test_a_page_stays_light() -> None:
     page = scrubber.to_html()
     data = page.split('application/json">')[1].split("</script>")[0]
     assert len(data) < 60_000
-    assert len(page) - len(Interactive._esm) < 200_000
+    assert len(page) - len(scrubber._esm) < 200_000
 
 
 def test_far_points_keep_their_digits() -> None:

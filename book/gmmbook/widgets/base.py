@@ -29,19 +29,25 @@ _SOURCES = sorted((Path(__file__).parent / "js").glob("*.js"))
 _IDLE = re.compile(r"^(?:\s+|//.*\n|/\*\*[\s\S]*?\*/\n)+", re.M)
 #: A text, which stays as it is, or spaces around a sign that needs none.
 _SPACED = re.compile(r"""("[^"\n]*"|`[^`]*`)| *([=,;:{}()?&|<>*\[\]]) *""")
-_CODE = _IDLE.sub("", "\n".join(path.read_text("utf-8") for path in _SOURCES))
-#: The front end, one module: closed forms, drawing, the interactives, the hosts.
-MODULE = _SPACED.sub(lambda found: found[1] or found[2], _CODE)
+
+
+def module(*kinds: str) -> str:
+    """The front end of these kinds of interactives: closed forms, drawing, each one's own file, the
+    host. A page downloads no more than it shows."""
+    wanted = ("math", "draw", *kinds, "host")
+    sources = [path.read_text("utf-8") for path in _SOURCES if path.stem.split("-")[1] in wanted]
+    code = _IDLE.sub("", "\n".join(sources))
+    return _SPACED.sub(lambda found: found[1] or found[2], code)
 
 
 class Interactive(anywidget.AnyWidget):
     """An interactive with a state (its traits), `values` that follow from it, and a still.
 
     name: what the address of a page calls the view; label: its accessible name; alt: what the still
-    shows, in words. A subclass sets `kind`, lists its `state`, and defines `compute` and `draw`.
+    shows, in words. A subclass gives its `kind`, lists its `state`, and defines `compute` and
+    `draw`.
     """
 
-    _esm = MODULE + "\nexport default { render, math };\n"
     kind = traitlets.Unicode().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode()
@@ -56,8 +62,9 @@ class Interactive(anywidget.AnyWidget):
         own = inspect.signature(cls.__init__)
         cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
 
-    def __init__(self, **traits: Any) -> None:
-        super().__init__(**traits)
+    def __init__(self, *, kind: str, **traits: Any) -> None:
+        self._esm = module(kind) + "\nexport default { render, math };\n"
+        super().__init__(kind=kind, **traits)
         self.name = self.name or self.kind
         self._first = {name: getattr(self, name) for name in self.state}
         self.observe(lambda change: self._answer(), list(self.state))
@@ -123,7 +130,7 @@ class Interactive(anywidget.AnyWidget):
             f'<img class="gm-still" src="{self._still()}" alt="{html.escape(self.alt)}">'
             "<noscript><p>Where JavaScript is on, this picture can be taken in hand.</p></noscript>"
             f'<script type="application/json">{text}</script></figure>'
-            f"<script data-gmmedu-module>{page_script()}</script>"
+            f'<script data-gmmedu-module="{self.kind}">{page_script(self.kind)}</script>'
         )
 
     def _still(self) -> str:
@@ -146,13 +153,15 @@ class Interactive(anywidget.AnyWidget):
         return (data, *rest) if rest else data
 
 
-def page_script() -> str:
-    """The front end as a plain script, for pages that may be opened from a disk; it mounts once the
-    page is there, and a second copy of it on one page only mounts what came in between."""
+def page_script(*kinds: str) -> str:
+    """The front end of these kinds as a plain script, for pages that may be opened from a disk; it
+    mounts once the page is there. Where another one is on the page, that one mounts these too."""
     return (
-        "(()=>{if(window.gmmedu)return window.gmmedu.mount();\n"
-        + MODULE
-        + "\nwindow.gmmedu={mount,math,views};mount();"
+        "(()=>{"
+        + module(*kinds)
+        + "\nconst first=window.gmmedu;"
+        + "if(first)return Object.assign(first.kinds,kinds),first.mount();"
+        + "window.gmmedu={mount,math,views,kinds};mount();"
         + "document.addEventListener('DOMContentLoaded',mount);"
         + "window.addEventListener('hashchange',restore);"
         + "window.addEventListener('load',settle);})();"

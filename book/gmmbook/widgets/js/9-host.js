@@ -205,6 +205,8 @@ function restore() {
 function mount() {
   for (const figure of document.querySelectorAll("figure[data-gmmedu]:not([data-live])")) {
     const state = JSON.parse(figure.querySelector("script[type='application/json']").textContent), kind = kinds[state.kind];
+    // The script of its kind is still to come.
+    if (!kind) continue;
     const store = new Store(kind, state), base = figure.dataset.gmmedu;
     let name = base;
     for (let i = 2; views[name]; i++) name = `${base}-${i}`;
