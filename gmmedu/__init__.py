@@ -2,7 +2,8 @@
 
 Models are torch modules (``GmmFull`` and its five relatives); ``initialize`` starts them from
 data; ``fit_em``, ``fit_model`` and ``fit_lbfgs`` fit them by expectation-maximization, by gradient
-descent and by L-BFGS; ``fit_best`` does so from many starts at once.
+descent and by L-BFGS; ``fit_best`` does so from many starts at once, ``fit_stepwise`` from a
+stream that passes once.
 """
 
 from importlib.metadata import version
@@ -37,6 +38,7 @@ from gmmedu.singularities import (
     find_singular,
 )
 from gmmedu.starts import fit_best
+from gmmedu.stepwise import StepwiseResult, fit_stepwise
 from gmmedu.stopping import Absolute, Aitken, Relative
 
 __version__ = version("gmmedu")
@@ -67,6 +69,7 @@ __all__ = [
     "SingularityError",
     "SingularityWarning",
     "Snapshot",
+    "StepwiseResult",
     "Table",
     "crps",
     "bootstrap_lrt",
@@ -77,6 +80,7 @@ __all__ = [
     "fit_em",
     "fit_lbfgs",
     "fit_model",
+    "fit_stepwise",
     "impute",
     "initialize",
     "load_crabs",

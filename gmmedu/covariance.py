@@ -112,6 +112,11 @@ class Diagonal:
         return factor * vectors
 
     @staticmethod
+    def compose(whitening: Tensor, factor: Tensor) -> Tensor:
+        """W of one state times L of another."""
+        return whitening * factor
+
+    @staticmethod
     def outer(first: Tensor, mean: Tensor) -> Tensor:
         """What of first mean^T, (..., K, D) each, belongs to a second moment."""
         return first * mean
@@ -276,6 +281,10 @@ class Triangular:
     @staticmethod
     def apply_transposed(factor: Tensor, vectors: Tensor) -> Tensor:
         return (factor.mT @ vectors.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def compose(whitening: Tensor, factor: Tensor) -> Tensor:
+        return whitening @ factor
 
     @staticmethod
     def outer(first: Tensor, mean: Tensor) -> Tensor:
