@@ -25,6 +25,7 @@ INTERACTIVE = [
     ("08-singularities", "singularity"),
     ("10-mixture-density-networks", "density"),
     ("09-how-many-components", "selection"),
+    ("11-at-scale", "stream"),
 ]
 
 

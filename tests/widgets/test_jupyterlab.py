@@ -119,6 +119,15 @@ CASES = {
         (60, 0),
         ("view.values['mean']", "mean of t"),
     ),
+    "stream": Case(
+        "StreamExplorer()",
+        "batches that have arrived",
+        "[view.arrived]",
+        "arrived=20",
+        ("1", "20"),
+        (60, 0),
+        ("view.values['remembered']", "points remembered"),
+    ),
 }
 WAIT = 60_000
 

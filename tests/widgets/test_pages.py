@@ -27,6 +27,7 @@ from gmmbook.widgets import (
     SelectionExplorer,
     SeparationExplorer,
     SingularityExplorer,
+    StreamExplorer,
 )
 from gmmbook.widgets.base import _IDLE, _SOURCES, module
 from gmmedu.plot import GREY, PALETTE
@@ -56,6 +57,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "separation": SeparationExplorer,
     "singularity": lambda: SingularityExplorer(rounded=True),
     "density": MDNExplorer,
+    "stream": StreamExplorer,
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 EVERY = pytest.mark.parametrize("name", EXAMPLES)
@@ -402,6 +404,8 @@ def test_the_module_is_the_sources_less_spaces_and_comments(
     own = [path.read_text("utf-8") for path in _SOURCES if path.stem.endswith(parts)]
     code, shipped = "\n".join(own), module(name)
     assert len(own) == 4 and interactive._esm.startswith(shipped)
+    # Of a template within another the spaces would go.
+    assert not re.search(r"`[^`]*\$\{[^}`]*`", code)
     literals = re.findall(r"`[^`]*`", code)
     assert literals and all(_IDLE.sub("", literal) == literal for literal in literals)
     kept = shipped.replace(" ", "").splitlines()

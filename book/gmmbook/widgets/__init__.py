@@ -1,4 +1,4 @@
-"""Interactives: in Jupyter, on any web page, and as figures (chapters 01 to 10)."""
+"""Interactives: in Jupyter, on any web page, and as figures (chapters 00 to 12)."""
 
 from gmmbook.widgets.base import Interactive
 from gmmbook.widgets.density import MDNExplorer
@@ -9,6 +9,7 @@ from gmmbook.widgets.scrubber import FitScrubber
 from gmmbook.widgets.selection import SelectionExplorer
 from gmmbook.widgets.separation import SeparationExplorer
 from gmmbook.widgets.singularity import SingularityExplorer
+from gmmbook.widgets.stream import StreamExplorer
 
 __all__ = [
     "FitScrubber",
@@ -20,4 +21,5 @@ __all__ = [
     "SelectionExplorer",
     "SeparationExplorer",
     "SingularityExplorer",
+    "StreamExplorer",
 ]
