@@ -26,6 +26,7 @@ INTERACTIVE = [
     ("10-mixture-density-networks", "density"),
     ("09-how-many-components", "selection"),
     ("11-at-scale", "stream"),
+    ("12-em-as-a-layer", "layer"),
 ]
 
 

@@ -128,6 +128,15 @@ CASES = {
         (60, 0),
         ("view.values['remembered']", "points remembered"),
     ),
+    "layer": Case(
+        "EMLayerExplorer()",
+        "position along the curve",
+        "[view.at]",
+        "at=3.0",
+        ("6.6", "3"),
+        (60, 0),
+        ("view.values['output']", "refit"),
+    ),
 }
 WAIT = 60_000
 

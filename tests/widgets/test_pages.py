@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 import gmmbook
 import gmmedu
 from gmmbook.widgets import (
+    EMLayerExplorer,
     FitScrubber,
     GaussianExplorer,
     Interactive,
@@ -57,6 +58,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "separation": SeparationExplorer,
     "singularity": lambda: SingularityExplorer(rounded=True),
     "density": MDNExplorer,
+    "layer": EMLayerExplorer,
     "stream": StreamExplorer,
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}

@@ -4,6 +4,7 @@ from gmmbook.widgets.base import Interactive
 from gmmbook.widgets.density import MDNExplorer
 from gmmbook.widgets.gaussian import GaussianExplorer
 from gmmbook.widgets.landscape import LandscapeExplorer
+from gmmbook.widgets.layer import EMLayerExplorer
 from gmmbook.widgets.mixture import MixtureExplorer
 from gmmbook.widgets.scrubber import FitScrubber
 from gmmbook.widgets.selection import SelectionExplorer
@@ -12,6 +13,7 @@ from gmmbook.widgets.singularity import SingularityExplorer
 from gmmbook.widgets.stream import StreamExplorer
 
 __all__ = [
+    "EMLayerExplorer",
     "FitScrubber",
     "GaussianExplorer",
     "Interactive",
