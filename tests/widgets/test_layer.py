@@ -224,7 +224,7 @@ def test_a_state_that_there_is_not_is_named(state: dict[str, Any]) -> None:
 
 def test_the_still_says_what_it_shows() -> None:
     explorer = EMLayerExplorer("Near a jump", steps=3)
-    assert "of 3 steps" in explorer.alt and "it is 4.31, predicted 4.27" in explorer.alt
+    assert "T = 3." in explorer.alt and "it is 4.31, predicted 4.27" in explorer.alt
     top, middle, bottom = explorer.to_figure().axes
     assert top.get_ylabel() == "density" and len(middle.patches) == 30
     assert bottom.get_xlabel() == "position of point 15" and len(bottom.lines) == 4

@@ -156,9 +156,9 @@ class EMLayerExplorer(Interactive):
         values, n = self.values, self.selected
         self.alt = (
             f"Above: fifteen points, the density of two Gaussians fitted to them, and at each "
-            f"point the gradient of {self.output} in it, of the fixed point and of {self.steps} "
-            f"steps. Below: {self.output} against the position of point {n + 1}, as refits have it "
-            f"and as gradients predict from {self.points[n]:.3g}; at {self.at:.3g} it is "
+            f"point the gradient of {self.output} in it, of the fixed point and of steps, "
+            f"T = {self.steps}. Below: {self.output} against the position of point {n + 1}, as "
+            f"refits have it and as gradients predict from {self.points[n]:.3g}; at {self.at:.3g} it is "
             f"{values['output']:.3g}, predicted {values['predicted']:.3g}."
         )
 
@@ -170,7 +170,7 @@ class EMLayerExplorer(Interactive):
         plot.density_1d(self.model(), ax=top)
         top.plot(x, [0.0] * len(x), "o", color=plot.GREY)
         top.set(xlabel="", ylabel="density", xlim=_RANGE)
-        bars = (("gradient", _EXACT, "fixed point"), ("unrolled", _SOME, f"{self.steps} steps"))
+        bars = (("gradient", _EXACT, "fixed point"), ("unrolled", _SOME, f"T = {self.steps}"))
         for i, (key, color, label) in enumerate(bars):
             places = [v + 0.08 * i - 0.04 for v in x]
             middle.bar(places, values[key], 0.08, color=color, label=label)
@@ -186,7 +186,9 @@ class EMLayerExplorer(Interactive):
         start, values = self.points[self.selected], self.values
         for key, color, style in (("slope", _EXACT, "--"), ("slope_unrolled", _SOME, ":")):
             ax.axline((start, values["before"]), slope=values[key], color=color, linestyle=style)
-        ax.set_ylim(float(road.min()) - 0.3, float(road.max()) + 0.3)
+        low, high = float(road.min()), float(road.max())
+        room = 0.1 * max(high - low, 0.1)
+        ax.set_ylim(low - room, high + room)
         ax.plot(self.at, values["output"], "o", color=plot.GREY)
         ax.set(xlabel=f"position of point {self.selected + 1}", ylabel=self.output)
         ax.legend()
@@ -206,7 +208,7 @@ def step(theta: Tensor, x: Tensor) -> Tensor:
         [
             new.log_weights[..., 1:].exp(),
             new.means[..., 0],
-            new.scales.factor[..., 0, :, 0].abs().log(),
+            new.scales.factor[..., 0, :, 0].log(),
         ],
         -1,
     )

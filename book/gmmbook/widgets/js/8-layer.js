@@ -13,7 +13,7 @@ kinds.layer = (() => {
 
   /** One step of EM on the weight of the second, the means and the log sd; and its responsibilities. */
   function step(x, [w, m, n, l]) {
-    const r = x.map((v) => 1 / (1 + ((1 - w) / w) * exp(((v - n) ** 2 - (v - m) ** 2) / (2 * exp(2 * l))))), b = sum(r), a = x.length - b;
+    const odds = (1 - w) / w, both = 2 * exp(2 * l), r = x.map((v) => 1 / (1 + odds * exp(((v - n) ** 2 - (v - m) ** 2) / both))), b = sum(r), a = x.length - b;
     const p = sum(x, (v, i) => (1 - r[i]) * v) / a, q = sum(x, (v, i) => r[i] * v) / b;
     return { r, theta: [b / x.length, p, q, log(sum(x, (v, i) => (1 - r[i]) * (v - p) ** 2 + r[i] * (v - q) ** 2) / x.length) / 2] };
   }
@@ -30,14 +30,19 @@ kinds.layer = (() => {
     for (let i = 0; i < 26; i++) [inverse, power] = [plus(inverse, mul(inverse, power)), mul(power, power)];
     return { J, B, inverse };
   }
-  /** From the start: EM until it hardly moves, then Newton's steps to where it does not. */
-  function fit(x) {
+  /** EM from the start, until nothing moves by so much. */
+  function settle(x, close) {
     let theta = START, far = 1;
-    for (let i = 0; i < 4000 && far > 1e-9; i++) {
+    for (let i = 0; i < 4000 && far > close; i++) {
       const next = step(x, theta).theta;
       far = max(...next.map((v, j) => abs(v - theta[j])));
       theta = next;
     }
+    return theta;
+  }
+  /** And Newton's steps from there to where nothing moves at all. */
+  function fit(x) {
+    let theta = settle(x, 1e-9);
     for (let i = 0; i < 3; i++) {
       const left = step(x, theta).theta.map((v, j) => [v - theta[j]]), by = mul(slopes(x, theta).inverse, left);
       if (!(max(...by.map(([v]) => abs(v))) < 1e-3)) break;
@@ -80,9 +85,9 @@ kinds.layer = (() => {
     // The curve is drawn as far as a reader has been, from where the point was taken.
     let seen, key;
     ui.forget = () => { key = null; };
-    const follow = kept(["points", "selected", "output"], (state) => even(280, ...RANGE).map((at) => [at, fit(moved({ ...state, at }))[OUTPUTS.indexOf(state.output)]]));
+    const follow = kept(["points", "selected"], (state) => even(280, ...RANGE).map((at) => [at, settle(moved({ ...state, at }), 1e-7)]));
     ui.refresh.push(() => {
-      const { points, selected, output, at } = now, curve = follow({ points, selected, output }), start = points[selected], all = curve.map(([, v]) => v);
+      const { points, selected, output, at } = now, curve = follow({ points, selected }).map(([v, theta]) => [v, theta[OUTPUTS.indexOf(output)]]), start = points[selected], all = curve.map(([, v]) => v);
       const room = 0.1 * max(max(...all) - min(...all), 0.1), named = String([points, selected]);
       if (key !== named) [key, seen] = [named, [start, start]];
       seen = [min(seen[0], at), max(seen[1], at)];
