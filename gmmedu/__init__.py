@@ -28,6 +28,7 @@ from gmmedu.models import (
     GmmTied,
 )
 from gmmedu.problem import Event
+from gmmedu.processes import ProcessError
 from gmmedu.selection import LikelihoodRatioTest, Row, Selection, Table, bootstrap_lrt, select
 from gmmedu.singularities import (
     Clamp,
@@ -62,6 +63,7 @@ __all__ = [
     "MixtureDensityHead",
     "MixtureDistribution",
     "Prior",
+    "ProcessError",
     "Relative",
     "Reset",
     "Row",

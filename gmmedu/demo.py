@@ -1,7 +1,8 @@
 """The command line: draw a mixture, sample from it, fit it, and show the fit beside the truth.
 
 ``python -m gmmedu.demo`` and ``gmmedu-demo`` are the same command. A wrong value of a flag ends
-with one line that says so, before any work is done.
+with one line that says so, before any work is done. Under ``torchrun -m gmmedu.demo`` each process
+fits its share of the points, and the first one reports.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
+import torch.distributed
 
 from gmmedu.datasets import SyntheticData, sample_mixture
 from gmmedu.descent import fit_model
@@ -71,8 +74,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+@contextmanager
+def processes(device: torch.device) -> Iterator[torch.distributed.ProcessGroup | None]:
+    """The group of processes that torchrun started, or None where it did not."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield None
+        return
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield torch.distributed.group.WORLD
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def run(options: argparse.Namespace) -> None:
     """Draw the data, fit, report and show, as the options say."""
+    with processes(options.device) as group:
+        if group is None or torch.distributed.get_rank(group) == 0:
+            work(options, group)
+        else:
+            with Path(os.devnull).open("w") as silent, redirect_stdout(silent):
+                work(options, group)
+
+
+def work(options: argparse.Namespace, group: torch.distributed.ProcessGroup | None) -> None:
+    """``run`` in one process."""
     generator = torch.Generator().manual_seed(options.seed)
     data = sample_mixture(
         options.samples,
@@ -88,16 +117,22 @@ def run(options: argparse.Namespace) -> None:
     print(
         f"{options.family} mixture: N = {options.samples}, D = {options.dims}, "
         f"K = {options.components}, seed {options.seed}, on {data.x.device}"
+        + ("" if group is None else f", {group.size()} processes")
     )
     model = MODELS[options.family](options.components, options.dims, device=options.device)
-    result = fit(model, data.x, options, generator)
+    x = data.x if group is None else data.x.tensor_split(group.size())[group.rank()]
+    result = fit(model, x, options, generator, group)
     report(result, truth, options)
-    if options.visualize:
+    if options.visualize and (group is None or group.rank() == 0):
         print(draw(data, model, result, truth, options))
 
 
 def fit(
-    model: GaussianMixture, x: torch.Tensor, options: argparse.Namespace, generator: torch.Generator
+    model: GaussianMixture,
+    x: torch.Tensor,
+    options: argparse.Namespace,
+    generator: torch.Generator,
+    group: torch.distributed.ProcessGroup | None = None,
 ) -> FitResult:
     """Fit by the chosen method, the best of all starts; a line every ``log_freq`` iterations, and
     one for the last."""
@@ -126,6 +161,7 @@ def fit(
             num_iterations=options.iterations,
             callback=callback,
             generator=generator,
+            group=group,
         )
     if result.num_iterations > shown:
         log(result.num_iterations, result.nll)

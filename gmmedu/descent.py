@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,14 +56,11 @@ def fit_model(
 
     Returns and raises as ``fit_em`` does.
     """
-    rates = (
-        checks.check_number(mixture_lr, "mixture_lr", inclusive=True),
-        checks.check_number(component_lr, "component_lr", inclusive=True),
+    start = partial(
+        Adam,
+        mixture_lr=checks.check_number(mixture_lr, "mixture_lr", inclusive=True),
+        component_lr=checks.check_number(component_lr, "component_lr", inclusive=True),
     )
-
-    def start(problem: Problem, num_iterations: int) -> Adam:
-        return Adam(problem, num_iterations, *rates)
-
     return fit(model, x, num_iterations, tolerance, start, options)
 
 
@@ -120,6 +118,7 @@ class Adam:
     #: How much of the averages of slopes, and of their squares, a step keeps; what is added to the
     #: root of the latter. The values of Kingma and Ba.
     betas, least = (0.9, 0.999), 1e-8
+    kept = ("numbers", "slope", "square")
 
     def __init__(
         self, problem: Problem, num_iterations: int, mixture_lr: float, component_lr: float
@@ -170,6 +169,8 @@ def _flat_score(problem: Problem, statistics: Statistics, state: State) -> Tenso
 class LBFGS:
     """torch's L-BFGS, one search for each member."""
 
+    kept = ("memory",)
+
     def __init__(self, problem: Problem, num_iterations: int) -> None:
         self.problem = problem
         self.searches = [
@@ -178,6 +179,17 @@ class LBFGS:
             )
             for m in range(problem.num_members)
         ]
+
+    @property
+    def memory(self) -> list[dict[str, Any]]:
+        """What each search remembers."""
+        return [search.memory for search in self.searches]
+
+    @memory.setter
+    def memory(self, memory: list[dict[str, Any]]) -> None:
+        self.searches = [Search(self.problem, its["start"]) for its in memory]
+        for search, its in zip(self.searches, memory, strict=True):
+            search.memory = its
 
     def step(
         self, state: State, statistics: Statistics, iteration: int
@@ -233,6 +245,21 @@ class Search:
         # A search in vain costs many passes: so many steps of EM before the next one, and after
         # another in vain. Beside an active floor all are in vain.
         self.pause, self.patience = 0, 0
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What it remembers."""
+        names = ("start", "pause", "patience", "_seen")
+        known = {name: getattr(self, name) for name in names}
+        return {**known, "numbers": self.numbers, "optimizer": self.optimizer.state_dict()}
+
+    @memory.setter
+    def memory(self, memory: dict[str, Any]) -> None:
+        memory = dict(memory)
+        self.numbers.copy_(memory.pop("numbers"))
+        self.optimizer.load_state_dict(memory.pop("optimizer"))
+        for name, value in memory.items():
+            setattr(self, name, value)
 
     def again(self, state: State) -> Search:
         """A search that starts afresh from a state, after the same pause."""

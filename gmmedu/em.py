@@ -122,6 +122,8 @@ def _blurred(singular: Tensor, mean: Tensor) -> Tensor:
 class Em:
     """An E-step, an M-step, and what the mitigation makes of it."""
 
+    kept: tuple[str, ...] = ()
+
     def __init__(self, problem: Problem, num_iterations: int) -> None:
         self.problem = problem
 
@@ -165,6 +167,8 @@ class Squarem(Em):
     A leap is at most ``longest`` steps of EM; that grows when a leap of that length was kept and
     shrinks when one was not, so that few passes are spent on leaps that lead uphill.
     """
+
+    kept = ("longest", "started", "start")
 
     def __init__(self, problem: Problem, num_iterations: int) -> None:
         super().__init__(problem, num_iterations)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from gmmedu import checks, mixture
-from gmmedu.models import GaussianMixture
+from gmmedu.checkpoints import Checkpoint, Savable, savable
+from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import Event, Problem
+from gmmedu.processes import processes_of
 from gmmedu.singularities import (
     DEFAULT_MITIGATION,
     Clamp,
@@ -29,7 +31,9 @@ from gmmedu.stopping import Stopping, rule
 from gmmedu.values import State, Statistics, each, put, take
 
 if TYPE_CHECKING:
-    pass
+    import os
+
+    from torch.distributed import ProcessGroup
 
 #: Called with the model, the iteration and the NLL; a true return value stops the fit.
 Callback = Callable[[GaussianMixture, int, Any], Any]
@@ -57,6 +61,12 @@ class Options(TypedDict, total=False):
         progress: show a progress bar.
         snapshot_every: keep the parameters every so many iterations, and the last; 0 keeps none.
         generator: a CPU generator, for ``Reset``.
+        group: a group of torch.distributed, of which every process makes this call with its own
+            part of the points, that may be empty, and the same other arguments; the fit is that of
+            all points together. It starts from the first process's model.
+        checkpoint: a file that the fit is saved to; where it exists, the fit goes on from there,
+            whatever the model holds. In a group it is the first process's.
+        checkpoint_every: after how many iterations it is saved, each time whole or not at all.
     """
 
     mitigation: Mitigation | None
@@ -66,6 +76,9 @@ class Options(TypedDict, total=False):
     progress: bool
     snapshot_every: int
     generator: torch.Generator | None
+    group: ProcessGroup | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int
 
 
 DEFAULTS = Options(
@@ -76,6 +89,9 @@ DEFAULTS = Options(
     progress=False,
     snapshot_every=0,
     generator=None,
+    group=None,
+    checkpoint=None,
+    checkpoint_every=10,
 )
 
 Fitter = TypeVar("Fitter", bound=Callable[..., Any])
@@ -102,6 +118,7 @@ def with_options(fitter: Fitter) -> Fitter:
     return fitter
 
 
+@savable
 @dataclass(frozen=True)
 class Snapshot:
     """The parameters after an iteration, on the CPU: weights (..., K), means (..., K, D),
@@ -156,6 +173,11 @@ class FitResult:
 class Algorithm(Protocol):
     """A way to lower the objective of a problem, one step at a time."""
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The names of what it remembers from step to step."""
+        ...
+
     def step(
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
@@ -180,8 +202,20 @@ def fit(
     The model then holds the best state that each member saw, whatever happens.
     """
     chosen = _all_options(options)
-    num_iterations = checks.check_count(num_iterations, "num_iterations", minimum=0)
-    record = Record(num_iterations, rule(tolerance), chosen)
+    check_mixture(model)
+    processes = processes_of(chosen["group"], model.means.device)
+    record: Record
+    checkpoint: Checkpoint | None
+
+    def door() -> dict[str, Any]:
+        nonlocal record, checkpoint
+        count = checks.check_count(num_iterations, "num_iterations", minimum=0)
+        record = Record(count, rule(tolerance), chosen)
+        checkpoint = Checkpoint.of(chosen["checkpoint"], chosen["checkpoint_every"])
+        named = {"num_iterations": count, "tolerance": record.stopping, "the algorithm": start}
+        return {name: repr(value) for name, value in named.items()}
+
+    processes.same(door)
     problem = Problem(
         model,
         x,
@@ -189,28 +223,45 @@ def fit(
         sample_weight=chosen["sample_weight"],
         missing=chosen["missing"],
         generator=chosen["generator"],
+        processes=processes,
     )
+    problem.named["the algorithm"] = repr(start)
     outside = Surroundings(model.means.device.type, problem.small)
     record.begin(problem, outside)
     try:
         with outside.left():
-            state = problem.start
-            algorithm = start(problem, num_iterations)
-            statistics = problem.e_step(state)
-            while True:
-                rows = record.add(statistics, state)
-                if rows is not None:
-                    problem.keep(rows)
-                    if not len(rows):
-                        break
-                    algorithm.keep(rows)
-                    state, statistics = take(state, rows), take(statistics, rows)
-                state, statistics = algorithm.step(state, statistics, record.iteration)
+            _run(problem, record, start(problem, record.num_iterations), checkpoint)
     finally:
         with torch.inference_mode(False):
             record.end()
     with torch.inference_mode(False):
         return record.result()
+
+
+def _run(
+    problem: Problem, record: Record, algorithm: Algorithm, checkpoint: Checkpoint | None
+) -> None:
+    """Pass, record, step, until all members are done."""
+    parts: dict[str, Savable] = {"problem": problem, "record": record, "algorithm": algorithm}
+    saved = None if checkpoint is None else checkpoint.read(problem, parts)
+    if saved is None:
+        state = problem.start
+        statistics = problem.e_step(state)
+        rows = record.add(statistics, state)
+    else:
+        state, statistics = saved
+        rows = record.resume()
+    while True:
+        if rows is not None:
+            problem.keep(rows)
+            if not len(rows):
+                return
+            algorithm.keep(rows)
+            state, statistics = take(state, rows), take(statistics, rows)
+        if checkpoint is not None and checkpoint.due(record.iteration):
+            checkpoint.write(problem, parts, (state, statistics))
+        state, statistics = algorithm.step(state, statistics, record.iteration)
+        rows = record.add(statistics, state)
 
 
 def _all_options(given: Options) -> Options:
@@ -263,6 +314,11 @@ class Surroundings:
 class Record:
     """What a fit has seen, and what it will return."""
 
+    kept = (
+        *("iteration", "log", "_earlier", "_snapshots", "_best", "_best_nll", "_best_objective"),
+        *("_final", "_nll", "_converged", "_ended", "_stopped", "_moved"),
+    )
+
     def __init__(self, num_iterations: int, stopping: Stopping, options: Options) -> None:
         callback = options["callback"]
         if callback is not None and not callable(callback):
@@ -294,8 +350,42 @@ class Record:
         self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
         self._ended, self._stopped = np.zeros(size, dtype=int), np.zeros(size, dtype=bool)
         self._floor, self._moved = problem.floor, 0.0
-        if self.progress:
+        # A callback of one process may stop all.
+        self._heard = any(problem.processes.gather(self.callback is not None))
+        if self.progress and problem.processes.rank == 0:
             self._bar = _progress_bar(self.num_iterations)
+
+    @property
+    def log(self) -> dict[str, Any]:
+        """What was noted at each iteration, as a few long tensors."""
+        members, nlls = zip(*self._history, strict=True)
+        return {
+            "sizes": torch.tensor([len(some) for some in members]),
+            "members": np.concatenate(members),
+            "nll": np.concatenate(nlls),
+            "elapsed": torch.tensor(self._elapsed, dtype=torch.float64),
+            "passes": np.stack(self._passes),
+        }
+
+    @log.setter
+    def log(self, log: dict[str, Any]) -> None:
+        ends = log["sizes"].cumsum(0).tolist()[:-1]
+        members, nlls = (np.split(log[name], ends) for name in ("members", "nll"))
+        self._history = list(zip(members, nlls, strict=True))
+        self._elapsed, self._passes = log["elapsed"].tolist(), list(log["passes"])
+        self._begun = time.perf_counter() - self._elapsed[-1]
+
+    def resume(self) -> Tensor | None:
+        """After a checkpoint: the rows of the members that go on, or None where all do."""
+        if self.iteration < self.num_iterations:
+            return None
+        if self.iteration > self.num_iterations:
+            raise ValueError(
+                f"the checkpoint is at iteration {self.iteration}, and num_iterations is "
+                f"{self.num_iterations}; ask for more, or remove it"
+            )
+        none = np.zeros(len(self.problem.members), dtype=bool)
+        return self._let_go(none, False, none)
 
     def add(self, statistics: Statistics, state: State) -> Tensor | None:
         """Note the state of the members and the statistics counted at it. Returns the rows of
@@ -366,6 +456,13 @@ class Record:
         if self._bar is not None:
             self._bar.set_postfix(nll=f"{np.min(nll):.6f}", refresh=False)
             self._bar.update(min(self.iteration, 1))
+        processes = self.problem.processes
+        if not self._heard:
+            return False
+        return any(processes.share(lambda: self._called(nll, state)))
+
+    def _called(self, nll: Any, state: State) -> bool:
+        """What the callback says, where there is one."""
         if self.callback is None:
             return False
         model, whole = self.problem.model, self._whole(state)
@@ -412,9 +509,11 @@ class Record:
         for iteration, (members, nll) in enumerate(self._history):
             history[iteration, members] = nll
         low = self._on_floor()
-        self._warn_rounding()
-        self._warn_unconverged()
-        self._warn_floor(low)
+        # A word of the first process will do.
+        if problem.processes.rank == 0:
+            self._warn_rounding()
+            self._warn_unconverged()
+            self._warn_floor(low)
         return FitResult(
             nll=self._shaped(self._nll),
             history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.processes import Alone, processes_of
 from gmmedu.units import Units, moments
 from gmmedu.values import take
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 METHODS = ("box", "points", "kmeans", "kmeans++")
 #: To the covariance that a fit starts from, a point further out than this many standard
@@ -28,6 +35,7 @@ def initialize(
     *,
     missing: bool = False,
     generator: torch.Generator | None = None,
+    group: ProcessGroup | None = None,
 ) -> GaussianMixture:
     """Set weights, means and scales of a mixture from data x (N, D); returns the model.
 
@@ -45,20 +53,29 @@ def initialize(
     the bulk where there are outliers), and no start is narrower than a thousandth of that in any
     direction.
 
+    group: a group of torch.distributed, of which every process makes this call with its own part
+    of the points; the start is the same in all, and that of all points in one process. The
+    generator of the first one is used.
+
     Raises ``ValueError`` or ``TypeError`` for bad input; the model is then unchanged.
     """
-    checks.check_choice(method, "method", METHODS)
-    checks.check_generator(generator)
     check_mixture(model)
-    checks.check_flag(missing, "missing")
     k, d = model.num_components, model.num_dims
     batch_shape, device = model.batch_shape, model.means.device
-    x = checks.check_points(
-        x, d, batch_shape=batch_shape, device=device, minimum=k, missing=missing, complete=True
-    ).detach()
+    processes = processes_of(group, device)
+
+    def door() -> dict[str, Any]:
+        nonlocal x
+        x = _checked(model, x, method, missing, generator, processes.size == 1)
+        return {"the model": repr(model), "method": method, "the batch of x": x.shape[:-2]}
+
+    processes.same(door)
     x = x.to(torch.promote_types(x.dtype, model.means.dtype))
-    sets = x.reshape(-1, *x.shape[-2:])
-    units = Units.of([moments([(each, None)]) for each in sets], per_dimension=True)
+    sets = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+    found = [moments([(one, None)], processes) for one in sets]
+    if found[0].num_points < k:
+        raise ValueError(f"x has {found[0].num_points} points and at least {k} are needed")
+    units = Units.of(found, per_dimension=True)
     z = ((sets - units.center.unsqueeze(1)) / units.scale.unsqueeze(1)).nan_to_num()
     if 1 < len(sets) < math.prod(batch_shape):
         # Several starts on each of several sets.
@@ -66,7 +83,8 @@ def initialize(
         which = which.expand(batch_shape).flatten()
         z, units = z[which], take(units, which)
     with torch.autocast(device.type, enabled=False):
-        weights, means, covariances = _start(z, math.prod(batch_shape), k, method, generator)
+        data = _Data(z, processes)
+        weights, means, covariances = _start(data, math.prod(batch_shape), k, method, generator)
     unit = units.scale.unsqueeze(1)
     own = unit.unsqueeze(-1) * covariances * unit.unsqueeze(-2)
     shape = (*batch_shape, k)
@@ -79,88 +97,151 @@ def initialize(
     )
 
 
+def _checked(
+    model: GaussianMixture, x: Tensor, method: str, missing: bool, generator: Any, alone: bool
+) -> Tensor:
+    checks.check_choice(method, "method", METHODS)
+    checks.check_generator(generator)
+    checks.check_flag(missing, "missing")
+    return checks.check_points(
+        x,
+        model.num_dims,
+        batch_shape=model.batch_shape,
+        device=model.means.device,
+        minimum=model.num_components if alone else 0,
+        missing=missing,
+        complete=alone,
+    ).detach()
+
+
+class _Data:
+    """Points z (1 or M, N, D) of which each process has a part, numbered in the order of ranks."""
+
+    def __init__(self, z: Tensor, processes: Alone) -> None:
+        self.z, self.processes = z, processes
+        counts = processes.gather(z.shape[1])
+        self.num_points, self.before = sum(counts), sum(counts[: processes.rank])
+
+    def first(self, value: Tensor) -> Tensor:
+        """What the first process drew."""
+        return self.processes.gather(value)[0]
+
+    def add(self, *parts: Tensor) -> Sequence[Tensor]:
+        """Sums over the points of all."""
+        return self.processes.add(lambda: parts, lambda: parts)
+
+    def at(self, index: Tensor) -> Tensor:
+        """The points with numbers (M, Q): (M, Q, D)."""
+        index = index - self.before
+        here = (index >= 0) & (index < self.z.shape[1])
+        if not self.z.shape[1]:
+            return self.add(self.z.new_zeros(*index.shape, self.z.shape[2]))[0]
+        index = index.clamp(0, self.z.shape[1] - 1)
+        if len(self.z) == 1:
+            points = self.z[0, index]
+        else:
+            points = self.z.gather(1, index.unsqueeze(-1).expand(-1, -1, self.z.shape[2]))
+        return self.add(points.where(here.unsqueeze(-1), 0.0))[0]
+
+    def drawn(self, mass: Tensor, uniform: Tensor) -> Tensor:
+        """The numbers (M, Q) of the points that uniform (M, Q) in [0, 1) picks by mass (M, N)."""
+        cumulative = mass.cumsum(-1, dtype=torch.float64)
+        own = cumulative[:, -1] if mass.shape[1] else cumulative.new_zeros(len(mass))
+        totals = torch.stack(self.processes.gather(own), -1)
+        ends = totals.cumsum(-1)
+        total = ends[:, -1:]
+        wanted = uniform * total
+        # The processes before those that hold what is wanted; the last one that holds anything.
+        last = (totals > 0).long().cumsum(-1).argmax(-1, keepdim=True)
+        owner = torch.searchsorted(ends, wanted, right=True).minimum(last)
+        starts = (ends - totals).gather(-1, owner)
+        place = torch.searchsorted(cumulative, wanted - starts, right=True)
+        mine = place.clamp_max(max(mass.shape[1] - 1, 0)) + self.before
+        number = self.add(mine.where(owner == self.processes.rank, 0))[0]
+        # Where every point has been met already, any of them will do.
+        return torch.where(total > 0, number, (uniform * self.num_points).long())
+
+
 def _start(
-    z: Tensor, size: int, num_components: int, method: str, generator: torch.Generator | None
+    data: _Data, size: int, num_components: int, method: str, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (M, K), means (M, K, D) and covariances (M, K, D, D) of M starts, ``size`` of them,
-    on z (1 or M, N, D)."""
+    """Weights (M, K), means (M, K, D) and covariances (M, K, D, D) of M starts, ``size`` of
+    them."""
+    z = data.z
     k, d = num_components, z.shape[-1]
     near = z.clamp(-OUTER, OUTER)
-    covariances = (near.mT @ near / z.shape[1]).unsqueeze(1).expand(size, k, d, d)
+    second = data.add(near.mT @ near)[0] / data.num_points
+    covariances = second.unsqueeze(1).expand(size, k, d, d)
     weights = z.new_full((size, k), 1 / k)
     if method in ("box", "points"):
         draw = _in_box if method == "box" else _distinct
-        rows = (z[m if len(z) > 1 else 0] for m in range(size))
-        means = torch.stack([draw(row, k, generator) for row in rows])
+        sets = [_Data(z[m : m + 1], data.processes) for m in range(len(z))]
+        means = torch.stack([draw(sets[m % len(sets)], k, generator) for m in range(size)])
     else:
-        means = _spread(z, size, k, generator)
+        means = _spread(data, size, k, generator)
         if method == "kmeans":
-            means, labels = _lloyd(z, means)
-            weights, covariances = _clusters(z, labels, means)
+            means, labels = _lloyd(data, means)
+            weights, covariances = _clusters(data, labels, means)
     ridge = max(1e-6, 10 * d * torch.finfo(z.dtype).eps)
     largest = covariances.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(1)
     added = ridge * largest.unsqueeze(-1).expand(size, k, d)
     return weights, means, covariances + torch.diag_embed(added)
 
 
-def _in_box(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
-    """Random places in the box that holds z (N, D): (K, D)."""
-    low, high = z.amin(0), z.amax(0)
-    uniform = checks.uniform(num_components, z.shape[1], generator=generator)
+def _in_box(data: _Data, num_components: int, generator: torch.Generator | None) -> Tensor:
+    """Random places in the box that holds one set of points: (K, D)."""
+    z = data.z[0]
+    ends = (z.amin(0), z.amax(0)) if len(z) else (z.new_full(z.shape[1:], s) for s in (inf, -inf))
+    low, high = (torch.stack(end) for end in zip(*data.processes.gather(tuple(ends)), strict=True))
+    low, high = low.amin(0), high.amax(0)
+    uniform = data.first(checks.uniform(num_components, z.shape[1], generator=generator))
     return low + (high - low) * uniform.to(z)
 
 
-def _distinct(z: Tensor, num_components: int, generator: torch.Generator | None) -> Tensor:
-    """Random points of z (N, D), no two alike while there are K that differ: (K, D).
+def _distinct(data: _Data, num_components: int, generator: torch.Generator | None) -> Tensor:
+    """Random points of one set, no two alike while there are K that differ: (K, D).
 
     Components that start alike stay alike, whichever way they are fitted.
     """
-    order = torch.randperm(len(z), generator=generator, device="cpu").to(z.device)
-    looked_at = min(2 * num_components, len(z))
+    num_points, device = data.num_points, data.z.device
+    order = torch.randperm(num_points, generator=generator, device="cpu").to(device)
+    looked_at = min(2 * num_components, num_points)
     while True:
-        kinds, kind = torch.unique(z[order[:looked_at]], dim=0, return_inverse=True)
-        if len(kinds) >= num_components or looked_at == len(z):
+        some = data.at(data.first(order[:looked_at]).unsqueeze(0))[0]
+        kinds, kind = torch.unique(some, dim=0, return_inverse=True)
+        if len(kinds) >= num_components or looked_at == num_points:
             break
-        looked_at = min(2 * looked_at, len(z))
-    first = torch.full((len(kinds),), looked_at, device=z.device)
-    first.scatter_reduce_(0, kind, torch.arange(looked_at, device=z.device), "amin")
-    rest = torch.ones(looked_at, dtype=torch.bool, device=z.device).index_fill_(0, first, False)
+        looked_at = min(2 * looked_at, num_points)
+    first = torch.full((len(kinds),), looked_at, device=device)
+    first.scatter_reduce_(0, kind, torch.arange(looked_at, device=device), "amin")
+    rest = torch.ones(looked_at, dtype=torch.bool, device=device).index_fill_(0, first, False)
     chosen = torch.cat([first.sort().values, rest.nonzero().flatten()])[:num_components]
-    return z[order[chosen]]
+    return some[chosen]
 
 
-def _spread(z: Tensor, size: int, num_components: int, generator: torch.Generator | None) -> Tensor:
+def _spread(
+    data: _Data, size: int, num_components: int, generator: torch.Generator | None
+) -> Tensor:
     """Greedy k-means++: candidates drawn with probability proportional to their squared distance
     from the nearest point chosen so far; the one that leaves the least is chosen.
 
-    z (1 or M, N, D) -> (M, K, D). As many candidates as scikit-learn draws, 2 + log K.
+    Returns (M, K, D). As many candidates as scikit-learn draws, 2 + log K.
     """
-    num_points, tries = z.shape[1], 2 + int(math.log(num_components))
+    z, num_points = data.z, data.num_points
+    tries = 2 + int(math.log(num_components))
     uniform = checks.uniform(size, 1 + (num_components - 1) * tries, generator=generator)
-    uniform = uniform.to(z.device)
+    uniform = data.first(uniform).to(z.device)
     first, draws = (uniform[:, :1], uniform[:, 1:].reshape(size, num_components - 1, tries))
     norms = z.square().sum(-1)
-    chosen = [_points_at(z, (first * num_points).long())]
+    chosen = [data.at((first * num_points).long())]
     nearest = _squared_distances(z, norms, chosen[0])[:, 0]
     for uniform in draws.unbind(1):
-        cumulative = nearest.cumsum(-1, dtype=torch.float64)
-        # Where every point has been met already, any of them will do.
-        total = cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, uniform * total, right=True)
-        drawn = torch.where(total > 0, drawn, (uniform * num_points).long())
-        candidates = _points_at(z, drawn.clamp_max(num_points - 1))
+        candidates = data.at(data.drawn(nearest, uniform))
         left = torch.minimum(nearest.unsqueeze(1), _squared_distances(z, norms, candidates))
-        best = left.sum(-1, keepdim=True).argmin(1, keepdim=True)
-        nearest = left.gather(1, best.expand(-1, 1, num_points)).squeeze(1)
+        best = data.add(left.sum(-1, keepdim=True))[0].argmin(1, keepdim=True)
+        nearest = left.gather(1, best.expand(-1, 1, z.shape[1])).squeeze(1)
         chosen.append(candidates.gather(1, best.expand(-1, 1, z.shape[-1])))
     return torch.cat(chosen, 1)
-
-
-def _points_at(z: Tensor, index: Tensor) -> Tensor:
-    """The points of z (1 or M, N, D) at indices (M, Q): (M, Q, D)."""
-    if len(z) == 1:
-        return z[0, index]
-    return z.gather(1, index.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
 
 
 def _squared_distances(z: Tensor, norms: Tensor, centers: Tensor) -> Tensor:
@@ -172,23 +253,24 @@ def _squared_distances(z: Tensor, norms: Tensor, centers: Tensor) -> Tensor:
     return distances.where(distances > rounding, 0.0)
 
 
-def _lloyd(z: Tensor, means: Tensor, num_iterations: int = 300) -> tuple[Tensor, Tensor]:
+def _lloyd(data: _Data, means: Tensor, num_iterations: int = 300) -> tuple[Tensor, Tensor]:
     """k-means: assign each point to the nearest centroid, move centroids to the mean of theirs,
-    until nothing changes. z (1 or M, N, D), means (M, K, D). Returns centroids, which stay put
-    when empty, and labels (M, N)."""
+    until nothing changes. means (M, K, D). Returns centroids, which stay put when empty, and
+    labels (M, N)."""
+    z = data.z
     labels = torch.full((len(means), z.shape[1]), -1, device=z.device)
     active = torch.arange(len(means), device=z.device)
     means = means.clone()
     for _ in range(num_iterations):
         mine = z if len(z) == 1 else z[active]
         nearest = _nearest(mine, means[active])
-        changed = (nearest != labels[active]).any(1)
+        changed = data.add((nearest != labels[active]).any(1).long())[0] > 0
         if not bool(changed.any()):
             break
         active, nearest = active[changed], nearest[changed]
         mine = z if len(z) == 1 else z[active]
         labels[active] = nearest
-        counts, sums = _sums(mine, nearest, means.shape[1])
+        counts, sums = data.add(*_sums(mine, nearest, means.shape[1]))
         moved = sums / counts.clamp_min(1).unsqueeze(-1)
         means[active] = torch.where(counts.unsqueeze(-1) > 0, moved, means[active])
     return means, labels
@@ -219,11 +301,11 @@ def _members(labels: Tensor, num_components: int, dtype: torch.dtype) -> Tensor:
     return (labels.unsqueeze(1) == kinds[:, None]).to(dtype)
 
 
-def _clusters(z: Tensor, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+def _clusters(data: _Data, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (M, K) and covariances (M, K, D, D) of clusters: a small cluster has its covariance
     drawn toward the average within all of them, by as much as D + 1 points of that average
     would."""
-    num_dims = z.shape[-1]
+    z, num_dims = data.z, data.z.shape[-1]
     counts = z.new_zeros(means.shape[:-1])
     scatter = z.new_zeros(*means.shape, num_dims)
     width = max(1, _BLOCK_NUMBERS // means.numel())
@@ -232,7 +314,8 @@ def _clusters(z: Tensor, labels: Tensor, means: Tensor) -> tuple[Tensor, Tensor]
         offset = (block.mT.unsqueeze(1) - means.unsqueeze(-1)).clamp(-OUTER, OUTER)
         counts = counts + members.sum(-1)
         scatter = scatter + (offset * members.unsqueeze(2)) @ offset.mT
-    within = scatter.sum(1, keepdim=True) / z.shape[1]
+    counts, scatter = data.add(counts, scatter)
+    within = scatter.sum(1, keepdim=True) / data.num_points
     pseudo = num_dims + 1
     shrunk = (counts + pseudo)[..., None, None]
     covariances = (scatter + pseudo * within) / shrunk

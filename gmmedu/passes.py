@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gmmedu.covariance import Family, Layout
 from gmmedu.gaussian import LOG_2PI, log_normalizer, residuals
+from gmmedu.processes import Alone
 from gmmedu.values import Pattern, Points, State, Statistics, add, each, take
 
 #: How far the shared features may lose digits: terms up to this many times their sum. It keeps a
@@ -109,10 +110,35 @@ def e_step(
     return each(lambda part: part.reshape((*batch, *part.shape[1:])), total)
 
 
-def sums(points: Source, family: Family, state: State, workspace: Workspace) -> Statistics:
+def sums(
+    points: Source,
+    family: Family,
+    state: State,
+    workspace: Workspace,
+    processes: Alone | None = None,
+) -> Statistics:
     """``e_step`` for a state with one batch dimension, (M, ...): the one place where the
-    statistics of pieces are added."""
-    return reduce(add, (_of_piece(piece, family, state, workspace) for piece in points.pieces()))
+    statistics of pieces, and of processes, are added."""
+
+    def own() -> Statistics:
+        total = None
+        for piece in points.pieces():
+            if piece.num_points:
+                part = _of_piece(piece, family, state, workspace)
+                total = part if total is None else add(total, part)
+        return _nothing(family, state) if total is None else total
+
+    processes = Alone() if processes is None else processes
+    return Statistics(*processes.add(own, lambda: _nothing(family, state)))
+
+
+def _nothing(family: Family, state: State) -> Statistics:
+    """The statistics of no points."""
+    log_weights, means, _ = state
+    shape = (len(means), 1 if family.shared else means.shape[1])
+    second = means.new_zeros(*shape, *[means.shape[2]] * family.operator.event_dims)
+    none = log_weights.new_zeros(len(means), dtype=torch.float64)
+    return Statistics(none, torch.zeros_like(log_weights), torch.zeros_like(means), second)
 
 
 def _of_piece(points: Points, family: Family, state: State, workspace: Workspace) -> Statistics:

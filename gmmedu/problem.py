@@ -6,8 +6,10 @@ one leading dimension here, M members.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,9 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Floor
-from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.models import GaussianMixture
 from gmmedu.passes import Workspace, sums
+from gmmedu.processes import Alone
 from gmmedu.singularities import Mitigation, Reset, SingularityError, resolution
 from gmmedu.units import Units, moments, weighty
 from gmmedu.values import Points, State, Statistics, each, put, take
@@ -87,7 +90,6 @@ class StreamedPoints:
     units: Units
     dtype: torch.dtype
     weight_unit: float
-    total: Tensor
 
     def pieces(self) -> Iterator[Points]:
         for x, weights in self.stream:
@@ -98,12 +100,18 @@ class StreamedPoints:
                 weights = (weights * self.weight_unit).to(columns).unsqueeze(0)
             yield Points.from_columns(columns, weights)
 
+    @cached_property
+    def total(self) -> Tensor:
+        """The sum of the weights, by one more look at the stream, float64, (1,)."""
+        zero = torch.zeros(1, dtype=torch.float64, device=self.units.center.device)
+        return sum((piece.total for piece in self.pieces()), start=zero)
+
     def take(self, members: Tensor) -> StreamedPoints:
         return self
 
     def draw(self, uniform: Tensor) -> Tensor:
         """As ``Points.draw``, by one more look at the stream."""
-        wanted, drawn, below = uniform.to(self.total.device) * self.total, [], 0.0
+        wanted, drawn, below = uniform.to(self.units.center.device) * self.total, [], 0.0
         order = wanted.argsort()
         for piece in self.pieces():
             share = (
@@ -119,8 +127,35 @@ class StreamedPoints:
         return torch.cat(drawn)[order.argsort()]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Points of which each process has a part, to draw from."""
+
+    points: Points | StreamedPoints
+    processes: Alone
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """As ``Points.draw``, from the points of all processes in the order of their ranks."""
+        if self.processes.size == 1:
+            return self.points.draw(uniform)
+        totals = torch.tensor(self.processes.gather(float(self.points.total[0]))).double()
+        before = totals.cumsum(0) - totals
+        place = uniform.double() * totals.sum()
+        owner = (place.unsqueeze(-1) >= before.where(totals > 0, torch.inf)).sum(-1) - 1
+        owner = (totals > 0).nonzero().flatten()[owner]
+        rank = self.processes.rank
+        mine = (owner == rank).nonzero().flatten()
+        share = ((place[mine] - before[rank]) / totals[rank]).clamp_max(1 - 1e-16)
+        drawn = self.points.draw(share) if len(mine) else None
+        parts = [p for p in self.processes.gather((mine, drawn)) if p[1] is not None]
+        order = torch.cat([index for index, _ in parts]).argsort()
+        return torch.cat([points for _, points in parts if points is not None])[order]
+
+
 class Problem:
     """Checked at the door: raises ``TypeError`` or ``ValueError`` that names the argument."""
+
+    kept = ("members", "passes", "_resets", "events", "_clamped", "failures", "_generators")
 
     def __init__(
         self,
@@ -131,23 +166,29 @@ class Problem:
         sample_weight: Tensor | None = None,
         missing: bool = False,
         generator: torch.Generator | None = None,
+        processes: Alone | None = None,
     ) -> None:
-        check_mixture(model)
-        if mitigation is not None and not isinstance(mitigation, Mitigation):
-            raise TypeError(
-                f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
-            )
-        checks.check_flag(missing, "missing")
-        checks.check_generator(generator)
+        self.processes = Alone() if processes is None else processes
         self.model, self.family, self.mitigation = model, model.family, mitigation
         self.num_members = max(1, int(np.prod(model.batch_shape)))
         numbers = (model.logits, model.means, model.raw_scale)
         self.held = [not number.requires_grad for number in numbers]
         self.workspace = Workspace()
         self.offset: Any = None
-        weight_unit = self._place(x, sample_weight, missing)
-        self.total = self.points.total.cpu().numpy()
-        self._set_floor(weight_unit)
+        self.named: dict[str, Any] = {}
+        given: Tensor | Stream
+        weights: Tensor | None
+
+        def door() -> dict[str, Any]:
+            nonlocal given, weights
+            given, weights = self._checked(x, sample_weight, missing, generator)
+            self.named = self._name(given, weights, missing)
+            return self.named
+
+        self.processes.same(door)
+        self._start_alike()
+        unit = self._stream(given) if isinstance(given, Stream) else self._lay_out(given, weights)
+        self._set_floor(unit)
         state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
         self.start = self.units.standardize(flat, self.family)
@@ -158,58 +199,105 @@ class Problem:
         self.failures: dict[int, SingularityError] = {}
         self._generators: list[torch.Generator] = []
         if isinstance(mitigation, Reset):
-            self._generators = _one_each(generator, self.num_members)
+            seeds = self.processes.gather(_seeds(generator, self.num_members))[0]
+            self._generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
 
     # At the door
 
-    def _place(self, x: Any, sample_weight: Tensor | None, missing: bool) -> float:
-        """Set units, points and the offset of their NLL; returns by what weights are multiplied."""
-        if not _is_stream(x):
-            return self._lay_out(x, sample_weight, missing)
-        if sample_weight is not None:
-            raise ValueError(
-                "sample_weight must be None where x is a stream; let it give pairs of points and "
-                "weights"
+    def _checked(
+        self, x: Any, sample_weight: Any, missing: bool, generator: Any
+    ) -> tuple[Tensor | Stream, Tensor | None]:
+        """Points and weights, if they are what this process may be given."""
+        model, alone, mitigation = self.model, self.processes.size == 1, self.mitigation
+        if mitigation is not None and not isinstance(mitigation, Mitigation):
+            raise TypeError(
+                f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
             )
-        return self._stream(x, missing)
-
-    def _stream(self, batches: Iterable[Any], missing: bool) -> float:
-        """``_place`` for batches."""
-        stream = Stream(batches, self.model, missing)
-        found, least = moments(stream), self.model.num_components
-        if found.num_points < least:
-            raise ValueError(
-                f"x has {found.num_points} points and at least {least} are needed (one for each "
-                "component)"
-            )
-        self.units = Units.of([found], self.family.per_dimension)
-        # So that a point weighs 1 on average, whatever the size of the weights.
-        self.num_points = found.num_points
-        unit = found.num_points / float(found.total)
-        total = found.total.double().reshape(1) * unit
-        dtype = self.model.means.dtype
-        self.points: Points | StreamedPoints = StreamedPoints(
-            stream, self.units, dtype, unit, total
-        )
-        self._set_offset([found])
-        return unit
-
-    def _lay_out(self, x: Tensor, sample_weight: Tensor | None, missing: bool) -> float:
-        """``_place`` for a tensor."""
-        model = self.model
+        checks.check_flag(missing, "missing")
+        checks.check_generator(generator)
+        if _is_stream(x):
+            if sample_weight is not None:
+                raise ValueError(
+                    "sample_weight must be None where x is a stream; let it give pairs of points "
+                    "and weights"
+                )
+            return Stream(x, model, missing), None
         x = checks.check_points(
             x,
             model.num_dims,
             batch_shape=model.batch_shape,
             device=model.means.device,
-            minimum=model.num_components,
+            minimum=model.num_components if alone else 0,
             missing=missing,
-            complete=True,
+            complete=alone,
         )
+        if sample_weight is not None:
+            sample_weight = self._checked_weights(x, sample_weight)
+        return x, sample_weight
+
+    def _checked_weights(self, x: Tensor, sample_weight: Tensor) -> Tensor:
+        """Weights (N,), or (..., N) that broadcast with the model's batch."""
+        shape: tuple[int, ...] = (x.shape[-2],)
+        if self.model.batch_shape and getattr(sample_weight, "ndim", 1) > 1:
+            lead = checks.broadcast_to(self.model.batch_shape, sample_weight.shape[:-1])
+            shape = (*lead, *shape)
+        device, empty = self.model.means.device, self.processes.size > 1
+        return checks.check_weights(sample_weight, shape, device, "sample_weight", empty=empty)
+
+    def _name(
+        self, x: Tensor | Stream, sample_weight: Tensor | None, missing: bool
+    ) -> dict[str, Any]:
+        """What tells this problem from others, the points apart."""
+        tensor = isinstance(x, Tensor)
+        weighted = None if sample_weight is None else list(sample_weight.shape[:-1])
+        return {
+            "the model": repr(self.model),
+            "its dtype": str(self.model.means.dtype),
+            "what is held fixed": self.held,
+            "mitigation": repr(self.mitigation),
+            "missing": missing,
+            "the kind of x": "a tensor" if tensor else "a stream",
+            "the batch of x": list(x.shape[:-2]) if isinstance(x, Tensor) else None,
+            "the batch of sample_weight": weighted,
+        }
+
+    def _start_alike(self) -> None:
+        """Set the model to what it is in the first process."""
+        if self.processes.size > 1:
+            numbers = [number.detach() for number in self.model._numbers()]
+            for number, first in zip(numbers, self.processes.gather(numbers)[0], strict=True):
+                number.copy_(first)
+
+    def _enough(self, num_points: int) -> None:
+        if num_points < self.model.num_components:
+            raise ValueError(
+                f"x has {num_points} points and at least {self.model.num_components} are needed "
+                "(one for each component)"
+            )
+
+    def _stream(self, stream: Stream) -> float:
+        """Set units, points and the offset of their NLL; returns by what weights are multiplied."""
+        found = moments(stream, self.processes)
+        self._enough(found.num_points)
+        self.units = Units.of([found], self.family.per_dimension)
+        # So that a point weighs 1 on average, whatever the size of the weights.
+        self.num_points = found.num_points
+        unit = found.num_points / float(found.total)
+        self.total = (found.total.double().reshape(1) * unit).cpu().numpy()
+        dtype = self.model.means.dtype
+        self.points: Points | StreamedPoints = StreamedPoints(stream, self.units, dtype, unit)
+        self._set_offset([found])
+        return unit
+
+    def _lay_out(self, x: Tensor, sample_weight: Tensor | None) -> float:
+        """``_stream`` for a tensor."""
+        model = self.model
         x, weights, unit, members = self._weighted(x, sample_weight)
         x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
         of_each = [None] * len(x) if weights is None else list(weights)
-        found = [moments([pair]) for pair in zip(x, of_each, strict=True)]
+        found = [moments([pair], self.processes) for pair in zip(x, of_each, strict=True)]
+        if self.processes.size > 1:
+            self._enough(min(one.num_points for one in found))
         self.units = Units.of(found, self.family.per_dimension)
         columns = self.units.columns(x, model.means.dtype)
         if weights is not None:
@@ -223,6 +311,8 @@ class Problem:
             self.offset = self.offset[members.cpu().numpy()]
         self.points = Points.from_columns(columns, weights)
         self.num_points = self.points.num_points
+        totals = torch.stack(self.processes.gather(self.points.total))
+        self.total = totals.sum(0).cpu().numpy()
         return unit
 
     def _weighted(
@@ -234,27 +324,19 @@ class Problem:
         unit, weights = 1.0, None
         lead = x.shape[:-2]
         if sample_weight is not None:
-            weights = self._checked_weights(x, sample_weight)
+            weights = sample_weight
             used = (weights > 0).flatten(0, -2).any(0) if weights.ndim > 1 else weights > 0
             if not bool(used.all()):
                 x, weights = x[..., used, :], weights[..., used]
             lead = torch.broadcast_shapes(lead, weights.shape[:-1])
-            unit = 1 / float(weights.max())
-            weights = (weights * unit).expand(*lead, -1).reshape(-1, weights.shape[-1])
-        x = x.expand(*lead, -1, -1).reshape(-1, *x.shape[-2:])
+            largest = float(weights.max()) if weights.numel() else 0.0
+            unit = 1 / max([*self.processes.gather(largest), torch.finfo(torch.float64).tiny])
+            weights = (weights * unit).expand(*lead, -1).reshape(math.prod(lead), -1)
+        x = x.expand(*lead, -1, -1).reshape(math.prod(lead), *x.shape[-2:])
         if len(x) in (1, self.num_members):
             return x, weights, unit, None
         members = torch.arange(len(x), device=x.device).reshape(lead)
         return x, weights, unit, members.expand(self.model.batch_shape).flatten()
-
-    def _checked_weights(self, x: Tensor, sample_weight: Tensor) -> Tensor:
-        """Weights (N,), or (..., N) that broadcast with the model's batch."""
-        shape: tuple[int, ...] = (x.shape[-2],)
-        if self.model.batch_shape and getattr(sample_weight, "ndim", 1) > 1:
-            lead = checks.broadcast_to(self.model.batch_shape, sample_weight.shape[:-1])
-            shape = (*lead, *shape)
-        device = self.model.means.device
-        return checks.check_weights(sample_weight, shape, device, "sample_weight")
 
     def _set_offset(self, sets: list[Any]) -> None:
         """By how much a mean log density in these units is too high: (P,), float64."""
@@ -293,14 +375,14 @@ class Problem:
     def e_step(self, state: State) -> Statistics:
         """One pass over the points."""
         self.passes[self.members] += 1
-        return sums(self.points, self.family, state, self.workspace)
+        return sums(self.points, self.family, state, self.workspace, self.processes)
 
     def e_step_of(self, state: State, rows: Tensor) -> Statistics:
         """One pass for the members in some rows, whose states these are."""
         if len(rows) == len(self.members):
             return self.e_step(state)
         self.passes[self.members[rows.cpu().numpy()]] += 1
-        return sums(self.points.take(rows), self.family, state, Workspace())
+        return sums(self.points.take(rows), self.family, state, Workspace(), self.processes)
 
     def nll(self, statistics: Statistics, rows: Any = slice(None)) -> Any:
         """Mean NLL in the data's own units, in nats, of each member or of those in some rows:
@@ -383,11 +465,12 @@ class Problem:
             self._resets[member] += len(found)
         return state, action, which
 
-    def _points_of(self, row: int) -> Points | StreamedPoints:
+    def _points_of(self, row: int) -> Shared:
         """What the member in a row looks at."""
-        if len(self.units.center) == 1:
-            return self.points
-        return self.points.take(torch.tensor([row], device=self.start.means.device))
+        points = self.points
+        if len(self.units.center) > 1:
+            points = points.take(torch.tensor([row], device=self.start.means.device))
+        return Shared(points, self.processes)
 
     def _fail(self, member: int, component: int | None, iteration: int) -> None:
         subject = "the shared covariance" if component is None else f"component {component}"
@@ -436,7 +519,6 @@ def _is_stream(x: Any) -> bool:
     return isinstance(x, Iterable) and not array
 
 
-def _one_each(generator: torch.Generator | None, num_members: int) -> list[torch.Generator]:
-    """A generator for each member, so that a batch draws what its members would one by one."""
-    seeds = torch.randint(2**62, (num_members,), generator=generator, device="cpu")
-    return [torch.Generator(device="cpu").manual_seed(seed) for seed in seeds.tolist()]
+def _seeds(generator: torch.Generator | None, num_members: int) -> list[int]:
+    """A seed for each member, so that a batch draws what its members would one by one."""
+    return torch.randint(2**62, (num_members,), generator=generator, device="cpu").tolist()

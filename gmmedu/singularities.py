@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,9 @@ class SingularityError(RuntimeError):
         self.component = component
         self.iteration = iteration
         self.member = member
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.component, self.iteration, self.member)
 
 
 class SingularityWarning(UserWarning):

@@ -15,6 +15,7 @@ from gmmedu.em import fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult
 from gmmedu.initialization import METHODS, initialize
 from gmmedu.models import MODELS, GaussianMixture, check_mixture
+from gmmedu.processes import processes_of
 from gmmedu.singularities import Mitigation, SingularityError, SingularityWarning
 from gmmedu.values import each
 
@@ -45,7 +46,8 @@ def fit_best(
         x: data, (N, D).
         num_starts: how many starts.
         method: where each begins, as in ``initialize``.
-        fitter: ``fit_em``, ``fit_model`` or ``fit_lbfgs``; its arguments go in by keyword.
+        fitter: ``fit_em``, ``fit_model`` or ``fit_lbfgs``; its arguments go in by keyword, but
+            for ``checkpoint``: to save many fits, give it a batch of models.
         generator: a CPU generator, for the starts and for ``Reset``.
 
     Returns the record of the best fit, with ``starts``, the NLL of each, (num_starts,). Raises as
@@ -54,16 +56,21 @@ def fit_best(
     check_mixture(model)
     if model.batch_shape:
         raise TypeError("fit_best fits one mixture; its starts are a batch already")
-    num_starts = checks.check_count(num_starts, "num_starts")
-    checks.check_points(
-        x, model.num_dims, device=model.means.device, minimum=model.num_components, missing=missing
-    )
-    size = min(num_starts, _at_once(model, len(x)))
+    if options.get("checkpoint") is not None:
+        raise TypeError("fit_best takes no checkpoint; give its fitter a batch of models")
+    group = options.get("group")
+    processes = processes_of(group, model.means.device)
+
+    def door() -> int:
+        checks.check_count(num_starts, "num_starts")
+        return _at_once(model, _count(model, x, missing, group))
+
+    size = min(num_starts, *processes.share(door))
     best: FitResult | None = None
     nlls: list[Tensor] = []
     for start in range(0, num_starts, size):
         many = _copies(model, min(size, num_starts - start))
-        initialize(many, x, method, missing=missing, generator=generator)
+        initialize(many, x, method, missing=missing, generator=generator, group=group)
         result = fitter(many, x, missing=missing, generator=generator, **options)
         nlls.append(result.nll)
         winner = int(result.nll.argmin())
@@ -72,6 +79,14 @@ def fit_best(
             model.set_state(each(lambda part: part.detach(), many[winner].state()))
     assert best is not None
     return replace(best, starts=torch.cat(nlls))
+
+
+def _count(model: GaussianMixture, x: Tensor, missing: bool, group: Any) -> int:
+    """How many points this process has."""
+    least = model.num_components if group is None else 0
+    device = model.means.device
+    checks.check_points(x, model.num_dims, device=device, minimum=least, missing=missing)
+    return len(x)
 
 
 def _at_once(model: GaussianMixture, num_points: int) -> int:

@@ -9,12 +9,14 @@ the distance between clumps does, floors are relative to the clumps.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gmmedu.covariance import Family
+from gmmedu.processes import Alone
 from gmmedu.values import State
 
 #: Of each column the highest and the lowest points in this share, and one at least where there
@@ -27,6 +29,10 @@ TAIL, OUTLYING = 0.01, 3.0
 WINDOW, NORMAL_WINDOW, CLUMPED, FEWEST = 0.05, 0.158, 20.0, 3
 #: Quantiles are those of a sample of this size, where there are more points.
 SAMPLE = 10_000
+
+
+#: Total weight; of each dimension the weight that was observed, mean, and scatter about it.
+Sums = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Moments(NamedTuple):
@@ -43,37 +49,52 @@ class Moments(NamedTuple):
     weights: Tensor | None
 
 
-def moments(batches: Iterable[tuple[Tensor, Tensor | None]]) -> Moments:
+def moments(
+    batches: Iterable[tuple[Tensor, Tensor | None]], processes: Alone | None = None
+) -> Moments:
     """Moments of points (N, D) and weights (N,) or None that come in batches, read once or, where
-    there are more than ``SAMPLE`` points, twice. NaN is a missing value."""
-    sums: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-    kept: list[tuple[Tensor, Tensor | None]] = []
-    count = 0
-    for x, weights in batches:
-        x, weights = weighty(x, weights)
-        part = _moments_of(x, weights)
-        sums = part if sums is None else _merged(sums, part)
-        count += len(x)
-        if count <= SAMPLE:
-            kept.append((x, weights))
-    if sums is None:
+    there are more than ``SAMPLE`` points, twice; of those of all processes together. NaN is a
+    missing value. Raises ``ValueError`` where there are no points."""
+    processes = Alone() if processes is None else processes
+    counts, parts, found = zip(*processes.share(lambda: _read(batches)), strict=True)
+    count = sum(counts)
+    if not count:
         raise ValueError("x holds no points")
     if count > SAMPLE:
-        kept = _sampled(batches, count)
-    total, observed, mean, scatter = sums
+        start = sum(counts[: processes.rank])
+        found = tuple(processes.share(lambda: _sampled(batches, count, start)))
+    samples = [pair for some in found for pair in some]
+    total, observed, mean, scatter = reduce(_merged, [part for part in parts if part is not None])
     variance = scatter / observed.clamp_min(torch.finfo(observed.dtype).tiny)
-    sample = torch.cat([x for x, _ in kept])
+    sample = torch.cat([x for x, _ in samples])
     weights = None
-    if any(weights is not None for _, weights in kept):
-        weights = torch.cat([torch.ones_like(x[:, 0]) if w is None else w for x, w in kept])
+    if any(weights is not None for _, weights in samples):
+        weights = torch.cat([torch.ones_like(x[:, 0]) if w is None else w for x, w in samples])
         weights = weights / weights.max()
     mean, variance = mean.to(sample), variance.to(sample)
     return Moments(count, total, observed, mean, variance, sample, weights)
 
 
-def _merged(
-    one: tuple[Tensor, Tensor, Tensor, Tensor], other: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _read(
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+) -> tuple[int, Sums | None, list[tuple[Tensor, Tensor | None]]]:
+    """How many points there are, their sums, and the points themselves where they are few."""
+    sums: Sums | None = None
+    kept: list[tuple[Tensor, Tensor | None]] = []
+    count = 0
+    for x, weights in batches:
+        x, weights = weighty(x, weights)
+        if not len(x):
+            continue
+        part = _moments_of(x, weights)
+        sums = part if sums is None else _merged(sums, part)
+        count += len(x)
+        if count <= SAMPLE:
+            kept.append((x, weights))
+    return count, sums, kept
+
+
+def _merged(one: Sums, other: Sums) -> Sums:
     """Total, weight observed, mean and scatter of two sets of points together."""
     observed = one[1] + other[1]
     share = other[1] / observed.clamp_min(torch.finfo(observed.dtype).tiny)
@@ -89,7 +110,7 @@ def weighty(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return x[weights > 0], weights[weights > 0]
 
 
-def _moments_of(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _moments_of(x: Tensor, weights: Tensor | None) -> Sums:
     """Total, and for each dimension the weight observed, mean and scatter about it."""
     missing = x.isnan()
     if weights is None and not bool(missing.any()):
@@ -108,12 +129,13 @@ def _moments_of(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tens
 
 
 def _sampled(
-    batches: Iterable[tuple[Tensor, Tensor | None]], count: int
+    batches: Iterable[tuple[Tensor, Tensor | None]], count: int, start: int
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """Random rows, the same ones in each call, however the points are divided into batches."""
+    """Random rows of ``count``, the same ones in each call, however the points are divided into
+    batches and processes; of those, the ones that are here. start: how many points come before."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     rows = torch.randint(count, (SAMPLE,), generator=generator, device="cpu").sort().values
-    kept, start = [], 0
+    kept = []
     for x, weights in batches:
         x, weights = weighty(x, weights)
         mine = rows[(rows >= start) & (rows < start + len(x))] - start

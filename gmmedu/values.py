@@ -151,8 +151,8 @@ class Points:
     def total(self) -> Tensor:
         """The sum of the weights, N where there are none, in float64, (P,)."""
         if self.weights is None:
-            ones = torch.ones_like(self.columns[:, 0, 0], dtype=torch.float64)
-            return ones * self.num_points
+            size = (len(self.columns),)
+            return self.columns.new_full(size, self.num_points, dtype=torch.float64)
         return self.weights.sum(1, dtype=torch.float64)
 
     def take(self, members: Tensor) -> Points:

@@ -520,3 +520,18 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         "visualize seed method device output starts"
     ).split():
         assert f"--{flag} " in text
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_started_report_once(tmp_path: Path) -> None:
+    options = [*QUICK, "--method", "em", "--samples", "300"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--module"]
+    texts = []
+    for way in (["-m"], launch):
+        command = [sys.executable, *way, "gmmedu.demo", *options]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+        texts.append(done.stdout)
+    alone, together = (re.findall(r"(?:truth|fit) +([0-9.]+)", text) for text in texts)
+    assert len(alone) == 2 and together == alone
+    assert texts[1].startswith(texts[0].splitlines()[0] + ", 2 processes")

@@ -1,0 +1,207 @@
+"""What a fit is saved to on its way, so that one that was killed goes on from there (chapter 11).
+
+A checkpoint holds all that the loop has: the record, the state, the sums counted at it, and what
+the algorithm and the mitigation remember. So a fit that goes on ends as one that was never
+stopped, bit for bit on the same number of processes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmmedu import checks
+from gmmedu.problem import Event, Problem
+from gmmedu.singularities import SingularityError
+from gmmedu.values import Scales, State, Statistics
+
+Kind = TypeVar("Kind", bound=type)
+
+#: Rises when what is saved changes.
+FORMAT = 1
+_KINDS: dict[str, type] = {}
+
+
+def savable(kind: Kind) -> Kind:
+    """Let a checkpoint hold things of a kind: a named tuple or a data class."""
+    _KINDS[kind.__name__] = kind
+    return kind
+
+
+for _kind in (State, Scales, Statistics, Event):
+    savable(_kind)
+
+
+class Savable(Protocol):
+    """What has a state of its own: the names of the attributes that are saved."""
+
+    @property
+    def kept(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file, and after how many iterations it is written."""
+
+    path: Path
+    every: int
+
+    @classmethod
+    def of(cls, path: Any, every: Any) -> Checkpoint | None:
+        """Raises ``TypeError`` or ``ValueError`` that names the argument; None without a path."""
+        every = checks.check_count(every, "checkpoint_every")
+        if path is None:
+            return None
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"checkpoint must be a path or None, got {path!r}")
+        path = Path(path)
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(
+                f"checkpoint must name a file in a directory that exists, got {str(path)!r}"
+            )
+        return cls(path, every)
+
+    def due(self, iteration: int) -> bool:
+        return iteration > 0 and iteration % self.every == 0
+
+    def write(self, problem: Problem, parts: dict[str, Savable], now: Any) -> None:
+        """Save the fit, by the first process; the file before stays until this one is whole."""
+
+        def save() -> None:
+            if problem.processes.rank == 0:
+                saved = {name: _attributes(part) for name, part in parts.items()}
+                self._replace({"format": FORMAT, **_named(problem), **saved, "now": now})
+
+        problem.processes.share(save)
+
+    def _replace(self, saved: dict[str, Any]) -> None:
+        beside = self.path.with_name(f"{self.path.name}.part")
+        with beside.open("wb") as file:
+            torch.save(_plain(saved), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self.path)
+
+    def read(self, problem: Problem, parts: dict[str, Savable]) -> Any:
+        """Set all to what was saved and return the state and its statistics; None where nothing
+        was. Raises ``ValueError`` for the checkpoint of another fit, and for no checkpoint."""
+        processes = problem.processes
+        data = processes.share(lambda: self._bytes(processes.rank))[0]
+        if data is None:
+            return None
+        saved = self._loaded(data, problem.start.means.device)
+        wanted = _named(problem)
+        for name in wanted:
+            if not _alike(saved.get(name), wanted[name]):
+                raise ValueError(
+                    f"checkpoint {str(self.path)!r} is of another fit: {name} was "
+                    f"{saved.get(name)}, and is {wanted[name]}; remove it, or name another file"
+                )
+        problem.keep(torch.as_tensor(saved["problem"].pop("members"), device=self._device(problem)))
+        for name, part in parts.items():
+            for attribute, value in saved[name].items():
+                setattr(part, attribute, value)
+        return saved["now"]
+
+    def _bytes(self, rank: int) -> bytes | None:
+        return self.path.read_bytes() if rank == 0 and self.path.exists() else None
+
+    def _loaded(self, data: bytes, device: torch.device) -> dict[str, Any]:
+        try:
+            plain = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            saved = _thing(plain)
+            known = saved["format"] == FORMAT
+        except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"checkpoint {str(self.path)!r} is not one that gmmedu wrote; remove it, or name "
+                "another file"
+            ) from error
+        if not known:
+            raise ValueError(
+                f"checkpoint {str(self.path)!r} was written by another version of gmmedu; remove it"
+            )
+        return saved
+
+    @staticmethod
+    def _device(problem: Problem) -> torch.device:
+        return problem.start.means.device
+
+
+def _named(problem: Problem) -> dict[str, Any]:
+    """What tells a fit from others."""
+    units, total = problem.units, torch.from_numpy(problem.total)
+    return {**problem.named, "the weight of x": total, "the center of x": units.center}
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(other, Tensor):
+        same = isinstance(one, Tensor) and one.shape == other.shape
+        return same and bool(torch.allclose(one, other, rtol=1e-6))
+    return bool(one == other)
+
+
+def _attributes(part: Savable) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in part.kept}
+
+
+def _plain(value: Any) -> Any:
+    """A value as lists, tensors and numbers, which alone are safe to load."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return ("dict", [(key, _plain(part)) for key, part in value.items()])
+    if type(value).__name__ in _KINDS:
+        parts = value if isinstance(value, tuple) else _fields(value)
+        return (type(value).__name__, [_plain(part) for part in parts])
+    for name, (kind, parts_of, _) in _OTHERS.items():
+        if isinstance(value, kind):
+            return (name, parts_of(value))
+    return value
+
+
+def _thing(plain: Any) -> Any:
+    """The value of which ``_plain`` made this."""
+    if isinstance(plain, list):
+        return [_thing(part) for part in plain]
+    if not isinstance(plain, tuple):
+        return plain
+    name, parts = plain
+    if name == "dict":
+        return {key: _thing(part) for key, part in parts}
+    if name in _KINDS:
+        return _KINDS[name](*map(_thing, parts))
+    return _OTHERS[name][2](parts)
+
+
+def _fields(value: Any) -> list[Any]:
+    assert is_dataclass(value)
+    return [getattr(value, field.name) for field in fields(value)]
+
+
+def _generator(state: Tensor) -> torch.Generator:
+    generator = torch.Generator(device="cpu")
+    generator.set_state(state.cpu())
+    return generator
+
+
+#: Of what else is saved: its kind, what it is saved as, and how it is made again.
+_OTHERS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "array": (np.ndarray, lambda a: torch.from_numpy(a.copy()), lambda t: t.cpu().numpy()),
+    "generator": (torch.Generator, lambda g: g.get_state(), _generator),
+    "set": (set, list, set),
+    "failure": (
+        SingularityError,
+        lambda e: [str(e), e.component, e.iteration, e.member],
+        lambda parts: SingularityError(*parts),
+    ),
+    "tuple": (tuple, lambda t: [_plain(part) for part in t], lambda p: tuple(map(_thing, p))),
+}
