@@ -134,8 +134,40 @@ def test_no_points_break_the_closed_forms(open_static: OpenStatic) -> None:
     made.append({"points": [0.0] * 12 + [0.01, 0.02, 0.03], "selected": 0, "at": 0.01})
     made.append({"points": [-4.0] * 12 + [-3.0, -2.0, -1.0], "selected": 14, "at": -4.0})
     for values in page.evaluate(VALUES, made):
-        numbers = [n for v in values.values() for n in (v if isinstance(v, list) else [v])]
-        assert None not in numbers and np.isfinite(numbers).all()
+        none = [key for key, value in values.items() if value is None]
+        assert none in (
+            [],
+            ["gradient"],
+            ["slope", "predicted"],
+            ["gradient", "slope", "predicted"],
+        )
+        assert "gradient" not in none or values["rate"] > 0.999
+        shown = [v for key, v in values.items() if key not in none]
+        numbers = [n for v in shown for n in (v if isinstance(v, list) else [v])]
+        assert np.isfinite(numbers).all()
+
+
+def test_there_is_no_gradient_where_the_two_are_one(open_static: OpenStatic) -> None:
+    explorer = EMLayerExplorer("Overlapping", at=-3.0)
+    values = explorer.values
+    assert values["gradient"] is None and values["rate"] == pytest.approx(1, abs=1e-4)
+    assert values["means"][0] == pytest.approx(values["means"][1], abs=0.01)
+    # One Gaussian, whose deviation is that of all points.
+    assert values["sd"] == pytest.approx(np.std(explorer.moved().numpy()), abs=1e-4)
+    page = open_static(explorer)
+    row = page.locator(".gm-values dl div", has_text="gradient at the point").locator("dd")
+    expect(row).to_have_text("none")
+    # The next point is taken from there: nothing is predicted.
+    page.get_by_role("slider", name="point 15", exact=True).focus()
+    page.keyboard.press("ArrowLeft")
+    predicted = page.locator(".gm-values dl div", has_text="predicted").locator("dd")
+    expect(predicted).to_have_text("none")
+    paths = page.locator(".gm-widget path").evaluate_all("p => p.map(e => e.getAttribute('d'))")
+    assert not any("NaN" in d or "Infinity" in d for d in paths if d)
+    points = [*explorer.points[:13], -3.0, explorer.points[14]]
+    other = EMLayerExplorer(points=points, selected=14, at=3.2)
+    assert other.values["predicted"] is None and "not predicted" in other.alt
+    assert len(other.to_figure().axes) == 3
 
 
 def test_a_point_is_pulled_and_the_next_is_taken_from_where_all_are(

@@ -16,7 +16,8 @@ from gmmedu import em_step, plot
 from gmmedu.models import MODELS, GmmTied
 from gmmedu.values import Scales, State
 
-#: The ranges and the start of EM: as in the front end.
+#: The highest rate of a gradient, the ranges and the start of EM: as in the front end.
+_HIGHEST = 0.999
 _RANGE, _STEPS, _START = (-4.0, 10.0), (1, 40), (0.5, -1.0, 4.0, 0.0)
 _OUTPUTS = ("weight 2", "mean 1", "mean 2", "log sd")
 _EXACT, _SOME = plot.PALETTE[6], plot.PALETTE[4]
@@ -50,6 +51,8 @@ class EMLayerExplorer(Interactive):
     values, by torch: weights, means, sd; rate, the largest eigenvalue of J; output, and gradient
     and unrolled, one number for each point, at the fit as it is now; before, slope, slope_unrolled,
     the output and both gradients where the point was taken; predicted, what the first of them says.
+    Where both means are one the weight is free, I - J is singular, and there is no gradient: None
+    where the rate is above 0.999.
 
     Raises ``traitlets.TraitError`` for a state that there is not.
     """
@@ -132,34 +135,41 @@ class EMLayerExplorer(Interactive):
         some = one.expand(2, 4, 4)
         for _ in range(self.steps - 1):
             some = one + slope @ some
-        gradient = torch.linalg.solve(one - slope, direct)[:, own]
+        rates = torch.linalg.eigvals(slope).real.amax(-1)
+        gradient = [
+            None if rate > _HIGHEST else torch.linalg.solve(one - each, own_direct)[own].tolist()
+            for rate, each, own_direct in zip(rates, slope, direct, strict=True)
+        ]
         unrolled = (some @ direct)[:, own]
         before, output = theta[:, own].tolist()
         weight, first, second, log_sd = theta[1].tolist()
-        slopes = [float(part[0, n]) for part in (gradient, unrolled)]
+        line = gradient[0] and gradient[0][n]
+        by = self.at - self.points[n]
         return {
             "weights": [1 - weight, weight],
             "means": [first, second],
             "sd": math.exp(log_sd),
-            "rate": float(torch.linalg.eigvals(slope[1]).real.max()),
+            "rate": float(rates[1]),
             "output": output,
-            "gradient": gradient[1].tolist(),
+            "gradient": gradient[1],
             "unrolled": unrolled[1].tolist(),
             "before": before,
-            "slope": slopes[0],
-            "slope_unrolled": slopes[1],
-            "predicted": before + slopes[0] * (self.at - self.points[n]),
+            "slope": line,
+            "slope_unrolled": float(unrolled[0, n]),
+            "predicted": None if line is None else before + line * by,
         }
 
     def _answer(self) -> None:
         super()._answer()
         values, n = self.values, self.selected
+        predicted = values["predicted"]
+        said = "not predicted" if predicted is None else f"predicted {predicted:.3g}"
         self.alt = (
             f"Above: fifteen points, the density of two Gaussians fitted to them, and at each "
             f"point the gradient of {self.output} in it, of the fixed point and of steps, "
             f"T = {self.steps}. Below: {self.output} against the position of point {n + 1}, as "
-            f"refits have it and as gradients predict from {self.points[n]:.3g}; at {self.at:.3g} it is "
-            f"{values['output']:.3g}, predicted {values['predicted']:.3g}."
+            f"refits have it and as gradients predict from {self.points[n]:.3g}; at {self.at:.3g} "
+            f"it is {values['output']:.3g}, {said}."
         )
 
     @torch.no_grad()
@@ -173,7 +183,8 @@ class EMLayerExplorer(Interactive):
         bars = (("gradient", _EXACT, "fixed point"), ("unrolled", _SOME, f"T = {self.steps}"))
         for i, (key, color, label) in enumerate(bars):
             places = [v + 0.08 * i - 0.04 for v in x]
-            middle.bar(places, values[key], 0.08, color=color, label=label)
+            if values[key] is not None:
+                middle.bar(places, values[key], 0.08, color=color, label=label)
         middle.axhline(0, color=plot.GREY, linewidth=1)
         middle.set(ylabel=f"gradient of {self.output}")
         middle.legend()
@@ -185,7 +196,9 @@ class EMLayerExplorer(Interactive):
         ax.plot(grid.numpy(), road.numpy(), ".", color="black", markersize=3, label="refits")
         start, values = self.points[self.selected], self.values
         for key, color, style in (("slope", _EXACT, "--"), ("slope_unrolled", _SOME, ":")):
-            ax.axline((start, values["before"]), slope=values[key], color=color, linestyle=style)
+            if values[key] is not None:
+                at = start, values["before"]
+                ax.axline(at, slope=values[key], color=color, linestyle=style)
         low, high = float(road.min()), float(road.max())
         room = 0.1 * max(high - low, 0.1)
         ax.set_ylim(low - room, high + room)

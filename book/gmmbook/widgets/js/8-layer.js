@@ -2,12 +2,12 @@
 // fit follows a point: the gradient of the fixed point, exact and of so many steps.
 
 kinds.layer = (() => {
-  const RANGE = [-4, 10], STEPS = [1, 40], OUTPUTS = ["weight 2", "mean 1", "mean 2", "log sd"], START = [0.5, -1, 4, 0];
+  const RANGE = [-4, 10], STEPS = [1, 40], HIGHEST = 0.999, OUTPUTS = ["weight 2", "mean 1", "mean 2", "log sd"], START = [0.5, -1, 4, 0];
   const mul = (a, b) => a.map((row) => b[0].map((_, j) => sum(row, (v, k) => v * b[k][j])));
   const plus = (a, b) => a.map((row, i) => row.map((v, j) => v + b[i][j]));
   const ONE = times(4, (i) => times(4, (j) => +(i === j)));
   const moved = ({ points, selected, at }) => points.map((v, i) => (i === selected ? at : v));
-  const shown = (v) => format(zeroed(v, 1e8), 3);
+  const shown = (v) => (v == null ? "none" : format(zeroed(v, 1e8), 3));
   /** Of points at few places one may be pulled onto another, and the deviation end at 0. */
   const able = (points) => new Set(points).size > 3;
 
@@ -61,12 +61,14 @@ kinds.layer = (() => {
       const size = trace(power);
       power = mul(power, power).map((row) => row.map((v) => v / size ** 2));
     }
-    return { theta, rate: 1 - trace(power) / trace(mul(power, inverse)), output: theta[own], gradient: mul([inverse[own]], B)[0], unrolled: mul([some[own]], B)[0] };
+    // Where both means are one the weight is free: I - J is singular.
+    const rate = 1 - trace(power) / trace(mul(power, inverse)), gradient = rate > HIGHEST ? null : mul([inverse[own]], B)[0];
+    return { theta, rate, output: theta[own], gradient, unrolled: mul([some[own]], B)[0] };
   }
   function values(state) {
     const { theta: [weight, ...means], ...own } = look(moved(state), state), { output: before, ...start } = look(state.points, state);
-    const [slope, slope_unrolled] = [start.gradient, start.unrolled].map((all) => all[state.selected]);
-    return { ...own, weights: [1 - weight, weight], sd: exp(means.pop()), means, before, slope, slope_unrolled, predicted: before + slope * (state.at - state.points[state.selected]) };
+    const [slope, slope_unrolled] = [start.gradient, start.unrolled].map((all) => all && all[state.selected]);
+    return { ...own, weights: [1 - weight, weight], sd: exp(means.pop()), means, before, slope, slope_unrolled, predicted: slope === null ? null : before + slope * (state.at - state.points[state.selected]) };
   }
 
   function build(ui) {
@@ -95,7 +97,7 @@ kinds.layer = (() => {
       below.drawAxes();
       put(dots, { d: curve.filter(([v]) => v >= seen[0] - 0.03 && v <= seen[1] + 0.03).map((p) => `${below.path([p])}h.01`).join("") });
       const { before, slope, slope_unrolled } = now.values;
-      [slope, slope_unrolled].forEach((by, i) => put(lines[i], { d: below.path(RANGE.map((v) => [v, before + by * (v - start)])) }));
+      [slope, slope_unrolled].forEach((by, i) => put(lines[i], { d: by === null ? "" : below.path(RANGE.map((v) => [v, before + by * (v - start)])) }));
       ask(seen[1] - seen[0] < 0.5);
     });
     ui.legend([["currentColor", "density; refits"], [exact, "gradient of the fixed point"], [some, "of T steps"], [exact, "predictions", "dashed"]]);
@@ -105,11 +107,11 @@ kinds.layer = (() => {
     };
     const groups = now.points.map((_, i) => above.handle({
       label: `point ${i + 1}`, across: true, at: () => [moved(now)[i], 0], move: ([v]) => take(i, v),
-      text: () => `${format(moved(now)[i], 3)}; gradient ${shown(now.values.gradient[i])}, of T steps ${shown(now.values.unrolled[i])}`,
+      text: () => `${format(moved(now)[i], 3)}; gradient ${shown(now.values.gradient?.[i])}, of T steps ${shown(now.values.unrolled[i])}`,
     }));
     below.handle({
       label: "position along the curve", across: true, color: exact, at: () => [now.at, now.values.output], move: ([v]) => take(now.selected, v),
-      text: () => `${format(now.at, 3)}; ${now.output} ${format(now.values.output, 3)}, predicted ${format(now.values.predicted, 3)}`,
+      text: () => `${format(now.at, 3)}; ${now.output} ${format(now.values.output, 3)}, predicted ${shown(now.values.predicted)}`,
     });
     ui.choice({ label: "output", name: "output", options: OUTPUTS });
     ui.slider({ label: "steps T", name: "steps", low: STEPS[0], high: STEPS[1], step: 1, color: some });
@@ -119,19 +121,20 @@ kinds.layer = (() => {
     const percent = (a, b) => (abs(b) > 1e-4 ? `${format((100 * a) / b, 3)} %` : "none");
     ui.readout([
       ["rate \u03b3", (v) => format(v.rate, 3)],
-      ["gradient at the point", (v) => shown(v.gradient[now.selected]), exact],
-      ["of T steps", (v) => `${shown(v.unrolled[now.selected])}, ${percent(v.unrolled[now.selected], v.gradient[now.selected])}`, some],
-      ["predicted", (v) => format(v.predicted, 3), exact],
+      ["gradient at the point", (v) => shown(v.gradient?.[now.selected]), exact],
+      ["of T steps", (v) => `${shown(v.unrolled[now.selected])}, ${percent(v.unrolled[now.selected], v.gradient?.[now.selected])}`, some],
+      ["predicted", (v) => shown(v.predicted), exact],
       ["refit", (v) => format(v.output, 3)],
     ]);
     const xs = even(280, ...RANGE);
     ui.refresh.push(() => {
-      const { values: { weights, means, sd, gradient, unrolled }, selected } = now, middle = above.y.start + 42 + STRIP, top = max(...gradient.map(abs), ...unrolled.map(abs), 1e-3);
+      const { values: { weights, means, sd, gradient, unrolled }, selected } = now, all = [gradient ?? [], unrolled], middle = above.y.start + 42 + STRIP, top = max(...all.flat().map(abs), 1e-3);
       const part = (k) => (x) => weights[k] * normal(x, means[k], sd), draw = (path, f) => put(path, { d: above.path(xs.map((x) => [x, f(x)])) });
       parts.forEach((path, k) => draw(path, part(k)));
       draw(whole, (x) => part(0)(x) + part(1)(x));
       put(level, { d: `M${above.x.start} ${middle}H${above.x.end}` });
-      [gradient, unrolled].forEach((all, i) => put(bars[i], { d: moved(now).map((v, c) => `M${(above.x.at(v) + 4 * i - 2).toFixed(1)} ${middle}v${((-STRIP * all[c]) / top).toFixed(2)}`).join("") }));
+      const x = moved(now);
+      all.forEach((own, i) => put(bars[i], { d: own.map((v, c) => `M${(above.x.at(x[c]) + 4 * i - 2).toFixed(1)} ${middle}v${((-STRIP * v) / top).toFixed(2)}`).join("") }));
       put(text[0], { x: above.x.start - 7, y: middle - STRIP + 9 }).textContent = format(top, 2);
       put(text[1], { transform: `rotate(-90 12 ${middle})`, x: 12, y: middle, "text-anchor": "middle" }).textContent = "gradient";
       groups.forEach((group, i) => put(group.querySelector(".gm-knob"), { fill: i === selected ? exact : GREY }));
@@ -146,6 +149,6 @@ kinds.layer = (() => {
       if (!within(numbers, [[0, 3, true], [...STEPS, true], [0, length - 1, true], RANGE, ...Array(length).fill(RANGE)]) || !able(points)) return null;
       return { output: OUTPUTS[output], steps, selected, at, points };
     },
-    say: ({ at, output, values: v }) => `point at ${format(at, 3)}: ${output} ${format(v.output, 3)}, predicted ${format(v.predicted, 3)}; rate ${format(v.rate, 3)}`,
+    say: ({ at, output, values: v }) => `point at ${format(at, 3)}: ${output} ${format(v.output, 3)}, predicted ${shown(v.predicted)}; rate ${format(v.rate, 3)}`,
   };
 })();
