@@ -26,6 +26,7 @@ from benchmarks import (
     rate,
     reliability,
     report,
+    scale,
     selection,
     starts,
 )
@@ -39,7 +40,7 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-NAMED = (*EM_NAMES[1:], "reliability", "collapse", "galaxies", "race", "frames", "density")
+NAMED = (*EM_NAMES[1:], "reliability", "collapse", "galaxies", "race", "frames", "density", "scale")
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "rate": rate.run,
@@ -52,6 +53,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "race": race.run,
     "frames": frames.run,
     "density": density.run,
+    "scale": scale.run,
 }
 
 

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +203,17 @@ def reliability_table(rows: Sequence[Row]) -> str:
 
 
 def record_table(records: Sequence[dict[str, Any]]) -> str:
-    """Records as they are, under their own names; of a list its length."""
+    """Records as they are, those in a row of one kind under their own names; of a list its
+    length."""
 
     def shown(value: Any) -> str:
         return f"{len(value)} values" if isinstance(value, list) else str(value)
 
-    return _aligned([tuple(records[0]), *(tuple(map(shown, r.values())) for r in records)])
+    tables = [
+        _aligned([names, *(tuple(map(shown, record.values())) for record in some)])
+        for names, some in groupby(records, key=tuple)
+    ]
+    return "\n\n".join(tables)
 
 
 # Figure and page
