@@ -15,6 +15,7 @@ from gmmedu.device import default_device
 from gmmedu.em import em_step, fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult, Snapshot
 from gmmedu.initialization import initialize
+from gmmedu.layer import EMLayer, em_fixed_point
 from gmmedu.missing import impute
 from gmmedu.mixture import MixtureDistribution
 from gmmedu.models import (
@@ -50,6 +51,7 @@ __all__ = [
     "Aitken",
     "Clamp",
     "ConvergenceWarning",
+    "EMLayer",
     "Event",
     "FitResult",
     "GaussianMixture",
@@ -76,6 +78,7 @@ __all__ = [
     "crps",
     "bootstrap_lrt",
     "default_device",
+    "em_fixed_point",
     "em_step",
     "find_singular",
     "fit_best",

@@ -1,0 +1,390 @@
+"""EM as a layer: the mixture that EM ends at, as a differentiable function of points and prior.
+
+Derived in chapter 12. One step of EM is differentiable, so many are; the gradient of what they
+converge to needs only one of them, and a linear equation.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vjp, vmap
+
+from gmmedu import checks
+from gmmedu.covariance import Family
+from gmmedu.em import m_step
+from gmmedu.fitting import ConvergenceWarning
+from gmmedu.mixture import MixtureDistribution
+from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.passes import Workspace, e_step, expectations
+from gmmedu.singularities import SingularityError, resolution
+from gmmedu.values import Points, State, Statistics, each
+
+Gradient = Literal["implicit", "unrolled", "one_step"]
+GRADIENTS = ("implicit", "unrolled", "one_step")
+
+#: Up to so many numbers in a mixture its Jacobian is formed, and the equation solved by
+#: elimination; beyond, by iteration.
+LARGEST_DIRECT = 512
+
+#: Numbers that a part of the Jacobian may take while it is formed.
+_CHUNK_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class Step:
+    """EM as a map of unconstrained numbers (M, P), given points x (M, N, D), weights (M, N) or
+    None, and a start that counts as ``prior_points`` points (eq-map-em).
+
+    The numbers are ``family.flatten``'s, without a given (constant) variance. A common constant
+    in the logits changes nothing that the map returns, so it is an eigenvector of the Jacobian
+    with the eigenvalue 0, and does no harm.
+    """
+
+    family: Family
+    start: State
+    x: Tensor
+    weights: Tensor | None
+    prior_points: float
+    floor: float
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        """One step, with a gradient in everything."""
+        state = self.state(numbers)
+        statistics = expectations(self.x, self.family, state, self.weights)
+        return self.numbers(self.ascend(state, statistics))
+
+    def ascend(self, state: State, statistics: Statistics) -> State:
+        """The M-step, with what the prior adds to statistics counted at ``state``."""
+        if self.prior_points:
+            statistics = with_prior(statistics, self.family, state, self.start, self.prior_points)
+        return m_step(statistics, self.family, state, self.floor)[0]
+
+    def numbers(self, state: State) -> Tensor:
+        numbers = self.family.flatten(state)
+        return numbers if self.family.trainable else numbers[:, : self._free]
+
+    def state(self, numbers: Tensor) -> State:
+        if not self.family.trainable:
+            numbers = torch.cat([numbers, self.family.flatten(self.start)[:, self._free :]], 1)
+        return self.family.unflatten(numbers, self.start)
+
+    @property
+    def _free(self) -> int:
+        return self.start.log_weights.shape[1] + self.start.means[0].numel()
+
+    def detach(self) -> Step:
+        weights = None if self.weights is None else self.weights.detach()
+        start = each(torch.Tensor.detach, self.start)
+        return replace(self, start=start, x=self.x.detach(), weights=weights)
+
+
+def with_prior(
+    statistics: Statistics, family: Family, state: State, start: State, prior_points: float
+) -> Statistics:
+    """Statistics counted at ``state``, with those of ``prior_points`` points more, which are
+    distributed as ``start`` and whose components are known (eq-map-em)."""
+    operator, whitening = family.operator, state.scales.whitening
+    counts = prior_points * start.log_weights.exp()
+    mean = operator.apply(whitening, start.means - state.means)
+    spread = operator.compose(whitening, start.scales.factor)
+    second = operator.precision(spread, mean.shape[-1]) + operator.outer(mean, mean)
+    second = counts.reshape(*counts.shape, *[1] * operator.event_dims) * second
+    if family.shared:
+        second = second.sum(-1 - operator.event_dims, keepdim=True)
+    return statistics._replace(
+        counts=statistics.counts + counts,
+        first=statistics.first + counts.unsqueeze(-1) * mean,
+        second=statistics.second + second,
+    )
+
+
+def em_fixed_point(
+    start: State,
+    x: Tensor,
+    family: Family,
+    weights: Tensor | None = None,
+    *,
+    prior_points: float = 0.0,
+    min_scale: float = 1e-3,
+    num_iterations: int = 1000,
+    tolerance: float = 1e-9,
+    gradient: Gradient = "implicit",
+) -> State:
+    """What EM ends at from a start, with a gradient: a state (..., K) for x (..., N, D).
+
+    Args:
+        start: where EM starts, (..., K), of values that ``family`` holds.
+        x: points, (..., N, D), finite; leading dimensions broadcast with those of the start.
+        weights: of the points, (..., N), not negative.
+        prior_points: how many points the start counts as; the fit is then maximum a posteriori,
+            keeps the order of its components, and has a gradient in the start (eq-map-em).
+        min_scale: the smallest standard deviation, in units of x; 0 for none.
+        num_iterations: the most steps; all of them are kept for the gradient of "unrolled" only.
+        tolerance: EM ends when no log weight, whitened mean or scale moves by more in a step.
+        gradient: "implicit", of the fixed point (eq-implicit-gradient), at the memory of one
+            step; "unrolled", of the steps that were made (eq-unrolled-gradient); "one_step", of
+            the last of them alone.
+
+    Where nothing asks for a gradient, all three are the same fit. Without a prior the fixed point
+    does not depend on the start, and "implicit" has no gradient in it.
+
+    Raises ``RuntimeError`` where the fixed point has no gradient, an eigenvalue of the step's
+    Jacobian being 1; ``SingularityError`` where a component collapses, ``ValueError`` or
+    ``TypeError`` for bad input. Warns with ``ConvergenceWarning`` where EM has not converged.
+    Source: Boite, Tanguy, Delon, Desolneux and Flamary (2025).
+    """
+    checks.check_choice(gradient, "gradient", GRADIENTS)
+    checks.check_count(num_iterations, "num_iterations")
+    checks.check_number(tolerance, "tolerance", inclusive=True)
+    step, batch = _prepare(start, x, family, weights, prior_points, min_scale)
+    with torch.autocast(x.device.type, enabled=False):
+        if gradient == "unrolled":
+            numbers = _unrolled(step, num_iterations, tolerance)
+        else:
+            fixed = step.detach()
+            numbers = settle(fixed, num_iterations, tolerance)
+            following = step(numbers)
+            if gradient == "implicit" and following.requires_grad:
+                following = _Implicit.apply(following, _solver(fixed, numbers, num_iterations))
+            numbers = following
+        state = step.state(numbers)
+    return each(lambda part: part.reshape(*batch, *part.shape[1:]), state)
+
+
+def _prepare(
+    start: State,
+    x: Tensor,
+    family: Family,
+    weights: Tensor | None,
+    prior_points: float,
+    min_scale: float,
+) -> tuple[Step, tuple[int, ...]]:
+    """The step, with one batch dimension, and the batch's shape."""
+    num_dims, like = start.means.shape[-1], start.means
+    checks.check_number(prior_points, "prior_points", inclusive=True)
+    checks.check_number(min_scale, "min_scale", inclusive=True)
+    x = checks.check_floats(x, "x", like.device)
+    x = checks.check_points(x, num_dims, batch_shape=tuple(x.shape[:-2]), dtype=like.dtype)
+    own = tuple(start.means.shape[:-2])
+    try:
+        batch = tuple(torch.broadcast_shapes(x.shape[:-2], own))
+    except RuntimeError:
+        raise ValueError(
+            f"the leading dimensions of x {tuple(x.shape)} and of the start, {own}, "
+            "do not broadcast"
+        ) from None
+    if weights is not None:
+        checks.check_weights(weights, tuple(x.shape[:-1]), like.device, "weights")
+        weights = weights.to(like.dtype).expand(*batch, x.shape[-2]).reshape(-1, x.shape[-2])
+    x = x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
+
+    def flat(part: Tensor) -> Tensor:
+        event = part.shape[len(own) :]
+        return part.expand(*batch, *event).reshape(-1, *event)
+
+    return Step(family, each(flat, start), x, weights, prior_points, float(min_scale)), batch
+
+
+@torch.no_grad()
+def settle(step: Step, num_iterations: int, tolerance: float) -> Tensor:
+    """EM on values, without a gradient, until it stands still: the numbers (M, P)."""
+    points, workspace = Points.of(step.x, step.weights), Workspace()
+    state = step.start
+    for iteration in range(num_iterations):
+        following = step.ascend(state, e_step(points, step.family, state, workspace))
+        moved = _moved(step.family, state, following)
+        state = following
+        if _still(moved, tolerance, iteration):
+            return step.numbers(state)
+    _warn(moved, num_iterations)
+    return step.numbers(state)
+
+
+def _unrolled(step: Step, num_iterations: int, tolerance: float) -> Tensor:
+    """The same by steps whose gradient is kept."""
+    numbers = step.numbers(step.start)
+    for iteration in range(num_iterations):
+        following = step(numbers)
+        with torch.no_grad():
+            moved = _moved(step.family, step.state(numbers), step.state(following))
+        numbers = following
+        if _still(moved, tolerance, iteration):
+            break
+    return numbers
+
+
+def _moved(family: Family, old: State, new: State) -> Tensor:
+    """The longest way that a number went in a step, in units of its component: (M,)."""
+    operator, whitening = family.operator, new.scales.whitening
+    mean = operator.apply(whitening, new.means - old.means)
+    ratio = operator.compose(whitening, old.scales.factor)
+    if operator.event_dims == 2:
+        ratio = ratio - torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    else:
+        ratio = ratio - 1
+    parts = new.log_weights - old.log_weights, mean, ratio
+    return torch.stack([part.flatten(1).abs().amax(1) for part in parts]).amax(0)
+
+
+def _still(moved: Tensor, tolerance: float, iteration: int) -> bool:
+    """Whether all members stand still, as far as the dtype can tell."""
+    broken = ~torch.isfinite(moved)
+    if bool(broken.any()):
+        member = int(broken.nonzero()[0])
+        raise SingularityError(
+            f"a component of fit {member} collapsed in iteration {iteration + 1}; "
+            "give prior_points, or a min_scale above 0",
+            None,
+            iteration + 1,
+            member,
+        )
+    return bool(moved.max() <= max(tolerance, 32 * torch.finfo(moved.dtype).eps))
+
+
+def _warn(moved: Tensor, num_iterations: int) -> None:
+    warnings.warn(
+        f"EM still moved by {float(moved.max()):.1e} after {num_iterations} iterations, so the "
+        "implicit gradient is that of no fixed point; give prior_points, more num_iterations, or "
+        "a larger tolerance",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+
+
+# The gradient of the fixed point
+
+
+class _Implicit(torch.autograd.Function):
+    """The identity, whose gradient goes through (I - J)^-T on its way back."""
+
+    @staticmethod
+    def forward(following: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+        return following.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.solve = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.solve(gradients[0]), None
+
+
+def jacobian(step: Step, numbers: Tensor) -> Tensor:
+    """J of a step of EM at numbers (M, P): (M, P, P), row i the gradient of number i."""
+    members, size = numbers.shape
+    basis = torch.eye(size, dtype=numbers.dtype, device=numbers.device)
+    chunk = max(1, _CHUNK_NUMBERS // (step.x.numel() * step.start.means.shape[1]))
+
+    def column(way: Tensor) -> Tensor:
+        return jvp(step, (numbers,), (way.expand(members, size),))[1]
+
+    return vmap(column, chunk_size=chunk, out_dims=2)(basis)
+
+
+def _solver(step: Step, numbers: Tensor, num_iterations: int) -> Callable[[Tensor], Tensor]:
+    """u of (I - J)^T u = v for v (M, P) (eq-implicit-gradient).
+
+    Where J is small it is formed, which costs as many steps of EM as it has columns, and tells
+    its eigenvalues. Where it is large, u = v + J^T v + J^T J^T v + ... costs one for each term.
+    """
+    if numbers.shape[1] > LARGEST_DIRECT:
+        return lambda v: _by_iteration(vjp(step, numbers)[1], v, num_iterations)
+    matrix = jacobian(step, numbers).double()
+    _check(torch.linalg.eigvals(matrix).real.amax(1), resolution(numbers.dtype))
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    transposed = (identity - matrix).mT
+    return lambda v: torch.linalg.solve(transposed, v.double()).to(v.dtype)
+
+
+def _check(largest: Tensor, least: float) -> None:
+    """Raise where an eigenvalue of J is 1, as far as the dtype can tell, or above it."""
+    if bool((largest < 1 - least).all()):
+        return
+    member = int(largest.argmax())
+    raise RuntimeError(
+        f"fit {member} of the batch has no gradient: where it ended, EM's Jacobian has the "
+        f"eigenvalue {float(largest[member]):.9g}, so some change of the points moves it without "
+        "bound, or away for good. Two components may be the same, or one have no points: start "
+        "them apart, use fewer, or give prior_points"
+    )
+
+
+def _by_iteration(
+    pull: Callable[[Tensor], tuple[Tensor]], v: Tensor, num_iterations: int
+) -> Tensor:
+    """The sum of the series v + J^T v + ..., as far as the dtype can tell."""
+    u = term = v
+    smallest = 32 * torch.finfo(v.dtype).eps
+    for _ in range(num_iterations):
+        (term,) = pull(term)
+        u = u + term
+        if bool(term.abs().max() <= smallest * u.abs().max()):
+            return u
+    raise RuntimeError(
+        f"the series for the implicit gradient did not converge in {num_iterations} terms: an "
+        "eigenvalue of EM's Jacobian is close to 1; give prior_points or more num_iterations"
+    )
+
+
+class EMLayer(nn.Module):
+    """EM as a layer: a set of points goes in, the mixture fitted to it comes out.
+
+    Args:
+        start: a model, whose parameters become those of the layer. EM starts there, and with
+            ``prior_points`` it is the prior, and is learned.
+        prior_points, min_scale, num_iterations, tolerance, gradient: see ``em_fixed_point``.
+
+    ``layer(x)`` is a ``MixtureDistribution`` of batch shape (...) for sets x (..., N, D), with a
+    gradient in the points, their weights, and, given a prior, the parameters.
+    """
+
+    def __init__(
+        self,
+        start: GaussianMixture,
+        *,
+        prior_points: float = 0.0,
+        min_scale: float = 1e-3,
+        num_iterations: int = 1000,
+        tolerance: float = 1e-9,
+        gradient: Gradient = "implicit",
+    ) -> None:
+        super().__init__()
+        check_mixture(start)
+        self.start = start
+        self.prior_points = checks.check_number(prior_points, "prior_points", inclusive=True)
+        self.min_scale = checks.check_number(min_scale, "min_scale", inclusive=True)
+        self.num_iterations = checks.check_count(num_iterations, "num_iterations")
+        self.tolerance = checks.check_number(tolerance, "tolerance", inclusive=True)
+        checks.check_choice(gradient, "gradient", GRADIENTS)
+        self.gradient: Gradient = gradient
+
+    def extra_repr(self) -> str:
+        return f"prior_points={self.prior_points:g}, gradient={self.gradient!r}"
+
+    def forward(
+        self, x: Tensor, weights: Tensor | None = None, start: State | None = None
+    ) -> MixtureDistribution:
+        """The mixture of each set of points x (..., N, D) with weights (..., N) or None.
+
+        start: another place to start from, (..., K), from a network for example; with
+            ``prior_points`` it is the prior. Raises and warns as ``em_fixed_point`` does.
+        """
+        state = em_fixed_point(
+            self.start.state() if start is None else start,
+            x,
+            self.start.family,
+            weights,
+            prior_points=self.prior_points,
+            min_scale=self.min_scale,
+            num_iterations=self.num_iterations,
+            tolerance=self.tolerance,
+            gradient=self.gradient,
+        )
+        return MixtureDistribution(state, self.start.family, validate_args=False)
