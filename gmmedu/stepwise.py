@@ -62,7 +62,7 @@ class StepwiseResult:
 
 @dataclass(frozen=True)
 class Steps:
-    """How far each batch moves the mean statistics."""
+    """How far each batch moves the mean statistics (eq-step-size)."""
 
     exponent: float
     offset: float
@@ -90,7 +90,7 @@ class Steps:
 
 def own(state: State, family: Family) -> Statistics:
     """What the statistics of a point are on average where points come from the mixture itself:
-    their M-step is the state. state (M, ...)."""
+    their M-step is the state (eq-own-statistics). state (M, ...)."""
     counts, operator = state.log_weights.exp(), family.operator
     identity = torch.eye(state.means.shape[-1]).to(counts).unsqueeze(0)
     second = counts.reshape(*counts.shape, *[1] * operator.event_dims)
@@ -103,7 +103,7 @@ def own(state: State, family: Family) -> Statistics:
 
 def moved(statistics: Statistics, before: State, after: State, family: Family) -> Statistics:
     """The statistics as they would have been counted with the same responsibilities in the
-    whitened coordinates of another state."""
+    whitened coordinates of another state (eq-moved-statistics)."""
     operator, (log_likelihood, counts, first, second) = family.operator, statistics
     turn = operator.compose(after.scales.whitening, before.scales.factor)
     shift = operator.apply(after.scales.whitening, before.means - after.means)
@@ -117,7 +117,8 @@ def moved(statistics: Statistics, before: State, after: State, family: Family) -
 
 
 def toward(one: Statistics, other: Statistics, share: float | Tensor) -> Statistics:
-    """A share of the way from one to the other; share: a number, or one a member, (M,)."""
+    """A share of the way from one to the other, as steps forget (eq-forgetting); share: a number,
+    or one a member, (M,)."""
     weight = torch.as_tensor(share, dtype=one.counts.dtype, device=one.counts.device)
 
     def part(a: Tensor, b: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class Stepwise:
         self.memory = 1.0
 
     def step(self, points: Points) -> Tensor:
-        """Learn from a batch; returns its mean log likelihood before, (M,).
+        """Learn from a batch (eq-stepwise); returns its mean log likelihood before, (M,).
 
         Raises ``SingularityError``; then nothing has changed."""
         problem, state = self.problem, self.state
@@ -225,9 +226,9 @@ def fit_stepwise(
     callback: Callback | None = None,
     generator: torch.Generator | None = None,
 ) -> StepwiseResult:
-    """Fit a mixture by a step of EM after each batch, from whatever state it is in.
+    """Fit a mixture by a step of EM after each batch (eq-stepwise), from whatever state it is in.
 
-    Step t moves the mean statistics by (t + offset)^-exponent, times the batch's
+    Step t moves the mean statistics by (t + offset)^-exponent (eq-step-size), times the batch's
     weight relative to the average so far. They begin as those of the given state, which a large
     ``offset`` keeps longer.
 
@@ -242,8 +243,8 @@ def fit_stepwise(
         offset: at least 0; with 0 the first batch replaces the start.
         step_size: a constant step instead, at most 1, for a stream that drifts.
         average: the power of t by which step t counts in the average of the statistics whose
-            M-step is returned: 0 for all alike, 1 to forget the start;
-            None to return the last step.
+            M-step is returned (eq-averaged-statistics): 0 for all alike, 1 to forget the start;
+            None to return the last step. What they vary: eq-average-variance, eq-last-variance.
         mitigation: of singularities, as for ``fit_em``; ``Reset()`` draws from the first points.
         missing: whether NaN in x is a value that was not observed.
         callback: called with (model, step, nll of the batch before the step), when the model holds

@@ -50,7 +50,8 @@ class Statistics(NamedTuple):
 
 
 def add(one: Statistics, other: Statistics) -> Statistics:
-    """The statistics of two sets of points together, counted at the same state."""
+    """The statistics of two sets of points together, counted at the same state
+    (eq-statistics-add)."""
     return Statistics(*(a + b for a, b in zip(one, other, strict=True)))
 
 

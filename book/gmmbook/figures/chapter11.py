@@ -1,0 +1,53 @@
+"""Figures of chapter 11, at scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gmmedu import plot
+
+
+def remembered(lasting: Mapping[float, Tensor], averaged: Tensor) -> Figure:
+    """What each batch weighs, in percent: in the last statistics, by exponent, (T,) each; in the
+    averages with m = 0 and m = 1, (2, T)."""
+    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(4.7, 5.4))
+    for (alpha, weights), color in zip(lasting.items(), plot.PALETTE, strict=False):
+        top.plot(
+            range(1, len(weights) + 1), 100 * weights, color=color, label=f"$\\alpha$ = {alpha}"
+        )
+    for m, weights in enumerate(averaged):
+        color = plot.PALETTE[4 + m]
+        bottom.plot(range(1, len(weights) + 1), 100 * weights, color=color, label=f"m = {m}")
+    for ax in (top, bottom):
+        ax.axhline(100 / averaged.shape[1], color="black", linestyle=":", linewidth=1)
+        ax.legend(loc="upper left" if ax is top else "lower center", fontsize=9)
+    top.set(ylabel="weight in %", title="in the last mean statistics")
+    bottom.set(xlabel="batch", ylabel="weight in %", title="in the average of all steps")
+    return figure
+
+
+def foretold(rows: Sequence[Mapping[str, Any]]) -> Axes:
+    """Seconds of a pass, measured and predicted; hollow where the constants were found."""
+    _, ax = plt.subplots(figsize=(4.7, 4.2))
+    for fitted, face in ((True, "none"), (False, plot.PALETTE[0])):
+        own = [row for row in rows if row["fitted"] == fitted]
+        ax.plot(
+            [row["seconds"] for row in own],
+            [row["predicted"] for row in own],
+            "o",
+            color=plot.PALETTE[0],
+            markerfacecolor=face,
+            label="gave the constants" if fitted else "foretold",
+        )
+    ends = [min(row["seconds"] for row in rows) / 1.5, max(row["seconds"] for row in rows) * 1.5]
+    for factor, style in ((1, "-"), (4 / 3, ":"), (2 / 3, ":")):
+        ax.plot(ends, [factor * end for end in ends], style, color="black", linewidth=1)
+    ax.set(xscale="log", yscale="log", xlabel="seconds measured", ylabel="seconds foretold")
+    ax.legend(fontsize=9)
+    return ax

@@ -1,0 +1,72 @@
+"""Answers to the exercises of chapter 11, right and wrong."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+from exercises.cases import Case
+
+
+def _mixture(s: Tensor) -> MixtureSameFamily:
+    mu = s[1] / s[0]
+    return MixtureSameFamily(Categorical(s[0]), Normal(mu, (s[2] / s[0] - mu**2).sqrt()))
+
+
+def _point_by_point(s: Tensor, x: Tensor, eta: float) -> Tensor:
+    mixture, fresh = _mixture(s), torch.zeros_like(s)
+    for point in x:
+        r = mixture.mixture_distribution.logits + mixture.component_distribution.log_prob(point)
+        r = r.exp() / r.exp().sum()
+        fresh += torch.stack([r, r * point, r * point * point]) / len(x)
+    return (1 - eta) * s + eta * fresh
+
+
+def _sums(s: Tensor, x: Tensor, eta: float) -> Tensor:
+    fresh = (_point_by_point(s, x, eta) - (1 - eta) * s) / eta
+    return (1 - eta) * s + eta * len(x) * fresh
+
+
+CASES = {
+    "11-1": Case(
+        right=[4210, 4210.0, torch.tensor(4210)],
+        wrong=[(2310, "symmetric"), (410, "diagonal"), (4000, "counts")],
+    ),
+    "11-2": Case(
+        right=[0.1 * 0.9**20, 0.012158, torch.tensor(0.01216)],
+        wrong=[(0.1216, "all the weight"), (0.01094, "twenty-one"), (1 / 21, "constant")],
+    ),
+    "11-3": Case(
+        right=[780, 39 * 20.0, torch.tensor(780.0)],
+        wrong=[(39, "twenty points"), (400, "twice"), (800, "close")],
+    ),
+    "11-4": Case(
+        right=[_point_by_point, lambda s, x, eta: s + eta * (_point_by_point(s, x, 1.0) - s)],
+        wrong=[
+            (_sums, "means"),
+            (lambda s, x, eta: _point_by_point(s, x, 1 - eta), "share"),
+            (lambda s, x, eta: s, "moved"),
+        ],
+    ),
+    "11-5": Case(
+        right=[[10, 2.41], (10.0, 2.4103), torch.tensor([10, 2.5 * math.log10(4 * math.log(10))])],
+        wrong=[
+            ([2.41, 10], "order"),
+            ([1.0, 2.41], "1/T"),
+            ([10, 0.9641], "power of 2.5"),
+            ([1e10, 257.2], "powers of ten"),
+        ],
+    ),
+    "11-6": Case(
+        right=[1.8, 9 / 5, torch.tensor(1.8)],
+        wrong=[(4 / 3, "m = 1"), (0.6, "sum to 1"), (2.25, "1/5")],
+    ),
+    "11-7": Case(
+        right=[[4.5, 46 / 12], (4.5, 3.8333), torch.tensor([4.5, 3.8333])],
+        wrong=[([4.5, 3.75], "values too"), ([4.5, 4.6], "twelve"), ([4.5, 4.5], "typical")],
+    ),
+    "11-8": Case(right=["c", "C"], wrong=[("a", "settles"), ("b", "holds on"), ("d", "near")]),
+}
