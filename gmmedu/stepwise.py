@@ -158,12 +158,12 @@ class Stepwise:
         self.state = self._maximized(statistics, memory)
         self.num_steps, self.weight, self.memory = number, weight, memory
         self.statistics = moved(statistics, state, self.state, problem.family)
-        self.averaged = moved(self.averaged, state, self.state, problem.family)
         self._restart(problem.events[known:])
         if self.power is not None:
             self.age += 1
             share = (self.power + 1) / (self.age + self.power)
-            self.averaged = toward(self.averaged, self.statistics, share)
+            averaged = moved(self.averaged, state, self.state, problem.family)
+            self.averaged = toward(averaged, self.statistics, share)
         return log_likelihood
 
     def result(self) -> State:
