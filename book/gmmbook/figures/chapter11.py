@@ -32,6 +32,18 @@ def remembered(lasting: Mapping[float, Tensor], averaged: Tensor) -> Figure:
     return figure
 
 
+def roads(curves: Mapping[str, Tensor]) -> Axes:
+    """Units above the truth against points read, (2, S) for each contender."""
+    _, ax = plt.subplots(figsize=(4.7, 3.8))
+    for (name, curve), color in zip(curves.items(), plot.PALETTE, strict=False):
+        read, above = curve[:, curve[0] > 0].cpu()
+        ax.plot(read, above, "o-" if name == "EM" else "-", color=color, label=name, markersize=4)
+    ax.axhline(1, color="black", linestyle=":", linewidth=1)
+    ax.set(xscale="log", yscale="log", xlabel="points read", ylabel="units above the truth")
+    ax.legend(fontsize=9)
+    return ax
+
+
 def foretold(rows: Sequence[Mapping[str, Any]]) -> Axes:
     """Seconds of a pass, measured and predicted; hollow where the constants were found."""
     _, ax = plt.subplots(figsize=(4.7, 4.2))
