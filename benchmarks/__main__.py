@@ -18,6 +18,7 @@ from benchmarks import (
     density,
     descent,
     em,
+    features,
     frames,
     galaxies,
     jobs,
@@ -40,7 +41,8 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-NAMED = (*EM_NAMES[1:], "reliability", "collapse", "galaxies", "race", "frames", "density", "scale")
+STUDIED = ("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale")
+NAMED = (*EM_NAMES[1:], *STUDIED)
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "rate": rate.run,
@@ -53,6 +55,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "race": race.run,
     "frames": frames.run,
     "density": density.run,
+    "features": features.run,
     "scale": scale.run,
 }
 

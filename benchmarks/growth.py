@@ -100,6 +100,36 @@ def _tgmm(x: Any, num_components: int, iterations: int) -> None:
     model.fit(torch.from_numpy(x))
 
 
+def fit_spark(path: str, num_components: int, num_dims: int, limit: int) -> None:
+    """Spark on this machine alone, with one thread and a heap of so many bytes; it holds the
+    points in its own memory before the clock starts."""
+    from pyspark.ml.clustering import GaussianMixture
+    from pyspark.ml.linalg import Vectors
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    session = builder.config("spark.driver.memory", f"{limit // 2**20}m").getOrCreate()
+    session.sparkContext.setLogLevel("OFF")
+    starts = range(0, Path(path).stat().st_size // (4 * num_dims), 100_000)
+
+    def rows(start: int) -> Iterator[tuple[Any]]:
+        count, offset = 100_000 * num_dims, start * num_dims * 4
+        block = np.fromfile(path, np.float32, count, offset=offset).astype(np.float64)
+        return ((Vectors.dense(row),) for row in block.reshape(-1, num_dims))
+
+    points = session.sparkContext.parallelize(starts, len(starts)).flatMap(rows)
+    frame = session.createDataFrame(points, ["features"]).cache()
+    frame.count()
+
+    def fit(iterations: int) -> None:
+        GaussianMixture(k=num_components, maxIter=iterations, tol=0.0, seed=0).fit(frame)
+
+    fit(2)
+    few, many = (_seconds(fit, count) for count in (1, 1 + ITERATIONS))
+    session.stop()
+    print(json.dumps({"seconds": (many - few) / ITERATIONS}))
+
+
 CONTENDERS: dict[str, Callable[..., None]] = {
     "gmmedu, stream": _gmmedu,
     "gmmedu, tensor": _gmmedu,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ BATCHES = (100, 1_000, 10_000, 100_000)
 GROWING, PEER_DIMS, PEER_COMPONENTS = (100_000, 1_000_000, 3_000_000, 10_000_000), 8, 8
 LIMIT = 2 * 2**30
 FILE_BYTES = 4 * 10**9
-ROOT = Path(__file__).parent.parent
+GUEST = str(Path(__file__).parent.parent / ".venv-peers" / "bin" / "python")
 
 
 def run(quick: bool = False) -> Iterator[dict[str, Any]]:
@@ -254,7 +255,7 @@ def _file(path: Path, num_bytes: int) -> dict[str, Any]:
 def _peers(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     """Each contender on more and more points, until it dies."""
     contenders = dict.fromkeys(growth.CONTENDERS, sys.executable)
-    contenders["tgmm"] = str(ROOT / ".venv-peers" / "bin" / "python")
+    contenders["tgmm"] = GUEST
     for name, python in contenders.items():
         for size in sizes if Path(python).exists() else ():
             with tempfile.TemporaryDirectory() as folder:
@@ -265,3 +266,10 @@ def _peers(sizes: tuple[int, ...]) -> Iterator[dict[str, Any]]:
             yield {"study": "peers", "name": name, "N": size, "limit": LIMIT, **found}
             if "died" in found:
                 break
+    # Spark holds points in a process of its own, which no limit of ours reaches.
+    for size in sizes[:2] if shutil.which("java") and Path(GUEST).exists() else ():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "points"
+            _write_rows(path, size * 4 * PEER_DIMS)
+            found = _alone("fit_spark", str(path), PEER_COMPONENTS, PEER_DIMS, LIMIT, python=GUEST)
+        yield {"study": "peers", "name": "Spark", "N": size, "limit": LIMIT, **found}
