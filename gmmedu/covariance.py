@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gmmedu import gaussian
-from gmmedu.values import Points, Scales, State, Statistics
+from gmmedu.values import Points, Scales, State, Statistics, each
 
 #: A number, or one for each member of a batch and each covariance: (..., 1).
 Floor = float | Tensor
@@ -317,8 +317,19 @@ class Triangular:
         fine = (failed == 0) & surely_above(floor, whitening)
         if bool(fine.all()):
             return refitted, ~fine
-        root = torch.where((failed > 0)[..., None, None], square_root(covariance), root)
-        return lift(scales.factor @ root, refitted, fine, floor)
+        factor, own = scales.factor, covariance.detach()
+        root = torch.where((failed > 0)[..., None, None], square_root(own), root.detach())
+        lifted, low = lift(factor.detach() @ root, each(torch.Tensor.detach, refitted), fine, floor)
+        if not torch.is_grad_enabled():
+            return lifted, low
+        # A gradient through the failed roots would be NaN, and would stay so times zero.
+        fine = fine[..., None, None]
+        identity = torch.eye(own.shape[-1], dtype=own.dtype, device=own.device)
+        root = torch.linalg.cholesky(torch.where(fine, covariance, identity))
+        whitening = torch.linalg.solve_triangular(root, scales.whitening, upper=False)
+        raised = with_slopes(lifted, factor @ covariance @ factor.mT, floor)
+        pairs = zip((factor @ root, whitening), raised, strict=True)
+        return Scales(*(torch.where(fine, *pair) for pair in pairs)), low
 
     @staticmethod
     def clamp(scales: Scales, floor: Floor) -> tuple[Scales, Tensor]:
@@ -623,6 +634,28 @@ def lift(roots: Tensor, scales: Scales, fine: Tensor, floor: Floor) -> tuple[Sca
     parts = (factor, inverse_triangular(factor))
     pairs = zip(scales, parts, strict=True)
     return Scales(*(old.index_put((chosen,), new) for old, new in pairs)), low
+
+
+def with_slopes(lifted: Scales, matrices: Tensor, floor: Floor) -> Scales:
+    """Scales (..., J) of matrices whose standard deviations were raised to the floor, with the
+    gradient of that in the matrices (eq-clamp-slopes).
+
+    Eigenvectors have none where eigenvalues meet, but what is raised has: an entry, in the axes
+    of the matrix, changes by the divided difference of the raised eigenvalues.
+    """
+    here = matrices.detach()
+    squares, axes = torch.linalg.eigh(here.nan_to_num(0.0, 0.0, 0.0))
+    least = floor.unsqueeze(-1) ** 2 if isinstance(floor, Tensor) else floor**2
+    high = squares.clamp_min(least)
+    gap, rise = (part.unsqueeze(-1) - part.unsqueeze(-2) for part in (squares, high))
+    close = gap.abs() <= 10 * torch.finfo(gap.dtype).eps * high[..., -1:, None]
+    share = torch.where(close, (squares > least).to(gap.dtype).unsqueeze(-1), rise / gap)
+    change = axes @ (share * (axes.mT @ (matrices - here) @ axes)) @ axes.mT
+    # That of a Cholesky factor L is L times the lower half of W change W^T.
+    half = (lifted.whitening @ change @ lifted.whitening.mT).tril()
+    half = half - 0.5 * torch.diag_embed(half.diagonal(dim1=-2, dim2=-1))
+    moved = lifted.factor @ half
+    return Scales(lifted.factor + moved, lifted.whitening - half @ lifted.whitening)
 
 
 FULL = Family("full", Triangular)

@@ -297,6 +297,8 @@ def _solver(step: Step, numbers: Tensor, num_iterations: int) -> Callable[[Tenso
     if numbers.shape[1] > LARGEST_DIRECT:
         return lambda v: _by_iteration(vjp(step, numbers)[1], v, num_iterations)
     matrix = jacobian(step, numbers).double()
+    if not bool(torch.isfinite(matrix).all()):
+        raise RuntimeError("EM's Jacobian is not finite; give prior_points, or a larger min_scale")
     _check(torch.linalg.eigvals(matrix).real.amax(1), resolution(numbers.dtype))
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     transposed = (identity - matrix).mT

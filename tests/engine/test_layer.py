@@ -275,6 +275,25 @@ def test_a_collapse_and_what_stops_it() -> None:
     assert float(slope[-1, 0]) == pytest.approx(change / 1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize("family", ["full", "tied"])
+@pytest.mark.parametrize("apart", [0.0, 1e-3, 0.2])
+def test_the_floor_has_a_gradient_in_any_direction(family: str, apart: float) -> None:
+    """Two points at one place, or nearly: eigenvalues that meet, below the floor or above it."""
+    x = torch.cat([_points(20), torch.tensor([[30.0, 30.0], [30.0 + apart, 30.0]])]).double()
+    means = torch.tensor([[0.0, 0.0], [30.0, 30.0]], dtype=torch.float64)
+    model, g = MODELS[family](2, 2, init_means=means, dtype=torch.float64), _generator(2)
+    way = torch.randn(x.shape, generator=g, dtype=torch.float64)
+
+    def output(x: Tensor) -> Tensor:
+        state = em_fixed_point(model.state(), x, model.family, min_scale=0.6, tolerance=1e-13)
+        return state.scales.factor.square().sum() + state.means.sum()
+
+    slope = torch.autograd.grad(output(x.requires_grad_()), x)[0]
+    with torch.no_grad():
+        refitted = (output(x + 1e-5 * way) - output(x - 1e-5 * way)) / 2e-5
+    assert float((slope * way).sum()) == pytest.approx(float(refitted), rel=1e-6, abs=1e-8)
+
+
 def test_a_fit_that_has_not_converged_warns() -> None:
     with pytest.warns(ConvergenceWarning, match="after 3 iterations"):
         EMLayer(_model(), num_iterations=3)(_points())
