@@ -134,6 +134,8 @@ class Processes(Alone):
     def _lost(self, timed_out: bool) -> list[int]:
         """The ranks that no longer answer. Who finds out first tells the others, since they find
         that those who gave up are gone too."""
+        # Of a message between GPUs nobody can say at once that it was lost.
+        timed_out = timed_out or self.device.type != "cpu"
         gone = [] if timed_out else self._gone()
         with suppress(RuntimeError):
             store = dist.distributed_c10d._get_default_store()
@@ -152,7 +154,7 @@ class Processes(Alone):
         for rank in set(range(self.size)) - {self.rank}:
             to = dist.get_global_rank(self.group, rank)
             try:
-                dist.isend(torch.zeros(1, device=self.device), to, group=self.group)
+                dist.isend(torch.zeros(1), to, group=self.group)
             except RuntimeError:
                 gone.append(rank)
         return sorted(gone)
