@@ -121,15 +121,17 @@ def em_fixed_point(
     Args:
         start: where EM starts, (..., K), of values that ``family`` holds.
         x: points, (..., N, D), finite; leading dimensions broadcast with those of the start.
-        weights: of the points, (..., N), not negative.
+        weights: of the points, (..., N), not negative; leading dimensions broadcast as well. The
+            gradient in them is what a point changes (eq-weight-gradient).
         prior_points: how many points the start counts as; the fit is then maximum a posteriori,
             keeps the order of its components, and has a gradient in the start (eq-map-em).
         min_scale: the smallest standard deviation, in units of x; 0 for none.
         num_iterations: the most steps; all of them are kept for the gradient of "unrolled" only.
         tolerance: EM ends when no log weight, whitened mean or scale moves by more in a step.
-        gradient: "implicit", of the fixed point (eq-implicit-gradient), at the memory of one
-            step; "unrolled", of the steps that were made (eq-unrolled-gradient); "one_step", of
-            the last of them alone.
+        gradient: "implicit", of the fixed point (eq-implicit-gradient), which is that of the
+            optimum, whoever found it (eq-hessian-gradient), at the memory of one step;
+            "unrolled", of the steps that were made (eq-unrolled-gradient); "one_step", of the
+            last of them alone.
 
     Where nothing asks for a gradient, all three are the same fit. Without a prior the fixed point
     does not depend on the start, and "implicit" has no gradient in it.
@@ -171,17 +173,21 @@ def _prepare(
     checks.check_number(min_scale, "min_scale", inclusive=True)
     x = checks.check_floats(x, "x", like.device)
     x = checks.check_points(x, num_dims, batch_shape=tuple(x.shape[:-2]), dtype=like.dtype)
-    own = tuple(start.means.shape[:-2])
+    own, size = tuple(start.means.shape[:-2]), x.shape[-2]
+    shapes = [tuple(x.shape[:-2]), own]
+    if weights is not None:
+        shape = (*checks.check_floats(weights, "weights").shape[:-1], size)
+        checks.check_weights(weights, shape, like.device, "weights")
+        shapes.append(shape[:-1])
     try:
-        batch = tuple(torch.broadcast_shapes(x.shape[:-2], own))
+        batch = tuple(torch.broadcast_shapes(*shapes))
     except RuntimeError:
         raise ValueError(
-            f"the leading dimensions of x {tuple(x.shape)} and of the start, {own}, "
-            "do not broadcast"
+            "the leading dimensions of x, of the start and of weights do not broadcast: "
+            + ", ".join(map(str, shapes))
         ) from None
     if weights is not None:
-        checks.check_weights(weights, tuple(x.shape[:-1]), like.device, "weights")
-        weights = weights.to(like.dtype).expand(*batch, x.shape[-2]).reshape(-1, x.shape[-2])
+        weights = weights.to(like.dtype).expand(*batch, size).reshape(-1, size)
     x = x.expand(*batch, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
 
     def flat(part: Tensor) -> Tensor:
@@ -261,7 +267,7 @@ def _warn(moved: Tensor, num_iterations: int) -> None:
 
 
 class _Implicit(torch.autograd.Function):
-    """The identity, whose gradient goes through (I - J)^-T on its way back."""
+    """The identity, whose gradient goes through (I - J)^-T on its way back (eq-adjoint)."""
 
     @staticmethod
     def forward(following: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
@@ -306,7 +312,8 @@ def _solver(step: Step, numbers: Tensor, num_iterations: int) -> Callable[[Tenso
 
 
 def _check(largest: Tensor, least: float) -> None:
-    """Raise where an eigenvalue of J is 1, as far as the dtype can tell, or above it."""
+    """Raise where an eigenvalue of J is 1, as far as the dtype can tell, or above it, as where
+    components are equal (eq-equal-components)."""
     if bool((largest < 1 - least).all()):
         return
     member = int(largest.argmax())
@@ -321,7 +328,8 @@ def _check(largest: Tensor, least: float) -> None:
 def _by_iteration(
     pull: Callable[[Tensor], tuple[Tensor]], v: Tensor, num_iterations: int
 ) -> Tensor:
-    """The sum of the series v + J^T v + ..., as far as the dtype can tell."""
+    """The sum of the series v + J^T v + ... (eq-truncated-gradient), as far as the dtype can
+    tell."""
     u = term = v
     smallest = 32 * torch.finfo(v.dtype).eps
     for _ in range(num_iterations):

@@ -334,6 +334,16 @@ def test_starts_of_a_batch_on_points_they_share() -> None:
         torch.testing.assert_close(other.weights, alone.weights)
 
 
+def test_many_weights_of_the_same_points() -> None:
+    """Each point left out in turn: a batch, though the points and the start are none."""
+    model, x = _model(), _points()
+    together = EMLayer(model, tolerance=1e-13)(x, 1 - torch.eye(40, dtype=torch.float64))
+    assert together.batch_shape == (40,)
+    for n in (0, 39):
+        alone = EMLayer(model, tolerance=1e-13)(torch.cat([x[:n], x[n + 1 :]]))
+        torch.testing.assert_close(together.component_means[n], alone.component_means)
+
+
 def test_the_fit_is_that_of_fit_em() -> None:
     x, w = _points(), torch.rand(40, generator=_generator(), dtype=torch.float64) + 0.1
     model = _model()
