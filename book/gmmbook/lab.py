@@ -11,7 +11,7 @@ import torch
 
 from gmmedu import GaussianMixture
 
-STUDIES = ("collapse", "density", "galaxies", "race", "reliability")
+STUDIES = ("collapse", "density", "features", "galaxies", "race", "reliability", "scale")
 
 
 def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
@@ -42,8 +42,8 @@ def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
 def study(name: str) -> list[dict[str, Any]]:
     """The records of a study that takes too long for a notebook.
 
-    name: ``"collapse"``, ``"density"``, ``"galaxies"``, ``"race"`` or ``"reliability"``; the
-    benchmarks make them and tell what they measure. Raises ``ValueError`` for another name.
+    name: one of ``STUDIES``; the benchmarks make them and tell what they measure. Raises
+    ``ValueError`` for another name.
     """
     if name not in STUDIES:
         raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")

@@ -54,9 +54,11 @@ def test_the_studies_come_with_the_package() -> None:
     columns = {
         "collapse": {"family", "ratio", "collapsed"},
         "density": {"kind", "num_points", "rate", "failed", "test"},
+        "features": {"data", "labels", "method", "draw", "score"},
         "galaxies": {"fits", "family", "weights", "means", "sds", "held_out", "regular"},
         "race": {"data", "method", "within", "lowest", "passes", "arrived"},
         "reliability": {"data", "fits", "worse"},
+        "scale": {"study"},
     }
     for name in STUDIES:
         records = study(name)
