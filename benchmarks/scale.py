@@ -46,7 +46,7 @@ PROCESSES = (1, 2)
 SHARED = ((20_000, 8, 4), (200_000, 16, 8), (400_000, 16, 16))
 BATCHES = (100, 1_000, 10_000, 100_000)
 #: Points of the growing peers, their dimensions and components, and the limit in bytes.
-GROWING, PEER_DIMS, PEER_COMPONENTS = (100_000, 1_000_000, 3_000_000, 10_000_000), 8, 8
+GROWING, PEER_DIMS, PEER_COMPONENTS = (100_000, 1_000_000, 10_000_000), 8, 8
 LIMIT = 2 * 2**30
 FILE_BYTES = 4 * 10**9
 GUEST = str(Path(__file__).parent.parent / ".venv-peers" / "bin" / "python")
@@ -247,8 +247,8 @@ def _file(path: Path, num_bytes: int) -> dict[str, Any]:
         "N": size,
         "K": 4,
         "D": PEER_DIMS,
-        "iterations": 3,
-        **_alone("fit_file", str(path), 4, PEER_DIMS, 3),
+        "iterations": 2,
+        **_alone("fit_file", str(path), 4, PEER_DIMS, 2),
     }
 
 

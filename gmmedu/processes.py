@@ -100,7 +100,7 @@ class Processes(Alone):
         # One message of the sums, in float64, and of how many have failed.
         numbers = [part.reshape(-1).double() for part in parts]
         total = torch.cat([*numbers, numbers[0].new_full((1,), error is not None)])
-        self._call(lambda: dist.all_reduce(total, group=self.group))
+        self._call(lambda: (dist.all_reduce(total, group=self.group), float(total[-1])))
         if float(total[-1]):
             self.share(partial(_reraise, error))
         sums = total[:-1].split([part.numel() for part in parts])
