@@ -52,7 +52,7 @@ def _cases() -> list[tuple[str, list[Any]]]:
 
 _SENT = 10 * (1 + 20 + 400)
 _FIRST = 0.1 * 0.9**20
-_SLOW = [10.0, 2.5 * math.log10(0.4 * math.log(10) / 0.1)]
+_SLOW = [10.0, 2.5 * math.log10(1 + 0.4 * math.log(10) / 0.1)]
 
 EXERCISES: dict[str, Checker] = {
     "11-1": Value(
@@ -111,11 +111,15 @@ EXERCISES: dict[str, Checker] = {
             ([_SLOW[1], _SLOW[0]], "in the other order: the first is for alpha = 1."),
             ([1.0, _SLOW[1]], "at alpha = 1 the error falls like T^-(1 - gamma), not like 1/T."),
             ([_SLOW[0], _SLOW[1] / 2.5], "that is for T^0.4; T is its power of 2.5."),
+            (
+                [10, 2.4103],
+                "that integral begins at 0, where at alpha = 1 there is none; begin at 1.",
+            ),
             ([1e10, 10 ** _SLOW[1]], "as powers of ten: how many digits T has, about."),
         ],
-        hint="The steps must add up to log 10 / (1 - gamma). They add up to log T, and to T^0.4 / "
-        "0.4.",
-        praise="Ten thousand million batches against some two hundred and fifty.",
+        hint="The steps must add up to log 10 / (1 - gamma). They add up to log T, and to (T^0.4 - "
+        "1) / 0.4.",
+        praise="Ten thousand million batches against some three hundred.",
     ),
     "11-6": Value(
         expected=9 / 5,
