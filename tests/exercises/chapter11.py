@@ -70,8 +70,8 @@ CASES = {
         wrong=[(4 / 3, "m = 1"), (0.6, "sum to 1"), (2.25, "1/5")],
     ),
     "11-7": Case(
-        right=[[4.5, 46 / 12], (4.5, 3.8333), torch.tensor([4.5, 3.8333])],
-        wrong=[([4.5, 3.75], "values too"), ([4.5, 4.6], "twelve"), ([4.5, 4.5], "typical")],
+        right=[[6, 79 / 15], (6.0, 5.2667), torch.tensor([6.0, 5.2667])],
+        wrong=[([6, 5.2], "values too"), ([6, 6.0769], "fifteen"), ([6, 6], "typical")],
     ),
     "11-8": Case(right=["c", "C"], wrong=[("a", "settles"), ("b", "holds on"), ("d", "near")]),
 }

@@ -134,16 +134,16 @@ EXERCISES: dict[str, Checker] = {
         praise="The sooner the start is forgotten, the fewer points speak.",
     ),
     "11-7": Value(
-        expected=[4.5, 46 / 12],
+        expected=[6, 79 / 15],
         tolerance=2e-3,
         mistakes=[
-            ([4.5, 45 / 12], "the repeated points add their values too."),
-            ([4.5, 4.6], "the sum of twelve values is divided by twelve."),
-            ([46 / 12, 4.5], "in the other order."),
-            ([4.5, 4.5], "the repeated points are 0 and 1, not typical ones."),
+            ([6, 78 / 15], "the repeated points add their values too."),
+            ([6, 79 / 13], "the sum of fifteen values is divided by fifteen."),
+            ([79 / 15, 6], "in the other order."),
+            ([6, 6], "the repeated points are 0 and 1, not typical ones."),
         ],
-        hint="Twelve are handed out: all ten, and the first two again.",
-        praise="And with weights of 0 for the two that are repeated, both are 4.5.",
+        hint="Fifteen are handed out: all thirteen, and the first two again.",
+        praise="And with weights of 0 for the two that are repeated, both are 6.",
     ),
     "11-8": Choice(
         right="c",
