@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -40,26 +39,5 @@ def roads(curves: Mapping[str, Tensor]) -> Axes:
         ax.plot(read, above, "o-" if name == "EM" else "-", color=color, label=name, markersize=4)
     ax.axhline(1, color="black", linestyle=":", linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel="points read", ylabel="units above the truth")
-    ax.legend(fontsize=9)
-    return ax
-
-
-def foretold(rows: Sequence[Mapping[str, Any]]) -> Axes:
-    """Seconds of a pass, measured and predicted; hollow where the constants were found."""
-    _, ax = plt.subplots(figsize=(4.7, 4.2))
-    for fitted, face in ((True, "none"), (False, plot.PALETTE[0])):
-        own = [row for row in rows if row["fitted"] == fitted]
-        ax.plot(
-            [row["seconds"] for row in own],
-            [row["predicted"] for row in own],
-            "o",
-            color=plot.PALETTE[0],
-            markerfacecolor=face,
-            label="gave the constants" if fitted else "foretold",
-        )
-    ends = [min(row["seconds"] for row in rows) / 1.5, max(row["seconds"] for row in rows) * 1.5]
-    for factor, style in ((1, "-"), (4 / 3, ":"), (2 / 3, ":")):
-        ax.plot(ends, [factor * end for end in ends], style, color="black", linewidth=1)
-    ax.set(xscale="log", yscale="log", xlabel="seconds measured", ylabel="seconds foretold")
     ax.legend(fontsize=9)
     return ax
