@@ -21,7 +21,7 @@ from gmmedu.values import Scales
 FAMILY = MODELS["diagonal"].family
 
 
-def line(seed: int = 0, num_points: int = 40) -> Tensor:
+def line(seed: int = 0, num_points: int = 20) -> Tensor:
     """Points of two groups on a line, (N,)."""
     x = torch.randn(num_points, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x[: num_points // 2] += 3.5
@@ -45,7 +45,9 @@ START = torch.tensor([0.5, 0.0, 3.5, 0.0, 0.0], dtype=torch.float64)
 def settled(x: Tensor, w: Tensor | None = None) -> Tensor:
     t = START
     for _ in range(3000):
-        t = step(t, x, w)
+        before, t = t, step(t, x, w)
+        if float((t - before).detach().abs().max()) < 1e-15:
+            break
     return t
 
 
@@ -94,7 +96,7 @@ def test_unrolled(compare: Compare, num_steps: int) -> None:
 
 
 @verifies("eq-implicit-gradient")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_implicit(compare: Compare, seed: int) -> None:
     """refits of moved points, by EM written out, against the formula and the package's layer"""
     x = line(seed)
@@ -105,7 +107,7 @@ def test_implicit(compare: Compare, seed: int) -> None:
 
 
 @verifies("eq-adjoint")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_adjoint(compare: Compare, seed: int) -> None:
     """a loss of refits, by differences, against the two halves of the way back"""
     x, v = line(seed), torch.linspace(-1, 2, 5, dtype=torch.float64)
@@ -142,10 +144,10 @@ def in_logit(t: Tensor) -> Tensor:
 
 
 @verifies("eq-hessian-gradient")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_hessian(compare: Compare, seed: int) -> None:
     """optima found by BFGS and Newton on moved points, and the package's layer"""
-    x, ones = line(seed), torch.ones(40, dtype=torch.float64)
+    x, ones = line(seed), torch.ones(20, dtype=torch.float64)
     t = optimum(x, ones)
     mixed = jacrev(jacrev(nll), argnums=1)(t, x, ones)
     formula = -torch.linalg.solve(hessian(nll)(t, x, ones), mixed)
@@ -154,10 +156,10 @@ def test_hessian(compare: Compare, seed: int) -> None:
 
 
 @verifies("eq-weight-gradient")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_weights(compare: Compare, seed: int) -> None:
     """optima found by BFGS and Newton with other weights, and the package's layer"""
-    x, ones = line(seed), torch.ones(40, dtype=torch.float64)
+    x, ones = line(seed), torch.ones(20, dtype=torch.float64)
     t = optimum(x, ones)
 
     def log_p(t: Tensor) -> Tensor:
