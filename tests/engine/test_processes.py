@@ -247,7 +247,7 @@ def _ended(rank: int, size: int, how: str) -> tuple[str, str, Any, bool]:
             if how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "hangs":
-                time.sleep(12)
+                time.sleep(18)
             if how == "raises":
                 raise KeyError("a typing error")
 
@@ -264,7 +264,7 @@ def _ended(rank: int, size: int, how: str) -> tuple[str, str, Any, bool]:
 
 
 @pytest.mark.parametrize(
-    ("hows", "timeout"), [(("raises", "reads", "dies"), 20.0), (("hangs",), 2.0)]
+    ("hows", "timeout"), [(("raises", "reads", "dies"), 20.0), (("hangs",), 6.0)]
 )
 def test_a_process_that_is_lost_is_named(hows: tuple[str, ...], timeout: float) -> None:
     words = {
