@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.models import GaussianMixture, check_mixture
+from gmmedu.problem import check_part
 from gmmedu.processes import Alone, processes_of
 from gmmedu.units import Units, moments
 from gmmedu.values import take
@@ -66,7 +67,7 @@ def initialize(
 
     def door() -> dict[str, Any]:
         nonlocal x
-        x = _checked(model, x, method, missing, generator, processes.size == 1)
+        x = _checked(model, x, method, missing, generator, processes)
         return {"the model": repr(model), "method": method, "the batch of x": x.shape[:-2]}
 
     processes.same(door)
@@ -98,20 +99,17 @@ def initialize(
 
 
 def _checked(
-    model: GaussianMixture, x: Tensor, method: str, missing: bool, generator: Any, alone: bool
+    model: GaussianMixture,
+    x: Tensor,
+    method: str,
+    missing: bool,
+    generator: Any,
+    processes: Alone,
 ) -> Tensor:
     checks.check_choice(method, "method", METHODS)
     checks.check_generator(generator)
     checks.check_flag(missing, "missing")
-    return checks.check_points(
-        x,
-        model.num_dims,
-        batch_shape=model.batch_shape,
-        device=model.means.device,
-        minimum=model.num_components if alone else 0,
-        missing=missing,
-        complete=alone,
-    ).detach()
+    return check_part(model, x, missing, processes).detach()
 
 
 class _Data:

@@ -208,7 +208,7 @@ class Problem:
         self, x: Any, sample_weight: Any, missing: bool, generator: Any
     ) -> tuple[Tensor | Stream, Tensor | None]:
         """Points and weights, if they are what this process may be given."""
-        model, alone, mitigation = self.model, self.processes.size == 1, self.mitigation
+        model, mitigation = self.model, self.mitigation
         if mitigation is not None and not isinstance(mitigation, Mitigation):
             raise TypeError(
                 f"mitigation must be None, Clamp(...), Reset(...) or Prior(...), got {mitigation!r}"
@@ -222,15 +222,7 @@ class Problem:
                     "and weights"
                 )
             return Stream(x, model, missing), None
-        x = checks.check_points(
-            x,
-            model.num_dims,
-            batch_shape=model.batch_shape,
-            device=model.means.device,
-            minimum=model.num_components if alone else 0,
-            missing=missing,
-            complete=alone,
-        )
+        x = check_part(model, x, missing, self.processes)
         if sample_weight is not None:
             sample_weight = self._checked_weights(x, sample_weight)
         return x, sample_weight
@@ -511,6 +503,20 @@ class Problem:
             self.workspace = Workspace()
             if isinstance(self.floor, Tensor):
                 self.floor = self.floor[rows]
+
+
+def check_part(model: GaussianMixture, x: Any, missing: bool, processes: Alone) -> Tensor:
+    """x, if it may be what a process has of the points: all of them, where it is alone."""
+    alone = processes.size == 1
+    return checks.check_points(
+        x,
+        model.num_dims,
+        batch_shape=model.batch_shape,
+        device=model.means.device,
+        minimum=model.num_components if alone else 0,
+        missing=missing,
+        complete=alone,
+    )
 
 
 def _is_stream(x: Any) -> bool:

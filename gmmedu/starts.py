@@ -15,6 +15,7 @@ from gmmedu.em import fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult
 from gmmedu.initialization import METHODS, initialize
 from gmmedu.models import MODELS, GaussianMixture, check_mixture
+from gmmedu.problem import check_part
 from gmmedu.processes import processes_of
 from gmmedu.singularities import Mitigation, SingularityError, SingularityWarning
 from gmmedu.values import each
@@ -63,7 +64,7 @@ def fit_best(
 
     def door() -> int:
         checks.check_count(num_starts, "num_starts")
-        return _at_once(model, _count(model, x, missing, group))
+        return _at_once(model, len(check_part(model, x, missing, processes)))
 
     size = min(num_starts, *processes.share(door))
     best: FitResult | None = None
@@ -79,14 +80,6 @@ def fit_best(
             model.set_state(each(lambda part: part.detach(), many[winner].state()))
     assert best is not None
     return replace(best, starts=torch.cat(nlls))
-
-
-def _count(model: GaussianMixture, x: Tensor, missing: bool, group: Any) -> int:
-    """How many points this process has."""
-    least = model.num_components if group is None else 0
-    device = model.means.device
-    checks.check_points(x, model.num_dims, device=device, minimum=least, missing=missing)
-    return len(x)
 
 
 def _at_once(model: GaussianMixture, num_points: int) -> int:
