@@ -107,7 +107,15 @@ def test_validate_args() -> None:
     MixtureDistribution(broken, validate_args=False)
     assert strict.expand((2,))._validate_args
     assert not MixtureDistribution(state, validate_args=False).expand((2,))._validate_args
-    assert MixtureDistribution(state)._validate_args == __debug__
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_without_validate_args_torch_s_default_counts(
+    monkeypatch: pytest.MonkeyPatch, default: bool
+) -> None:
+    """torch's default is of the process: torch.compile turns it off for good, for one."""
+    monkeypatch.setattr(distributions.Distribution, "_validate_args", default)
+    assert MixtureDistribution(_model("full").state())._validate_args == default
 
 
 def test_repr_is_short_and_names_the_shapes() -> None:
