@@ -140,8 +140,9 @@ def _solutions(chapter: Document) -> str:
     told = []
     for solution in chapter.section.select(".solution"):
         exercise = solution.find_previous(class_="exercise")
-        title = exercise.select_one(".admonition-title") if isinstance(exercise, Tag) else None
-        assert title is not None, f"a solution without an exercise in {chapter.name}"
+        assert isinstance(exercise, Tag), f"a solution without an exercise in {chapter.name}"
+        title = exercise.select_one(".admonition-title")
+        assert title is not None
         own = copy.copy(solution)
         for element in own.find_all(True):
             if element.get("id"):
