@@ -7,7 +7,7 @@ mass. That of "Use it on your data" is the one that the page's own snippets draw
 
 from __future__ import annotations
 
-import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -81,10 +81,12 @@ def main() -> None:
         metadata={"Software": None},
     )
 
-    page = STATIC.parent / "use-it.md"
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        for _ in snippets.run(page):
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for _ in snippets.run(STATIC.parent / "use-it.md"):
             pass
+        os.chdir(home)
     plt.gcf().savefig(STATIC / "use-it.svg", metadata={"Date": None})
 
 

@@ -32,6 +32,11 @@ def test_snippets_print_what_the_page_shows(
                 )
         plt.close("all")
     assert not wrong, "\n".join(wrong)
+    for picture in tmp_path.glob("*.svg"):
+        shown = (BOOK / "_static" / name).with_suffix(".svg").read_text(encoding="utf-8")
+        drawn = picture.read_text(encoding="utf-8")
+        for element in ("<use", "<path"):
+            assert drawn.count(element) == shown.count(element), "run `make pictures`"
 
 
 @pytest.mark.parametrize("name", PAGES)
