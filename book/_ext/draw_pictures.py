@@ -1,8 +1,8 @@
 """Draws the pictures that are no notebook's (`make pictures`).
 
 That of the README and the one a shared link shows have the same fit, made here by the package: the
-eruptions of Old Faithful under two Gaussian components, ellipses at 50 % and 95 % of each component's
-mass. That of "Use it on your data" is the one that the page's own snippets draw.
+eruptions of Old Faithful under two Gaussian components, ellipses at 50 % and 95 % of each
+component's mass. That of "Use it on your data" is drawn by the snippets of the page.
 """
 
 from __future__ import annotations

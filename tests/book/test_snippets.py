@@ -71,9 +71,7 @@ def test_no_code_of_the_pages_is_left_out() -> None:
         assert languages <= {"python", "bash", "text"}, name
 
 
-def test_a_page_is_run_like_a_reader_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_is_run_like_a_reader_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
