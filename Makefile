@@ -75,7 +75,7 @@ lock: ## renew constraints.txt (needs uv)
 	sed -i.bak -E '/^(cuda|nvidia|triton)[a-z0-9-]*==/d' constraints.txt
 	rm constraints.txt.bak
 
-pictures: $(VENV)/.installed-book ## draw the pictures of the README and of shared links again
+pictures: $(VENV)/.installed-book ## draw the pictures that are no notebook's again
 	$(BIN)/python book/_ext/draw_pictures.py
 
 faces: ## cut the faces of the site again (needs uv)
