@@ -17,7 +17,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage lab serve pdf bench lock pictures faces clean distclean
+.PHONY: help book test test-fast coverage lab serve pdf zip bench lock pictures faces clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ serve: ## serve the built book on this machine
 pdf: $(VENV)/.installed-pdf book ## the book as one PDF, printed by a browser
 	$(BIN)/python tests/chromium.py
 	$(BIN)/python book/_ext/print_book.py
+
+zip: $(VENV)/.installed-zip ## the notebooks and their data, for a machine without a network
+	$(BIN)/python book/_ext/zip_book.py
 
 # The peers whose pins clash with those of the project.
 $(PEERS)/.installed: benchmarks/peers.txt
