@@ -17,7 +17,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage lab serve bench lock pictures faces clean distclean
+.PHONY: help book test test-fast coverage slides handout lab serve bench lock pictures faces clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ book: $(VENV)/.installed-book ## execute the notebooks and build the book, stric
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo
 	@echo "The book is at _build/html/index.html; read it with: make serve"
+
+slides: $(VENV)/.installed-slides book ## slides of the chapters, with speaker's notes, to be shown without a network
+	$(BIN)/python book/_ext/slides.py
+
+handout: $(VENV)/.installed-book ## the notebooks without the solutions of their exercises
+	$(BIN)/python book/_ext/handout.py
 
 test: $(VENV)/.installed-test ## every check: units, notebooks, style, types, the built pages in a browser
 	$(BIN)/python tests/chromium.py
