@@ -17,7 +17,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage slides handout lab serve bench lock pictures faces clean distclean
+.PHONY: help book test test-fast coverage lab serve pdf slides handout bench lock pictures faces clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -35,12 +35,6 @@ book: $(VENV)/.installed-book ## execute the notebooks and build the book, stric
 	$(BIN)/jupyter-book build . -n -W --keep-going
 	@echo
 	@echo "The book is at _build/html/index.html; read it with: make serve"
-
-slides: $(VENV)/.installed-slides book ## slides of the chapters, with speaker's notes, to be shown without a network
-	$(BIN)/python book/_ext/slides.py
-
-handout: $(VENV)/.installed-book ## the notebooks without the solutions of their exercises
-	$(BIN)/python book/_ext/handout.py
 
 test: $(VENV)/.installed-test ## every check: units, notebooks, style, types, the built pages in a browser
 	$(BIN)/python tests/chromium.py
@@ -62,6 +56,16 @@ serve: ## serve the built book on this machine
 	@test -f _build/html/index.html || $(MAKE) book
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
+pdf: $(VENV)/.installed-pdf book ## the book as one PDF, printed by a browser
+	$(BIN)/python tests/chromium.py
+	$(BIN)/python book/_ext/print_book.py
+
+slides: $(VENV)/.installed-slides book ## slides of the chapters, with speaker's notes, to be shown without a network
+	$(BIN)/python book/_ext/slides.py
+
+handout: $(VENV)/.installed-book ## the notebooks without the solutions of their exercises
+	$(BIN)/python book/_ext/handout.py
+
 # The peers whose pins clash with those of the project.
 $(PEERS)/.installed: benchmarks/peers.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -77,7 +81,7 @@ lock: ## renew constraints.txt (needs uv)
 	sed -i.bak -E '/^(cuda|nvidia|triton)[a-z0-9-]*==/d' constraints.txt
 	rm constraints.txt.bak
 
-pictures: $(VENV)/.installed-book ## draw the pictures of the README and of shared links again
+pictures: $(VENV)/.installed-book ## draw the pictures that are no notebook's again
 	$(BIN)/python book/_ext/draw_pictures.py
 
 faces: ## cut the faces of the site again (needs uv)

@@ -23,6 +23,7 @@ FIRST = (
     *(f"book/{chapter:02}-" for chapter in (12, 11, 10, 9, 5, 6, 7, 8, 4, 3, 2, 1, 0)),
     "tests/book/test_site.py",
     "tests/project/test_style.py",
+    "tests/book/test_snippets.py",
     "tests/widgets/",
     "tests/book/test_site_interactives.py",
     "tests/engine/test_degenerate.py",

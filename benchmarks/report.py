@@ -234,7 +234,7 @@ def draw(folder: Path) -> Path | None:
     """``folder/engine.svg`` from the records that lie there; None if there are none."""
     import matplotlib.pyplot as plt
 
-    from gmmedu.plot import GREY, PALETTE, use_style
+    from gmmedu.plot import GRAY, PALETTE, use_style
 
     records = _full(folder)
     if not records:
@@ -260,7 +260,7 @@ def draw(folder: Path) -> Path | None:
                 s=30,
                 label=peer,
             )
-        ax.axvline(1, color=GREY, linewidth=1.2)
+        ax.axvline(1, color=GRAY, linewidth=1.2)
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.grid(axis="y", linewidth=0.4)

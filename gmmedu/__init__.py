@@ -8,7 +8,14 @@ stream that passes once.
 
 from importlib.metadata import version
 
-from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
+from gmmedu.datasets import (
+    load_airquality,
+    load_crabs,
+    load_galaxies,
+    load_old_faithful,
+    load_penguins,
+    sample_mixture,
+)
 from gmmedu.density import MixtureDensityHead, crps
 from gmmedu.descent import fit_lbfgs, fit_model
 from gmmedu.device import default_device
@@ -88,9 +95,11 @@ __all__ = [
     "fit_stepwise",
     "impute",
     "initialize",
+    "load_airquality",
     "load_crabs",
     "load_galaxies",
     "load_old_faithful",
+    "load_penguins",
     "sample_mixture",
     "select",
 ]

@@ -1,14 +1,16 @@
-"""The data of the book: two classics, and synthetic clusters whose truth is known.
+"""The data of the book: classics, and synthetic clusters whose truth is known.
 
 Old Faithful carries the story from chapter 00 on; the galaxies are its one-dimensional
 companion, where singular fits wait (chapter 08); the crabs are the first data that a mixture was
-ever fitted to (chapter 02). Synthetic clusters are drawn from a random
-mixture of any family, so that a fit can be held against the truth.
+ever fitted to (chapter 02). The air quality has missing values, and the penguins have names.
+Synthetic clusters are drawn from a random mixture of any family, so that a fit can be held against
+the truth.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
 
@@ -29,6 +31,18 @@ from gmmedu.models import MODELS, GaussianMixture
 
 # The galaxies are given in 1000 km/s.
 KM_S_PER_UNIT = 1000.0
+
+
+class PenguinData(NamedTuple):
+    """What was measured of some penguins, and the species of each.
+
+    x: bill length, bill depth and flipper length in mm, body mass in g, (N, 4).
+    species: the place of each penguin's species in ``names``, (N,), int64.
+    """
+
+    x: Tensor
+    species: Tensor
+    names: tuple[str, ...]
 
 
 class SyntheticData(NamedTuple):
@@ -85,12 +99,54 @@ def load_crabs(
     return _placed(middles.repeat_interleave(crabs.long())[:, None], device, dtype)
 
 
-def _read(name: str) -> Tensor:
-    """The rows of a file in ``gmmedu/data``, without its header: float64, on the CPU."""
+def load_airquality(
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """The air of New York on 153 days, May to September 1973: (153, 4), NaN where not measured.
+
+    Columns: mean ozone (ppb), solar radiation (langleys), mean wind speed (miles an hour) and
+    highest temperature (degrees Fahrenheit). Ozone lacks 37 values and the radiation 7.
+    As in R's ``airquality``, from Chambers, Cleveland, Kleiner and Tukey (1983), Graphical Methods
+    for Data Analysis.
+    """
+    check_dtype(dtype)
+    return _placed(_read("airquality.csv"), device, dtype)
+
+
+def load_penguins(
+    *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64
+) -> PenguinData:
+    """342 penguins of the Palmer Archipelago, of three species: ``PenguinData``, x (342, 4).
+
+    The columns of x: bill length, bill depth and flipper length in mm, body mass in g. Of the 344
+    penguins observed, two without measurements, an Adelie and a Gentoo, are left out.
+    Source: Gorman, Williams and Fraser (2014), PLoS ONE 9(3): e90081; as in Horst, Hill and
+    Gorman (2020), palmerpenguins.
+    """
+    check_dtype(dtype)
+    species, *measured = zip(*_rows("penguins.csv"), strict=True)
+    names = tuple(sorted(set(species)))
+    places = torch.tensor([names.index(name) for name in species], device="cpu")
+    x = _numbers(zip(*measured, strict=True))
+    return PenguinData(_placed(x, device, dtype), _placed(places, device, torch.int64), names)
+
+
+def _rows(name: str) -> list[list[str]]:
+    """The rows of a file in ``gmmedu/data``, without its header."""
     with (resources.files("gmmedu") / "data" / name).open(encoding="utf-8") as file:
         _, *rows = csv.reader(file)
-    numbers = [[float(value) for value in row] for row in rows]
+    return rows
+
+
+def _numbers(rows: Iterable[Iterable[str]]) -> Tensor:
+    """The rows as numbers, NaN where a value is missing: float64, on the CPU."""
+    numbers = [[float(value or "nan") for value in row] for row in rows]
     return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+
+def _read(name: str) -> Tensor:
+    """A file of ``gmmedu/data`` that holds numbers only: float64, on the CPU."""
+    return _numbers(_rows(name))
 
 
 def _placed(x: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:

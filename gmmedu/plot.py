@@ -45,8 +45,8 @@ PALETTE = (
 _CURVES = tuple(PALETTE[k] for k in (6, 3, 7, 4, 5, 2, 1, 0))
 #: Line style of component k, one for each round through the palette.
 LINE_STYLES = ("-", "--", ":", "-.")
-#: Grey of the data, and of text and axes: contrast 4.3 on white and on the dark page (#121212).
-GREY = "#797979"
+#: Gray of the data, and of text and axes: contrast 4.3 on white and on the dark page (#121212).
+GRAY = "#797979"
 
 STYLE: dict[str, Any] = {
     "figure.figsize": (4.7, 3.6),
@@ -56,18 +56,18 @@ STYLE: dict[str, Any] = {
     "savefig.facecolor": "auto",
     "savefig.dpi": 150,
     "axes.facecolor": "none",
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": GREY,
-    "axes.titlecolor": GREY,
+    "axes.edgecolor": GRAY,
+    "axes.labelcolor": GRAY,
+    "axes.titlecolor": GRAY,
     "axes.titlesize": 13,
     "axes.labelsize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
     "axes.prop_cycle": mpl.cycler(color=PALETTE),
-    "text.color": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "text.color": GRAY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelsize": 11,
     "ytick.labelsize": 11,
     "font.size": 12,
@@ -126,7 +126,7 @@ def scatter(
         )
     if labels is not None and responsibilities is not None:
         raise ValueError("give labels or responsibilities, not both")
-    colors: str | NDArray[np.float64] = GREY
+    colors: str | NDArray[np.float64] = GRAY
     if labels is not None:
         if tuple(labels.shape) != (len(points),):
             raise ValueError(f"labels must have shape ({len(points)},), got {tuple(labels.shape)}")
@@ -233,7 +233,7 @@ def contours(
     levels: int | Sequence[float] = 8,
     limits: tuple[float, float, float, float] | None = None,
     resolution: int = 160,
-    color: str = GREY,
+    color: str = GRAY,
 ) -> Axes:
     """Lines of equal log density of a two-dimensional mixture.
 
@@ -270,7 +270,7 @@ def density_1d(
     *,
     bins: int = 30,
     components: bool = True,
-    color: str = GREY,
+    color: str = GRAY,
     line_style: str = "-",
     label: str | None = "mixture",
 ) -> Axes:
@@ -292,13 +292,13 @@ def density_1d(
         if values.ndim != 2 or values.shape[1] != 1:
             raise ValueError(f"x must have shape (N, 1), got {tuple(values.shape)}")
         values = values[:, 0]
-        ax.hist(values, bins=bins, density=True, color=GREY, alpha=0.25, label="data")
+        ax.hist(values, bins=bins, density=True, color=GRAY, alpha=0.25, label="data")
         # Marks along the axis: their height is a share of the figure, not a density.
         ax.plot(
             values,
             np.full_like(values, 0.01),
             "|",
-            color=GREY,
+            color=GRAY,
             alpha=0.6,
             markersize=8,
             transform=ax.get_xaxis_transform(),
@@ -367,7 +367,7 @@ def nll_curves(
             label=name,
         )
     if reference is not None:
-        ax.axhline(reference, color=GREY, linestyle=":", linewidth=1.2, label="reference")
+        ax.axhline(reference, color=GRAY, linestyle=":", linewidth=1.2, label="reference")
     if log and first_steps:
         ax.set_xscale("symlog", linthresh=min(first_steps))
     ax.set_xlim(left=0)
@@ -396,7 +396,7 @@ def criterion_curves(
         ax.plot(list(curve), list(curve.values()), ".-", color=color, label=label)
     if best is not None:
         family, count = best
-        ax.plot(count, values[family][count], "o", ms=11, mfc="none", mec=GREY)
+        ax.plot(count, values[family][count], "o", ms=11, mfc="none", mec=GRAY)
     ax.set_xlabel("number of components K")
     names = {"held_out": "held-out mean NLL (nats per point)", "log_likelihood": "log likelihood"}
     ax.set_ylabel(names.get(criterion, criterion.upper()))
@@ -432,19 +432,19 @@ def fit_figure(
     scatter(x, ax)
     ellipses(model, ax, mass=mass)
     if truth is not None:
-        ellipses(truth, ax, mass=mass, color=GREY, line_style="--", fill=False, means=False)
+        ellipses(truth, ax, mass=mass, color=GRAY, line_style="--", fill=False, means=False)
     contours(model, ax)
     ax.set_xlabel(axis_labels[0])
     ax.set_ylabel(axis_labels[1])
     percentages = " and ".join(f"{100 * share:g}%" for share in mass)
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=GREY, alpha=0.6, markersize=4),
-        Line2D([], [], color=GREY, linewidth=0.8, alpha=0.7),
+        Line2D([], [], marker="o", linestyle="", color=GRAY, alpha=0.6, markersize=4),
+        Line2D([], [], color=GRAY, linewidth=0.8, alpha=0.7),
         Line2D([], [], color=component_color(0)),
     ]
     names = ["data", "log density", f"fit, {percentages}"]
     if truth is not None:
-        handles.append(Line2D([], [], color=GREY, linestyle="--"))
+        handles.append(Line2D([], [], color=GRAY, linestyle="--"))
         names.append("truth")
     figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     return figure

@@ -1,11 +1,14 @@
-"""Draws the picture of the README and the one a shared link shows (`make pictures`).
+"""Draws the pictures that are no notebook's (`make pictures`).
 
-Both show the same fit, made here by the package: the eruptions of Old Faithful under two Gaussian
-components, ellipses at 50 % and 95 % of each component's mass.
+That of the README and the one a shared link shows have the same fit, made here by the package: the
+eruptions of Old Faithful under two Gaussian components, ellipses at 50 % and 95 % of each
+component's mass. That of "Use it on your data" is drawn by the snippets of the page.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -19,6 +22,7 @@ from torch import Tensor
 
 import gmmedu
 import gmmedu.plot
+import snippets
 
 STATIC = Path(__file__).resolve().parents[1] / "_static"
 INK, MUTED = "#1f2937", "#57606a"
@@ -76,6 +80,14 @@ def main() -> None:
         facecolor="white",
         metadata={"Software": None},
     )
+
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for _ in snippets.run(STATIC.parent / "use-it.md"):
+            pass
+        os.chdir(home)
+    plt.gcf().savefig(STATIC / "use-it.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from gmmedu.datasets import load_crabs, load_galaxies, load_old_faithful, sample_mixture
-from gmmedu.models import MODELS
+from gmmedu.datasets import (
+    load_airquality,
+    load_crabs,
+    load_galaxies,
+    load_old_faithful,
+    load_penguins,
+    sample_mixture,
+)
+from gmmedu.em import fit_em
+from gmmedu.models import MODELS, GmmFull
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -66,12 +74,46 @@ def test_crabs_are_the_table_that_mixture_inf_fits() -> None:
     assert variances.tolist() == pytest.approx([3.39e-4, 1.58e-4], abs=6e-7)
 
 
-@pytest.mark.parametrize("load", [load_old_faithful, load_galaxies, load_crabs])
+def test_airquality_has_the_maximum_that_lavaan_finds() -> None:
+    x = load_airquality()
+    assert x.shape == (153, 4)
+    assert x.dtype == torch.float64
+    assert x.isnan().sum(0).tolist() == [37, 7, 0, 0]
+    assert x[0].tolist() == [41.0, 190.0, 7.4, 67.0]
+    assert x[-1].tolist() == [20.0, 223.0, 11.5, 68.0]
+    # One Gaussian to all that was measured: what R's lavaan 0.6-14 prints for the saturated model
+    # with missing = "ml".
+    model = GmmFull(1, 4, dtype=torch.float64)
+    fit = fit_em(model, x, missing=True, num_iterations=2000, tolerance=1e-12)
+    assert -153 * fit.nll == pytest.approx(-2326.697383, rel=1e-4)
+    means = [41.87117, 184.84681, 9.957516, 77.88235]
+    assert model.means[0].tolist() == pytest.approx(means, rel=1e-4)
+
+
+def test_penguins_have_the_means_that_palmerpenguins_prints() -> None:
+    x, species, names = load_penguins()
+    assert x.shape == (342, 4)
+    assert x.dtype == torch.float64
+    assert species.shape == (342,)
+    assert species.dtype == torch.int64
+    assert names == ("Adelie", "Chinstrap", "Gentoo")
+    assert species.bincount().tolist() == [151, 68, 123]
+    assert bool(x.isfinite().all())
+    # The table in the README of R's palmerpenguins.
+    printed = [[38.8, 18.3, 190, 3701], [48.8, 18.4, 196, 3733], [47.5, 15.0, 217, 5076]]
+    for k, means in enumerate(printed):
+        errors = x[species == k].mean(0) - torch.tensor(means).double()
+        assert bool((errors.abs() <= torch.tensor([0.05, 0.05, 0.5, 0.5])).all())
+    single = load_penguins(dtype=torch.float32, device="cpu")
+    assert (single.x.dtype, single.species.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("load", [load_old_faithful, load_galaxies, load_crabs, load_airquality])
 def test_dtype_and_device_are_those_asked_for(load: Any) -> None:
     x = load(dtype=torch.float32, device="cpu")
     assert x.dtype == torch.float32
     assert x.device.type == "cpu"
-    torch.testing.assert_close(x.double(), load(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(x.double(), load(), rtol=1e-6, atol=0, equal_nan=True)
 
 
 def test_the_data_say_where_they_come_from() -> None:
@@ -87,6 +129,15 @@ def test_the_data_say_where_they_come_from() -> None:
         "Pearson",
         "26690",
         "26960",
+        "Chambers",
+        "Cleveland",
+        "Kleiner",
+        "Tukey",
+        "Gorman",
+        "Williams",
+        "Fraser",
+        "Horst",
+        "Hill",
     ):
         assert source in readme
 

@@ -235,7 +235,7 @@ def test_scatter_draws_data_in_gray() -> None:
     x = load_old_faithful()
     points = read(plot.scatter(x)).collections[0]
     np.testing.assert_allclose(points.get_offsets(), x.numpy())
-    assert {to_hex(c) for c in points.get_facecolor()} == {plot.GREY}
+    assert {to_hex(c) for c in points.get_facecolor()} == {plot.GRAY}
 
 
 def test_scatter_colors_points_by_label_and_by_responsibility() -> None:
@@ -360,7 +360,7 @@ def test_fit_figure_shows_data_contours_and_both_sets_of_ellipses() -> None:
     (ax,) = figure.axes
     colors = [to_hex(p.get_edgecolor()).upper() for p in outlines(ax)]
     assert colors[:4] == [plot.PALETTE[0]] * 2 + [plot.PALETTE[1]] * 2
-    assert colors[4:] == [plot.GREY] * 4
+    assert colors[4:] == [plot.GRAY] * 4
     assert {p.get_linestyle() for p in outlines(ax)[4:]} == {"--"}
     np.testing.assert_allclose(
         outlines(ax)[4].get_xy()[:-1], plot.ellipse(truth.means[0], truth.covariances[0], 0.95)

@@ -172,7 +172,7 @@ def optimum(x: Tensor, t: Tensor) -> Tensor:
     return t
 
 
-def informations(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def information_matrices(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Complete: Hessian of the surrogate. Missing: variance of the gradient, by a sum over points
     and labels."""
     r = joint(t, x).softmax(1)
@@ -191,7 +191,7 @@ def informations(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def test_missing_information(compare: Compare, seed: int) -> None:
     """autograd's Hessian of the NLL, anywhere, against a loop over points and labels"""
     x, t = one_line(seed)
-    complete, missing = informations(t, x)
+    complete, missing = information_matrices(t, x)
     hessian = torch.func.hessian(lambda t: -joint(t, x).logsumexp(1).sum())(t)
     compare((complete - missing) / len(x), hessian / len(x), 1e-12)
 
@@ -202,7 +202,7 @@ def test_rate(compare: Compare, seed: int) -> None:
     """central differences of the package's EM step, and its ratio of errors, at an optimum"""
     x, t = one_line(seed, apart=3.0)
     best = optimum(x, t)
-    complete, missing = informations(best, x)
+    complete, missing = information_matrices(best, x)
     h, columns = 1e-5, []
     for direction in torch.eye(5, dtype=t.dtype) * h:
         columns.append((stepped(best + direction, x) - stepped(best - direction, x)) / (2 * h))
@@ -228,7 +228,7 @@ def test_iterations_per_digit(compare: Compare) -> None:
     x, t = one_line(1, apart=3.0)
     best = optimum(x, t)
     least = float(-joint(best, x).logsumexp(1).mean())
-    rates = torch.linalg.eigvals(torch.linalg.solve(*informations(best, x))).real
+    rates = torch.linalg.eigvals(torch.linalg.solve(*information_matrices(best, x))).real
     t, excess = best + 1e-2, []
     for _ in range(400):
         t = stepped(t, x)

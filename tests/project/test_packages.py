@@ -21,8 +21,8 @@ PLACES = {
     "gmmedu/**/*.py": ("sklearn",),
     "book/gmmbook/**/*.py": ("notebooks",),
     "book/*.ipynb": ("notebooks",),
-    "book/_ext/*.py": ("notebooks", "book"),
-    "tests/**/*.py": ("notebooks", "book", "test"),
+    "book/_ext/*.py": ("notebooks", "book", "pdf"),
+    "tests/**/*.py": ("notebooks", "book", "pdf", "test"),
     "benchmarks/**/*.py": ("notebooks", "bench"),
 }
 #: What is the project's own, and not for the engine.

@@ -1,4 +1,4 @@
-"""Lint, format and types, notebooks too: what a reader of the source would stumble over."""
+"""Lint, format, types and spelling, notebooks too: what a reader would stumble over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", ["ruff check", "ruff format --check --diff", "mypy"], ids=["lint", "format", "types"]
+    "command",
+    ["ruff check", "ruff format --check --diff", "mypy", "codespell_lib"],
+    ids=["lint", "format", "types", "spelling"],
 )
 def test_the_source_is_clean(command: str) -> None:
     done = subprocess.run(

@@ -31,7 +31,7 @@ from gmmbook.widgets import (
     StreamExplorer,
 )
 from gmmbook.widgets.base import _IDLE, _SOURCES, module
-from gmmedu.plot import GREY, PALETTE
+from gmmedu.plot import GRAY, PALETTE
 from widgets.conftest import OpenStatic
 from widgets.test_jupyterlab import CASES
 
@@ -190,7 +190,7 @@ def test_words_of_the_text_light_up_what_they_name(browser: Browser) -> None:
         assert all(own != dim for own, dim in page.evaluate(LIT, color))
         word.blur()
         assert not any(dim for _, dim in page.evaluate(LIT, color))
-    assert re.findall("#[0-9A-F]{6}", script) == [*PALETTE, GREY]
+    assert re.findall("#[0-9A-F]{6}", script) == [*PALETTE, GRAY]
     page.close()
 
 

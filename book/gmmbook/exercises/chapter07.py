@@ -211,7 +211,7 @@ EXERCISES: dict[str, Checker] = {
             (1 / _LABELS, "the old iterations over the new, not the reverse."),
             (10.0, "near; but the missing share falls to nine tenths of 0.99, and not of 1."),
         ],
-        hint="Which of the two informations loses a tenth of its terms, and what does the rate do?",
+        hint="Which information matrix loses a tenth of its terms, and what does the rate do?",
         praise="A few labels are worth many iterations.",
     ),
     "07-7": Value(

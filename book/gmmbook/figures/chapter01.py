@@ -28,11 +28,11 @@ def question(x: Tensor, mean: Tensor, sd: Tensor, a: Tensor, b: Tensor) -> Axes:
         (center[0] - half[0], center[1] - half[1]),
         *(2 * half),
         facecolor="none",
-        edgecolor=plot.GREY,
+        edgecolor=plot.GRAY,
         linestyle="--",
     )
     ax.add_patch(box)
-    ax.plot(*center, "+", color=plot.GREY, markersize=12, markeredgewidth=2)
+    ax.plot(*center, "+", color=plot.GRAY, markersize=12, markeredgewidth=2)
     _name_points(ax, a, b)
     return ax
 
@@ -49,7 +49,7 @@ def affine_map(noise: Tensor, factor: Tensor, variances: Tensor, axes: Tensor) -
     for ax, matrix, name in zip(panels, (torch.eye(2), factor), "el", strict=True):
         linear = matrix.cpu().numpy()
         for line in lines:
-            ax.plot(*(linear @ line), color=plot.GREY, linewidth=0.7, alpha=0.5, zorder=1)
+            ax.plot(*(linear @ line), color=plot.GRAY, linewidth=0.7, alpha=0.5, zorder=1)
         ax.add_patch(Polygon((linear @ cell).T, color=plot.component_color(4), alpha=0.55))
         plot.scatter(noise @ matrix.mT, ax, size=6, alpha=0.5)
         ax.plot(*(linear @ circle), color=plot.component_color(3), linewidth=2, zorder=3)

@@ -91,7 +91,7 @@ def odds(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
             top.fill_between(line, (shares[:, k] * density).cpu().numpy(), color=color, alpha=0.2)
             top.plot(line, (shares[:, k] * density).cpu().numpy(), color=color)
             bottom.plot(line, shares[:, k].cpu().numpy(), color=color, label=f"component {k + 1}")
-        bottom.axhline(0.5, color=plot.GREY, linestyle=":", linewidth=1.2)
+        bottom.axhline(0.5, color=plot.GRAY, linestyle=":", linewidth=1.2)
         top.set_title(name)
         bottom.set_xlabel("$x$")
     handles, names = axes[1, 0].get_legend_handles_labels()
@@ -140,7 +140,7 @@ def responsibility_field(
         up.cpu(),
         shares[:, :, 0],
         levels=[0.1, 0.5, 0.9],
-        colors=[plot.GREY],
+        colors=[plot.GRAY],
         linewidths=[1.0, 2.4, 1.0],
         linestyles=["--", "-", "--"],
         zorder=2,
@@ -157,7 +157,7 @@ def same_moments(grid: Tensor, models: Mapping[str, GaussianMixture]) -> Figure:
         density = model.log_prob(grid[:, None]).detach().exp().cpu().numpy()
         ax.fill_between(line, density, color=color, alpha=0.2)
         ax.plot(line, density, color=color)
-        ax.plot(line, one, color=plot.GREY, linestyle="--")
+        ax.plot(line, one, color=plot.GRAY, linestyle="--")
         ax.set_title(name)
     axes[0, 0].set_ylim(bottom=0)
     for ax in axes[1]:
@@ -178,7 +178,7 @@ def regression(x: Tensor, grid: Tensor, mean: Tensor, deviation: Tensor, line: T
     center, spread = mean.cpu().numpy(), deviation.cpu().numpy()
     top.fill_between(minutes, center - spread, center + spread, color=color, alpha=0.2, linewidth=0)
     top.plot(minutes, center, color=color, linewidth=2.4, label="mixture")
-    top.plot(minutes, line.cpu().numpy(), color=plot.GREY, linestyle="--", label="one Gaussian")
+    top.plot(minutes, line.cpu().numpy(), color=plot.GRAY, linestyle="--", label="one Gaussian")
     top.set_ylabel("wait for the next (min)")
     top.legend(loc="upper left")
     bottom.plot(minutes, spread, color=color, linewidth=2.4)
@@ -215,8 +215,8 @@ def pitchfork(separation: Tensor, critical: Tensor, examples: Mapping[float, Ten
     bottom.plot(
         s[split], 0 * s[split], color=plot.component_color(1), linestyle="--", label="valley"
     )
-    bottom.plot(s, s / 2, color=plot.GREY, linestyle=":", linewidth=1.2, label="means")
-    bottom.plot(s, -s / 2, color=plot.GREY, linestyle=":", linewidth=1.2)
+    bottom.plot(s, s / 2, color=plot.GRAY, linestyle=":", linewidth=1.2, label="means")
+    bottom.plot(s, -s / 2, color=plot.GRAY, linestyle=":", linewidth=1.2)
     bottom.set(
         xlabel=r"distance of the means, $|\mu_1 - \mu_2| / \sigma$",
         ylabel=r"where the slope is zero, $x / \sigma$",
@@ -246,7 +246,7 @@ def three_modes(
     top.plot(*ridge.cpu().numpy().T, color=_PATH, linewidth=2.2, linestyle="--")
     top.plot(*modes.cpu().numpy().T, "^", color=_PEAK, markersize=11)
     for k, place in enumerate(((-1.95, 0.6), (-0.85, 2.2))):
-        top.annotate(f"component {k + 1}", place, color=plot.GREY)
+        top.annotate(f"component {k + 1}", place, color=plot.GRAY)
     top.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[:2], ylim=limits[2:])
     bottom.plot(walked.cpu(), height.cpu(), color=_PATH)
     nearest = torch.cdist(modes, ridge).argmin(1)
@@ -288,7 +288,7 @@ def crabs(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Axes:
     values = x[:, 0].cpu().numpy()
     edges = np.append(np.unique(values) - 0.002, values.max() + 0.002)
     edges = np.arange(edges[0], edges[-1] + 0.001, 0.004)
-    ax.hist(values, bins=edges, density=True, color=plot.GREY, alpha=0.3)
+    ax.hist(values, bins=edges, density=True, color=plot.GRAY, alpha=0.3)
     grid = torch.linspace(0.57, 0.70, 300, device=x.device, dtype=x.dtype)
     for style, (name, model) in zip(("-", "--"), fits.items(), strict=True):
         density = model.log_prob(grid[:, None]).detach().exp()

@@ -33,8 +33,8 @@ def two_models(x: Tensor, own: GaussianMixture, other: GaussianMixture) -> Axes:
     plot.ellipses(own, ax, fill=False, line_style="-")
     plot.ellipses(other, ax, fill=False, line_style="--", means=False)
     handles = [
-        Line2D([], [], color=plot.GREY, linestyle="-", label="yours"),
-        Line2D([], [], color=plot.GREY, linestyle="--", label="your friend's"),
+        Line2D([], [], color=plot.GRAY, linestyle="-", label="yours"),
+        Line2D([], [], color=plot.GRAY, linestyle="--", label="your friend's"),
     ]
     ax.legend(handles=handles, loc="lower right")
     ax.set(xlabel="eruption (min)", ylabel="wait (min)")
@@ -46,7 +46,7 @@ def lead(leads: Tensor, own: float, ahead: Tensor) -> Figure:
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.6))
     by_chance, num_points = _numpy(leads), len(ahead)
     edges = np.linspace(0, 1.1 * own, 34)
-    top.hist(by_chance, edges, density=True, color=plot.GREY, alpha=0.35)
+    top.hist(by_chance, edges, density=True, color=plot.GRAY, alpha=0.35)
     grid = np.linspace(edges[1] / 4, edges[-1], 300)
     curve = 2 * num_points * stats.chi2.pdf(2 * num_points * grid, 3)
     top.plot(grid, curve, color=_HUES[1], label="chi-square, 3 degrees of freedom")
@@ -54,8 +54,8 @@ def lead(leads: Tensor, own: float, ahead: Tensor) -> Figure:
     top.set(xlabel="lead on the points of the fit (nats)", xlim=(0, edges[-1]), yticks=[])
     top.legend(loc="upper center")
     values = _numpy(ahead)
-    bottom.hist(values, np.linspace(-0.75, 0.75, 31), color=plot.GREY, alpha=0.35)
-    bottom.axvline(0, color=plot.GREY, linestyle=":", linewidth=1.4)
+    bottom.hist(values, np.linspace(-0.75, 0.75, 31), color=plot.GRAY, alpha=0.35)
+    bottom.axvline(0, color=plot.GRAY, linestyle=":", linewidth=1.4)
     error = 1.96 * values.std(ddof=1) / np.sqrt(num_points)
     height = 0.6 * bottom.get_ylim()[1]
     bottom.errorbar(
@@ -70,7 +70,7 @@ def running_product(products: Mapping[str, Tensor], log10_exact: Tensor) -> Figu
     figure, ax = plt.subplots(figsize=(4.7, 3.8))
     exact = _numpy(log10_exact)
     count = np.arange(1, len(exact) + 1)
-    ax.plot(count, exact, color=plot.GREY, linestyle="--", label="exact", zorder=4)
+    ax.plot(count, exact, color=plot.GRAY, linestyle="--", label="exact", zorder=4)
     for hue, (name, product) in zip(_HUES[1::-1], products.items(), strict=True):
         values = _numpy(product)
         alive = values > 0
@@ -135,14 +135,14 @@ def units(minutes: Tensor, density: Tensor, wait: Tensor) -> Figure:
         ax.fill_between(grid, height, color=hue, alpha=0.15, linewidth=0)
         ax.plot(grid, height, color=hue)
         marks = _numpy(wait) / scale
-        ax.plot(marks, np.zeros_like(marks), "|", color=plot.GREY, alpha=0.5, markersize=9)
+        ax.plot(marks, np.zeros_like(marks), "|", color=plot.GRAY, alpha=0.5, markersize=9)
         ax.set(
             xlabel=f"wait ({unit}s)",
             ylabel=f"density (per {unit})",
             xlim=(grid[0], grid[-1]),
             ylim=(0, 1.12 * height.max()),
         )
-    axes[1].axhline(1, color=plot.GREY, linestyle=":")
+    axes[1].axhline(1, color=plot.GRAY, linestyle=":")
     return figure
 
 
@@ -152,10 +152,10 @@ def log_sum_exp(lead: Tensor, smooth: Tensor, slope: Tensor) -> Figure:
         2, 1, figsize=(4.7, 5.3), sharex=True, height_ratios=(3, 2)
     )
     a, corner = _numpy(lead), np.maximum(_numpy(lead), 0)
-    top.fill_between(a, corner, corner + math.log(2), color=plot.GREY, alpha=0.2, linewidth=0)
-    top.plot(a, corner + math.log(2), color=plot.GREY, linestyle="--", label="max + log 2")
+    top.fill_between(a, corner, corner + math.log(2), color=plot.GRAY, alpha=0.2, linewidth=0)
+    top.plot(a, corner + math.log(2), color=plot.GRAY, linestyle="--", label="max + log 2")
     top.plot(a, _numpy(smooth), color=_HUES[0], label="log-sum-exp")
-    top.plot(a, corner, color=plot.GREY, linestyle=":", label="max")
+    top.plot(a, corner, color=plot.GRAY, linestyle=":", label="max")
     top.set(ylabel="value (nats)")
     top.legend(loc="upper left")
     bottom.plot(a, _numpy(slope), color=_HUES[1])
@@ -213,7 +213,7 @@ def unbounded(sds: Tensor, curves: Mapping[str, Tensor], good: Tensor) -> Figure
     figure, ax = plt.subplots(figsize=(4.7, 3.8))
     for hue, (name, values) in zip(_HUES, curves.items(), strict=False):
         ax.plot(_numpy(sds), _numpy(values), color=hue, label=name)
-    ax.axhline(float(good), color=plot.GREY, linestyle=":", label="the good mixture")
+    ax.axhline(float(good), color=plot.GRAY, linestyle=":", label="the good mixture")
     ax.set_xscale("log")
     ax.set(xlabel="standard deviation (min)", ylabel="mean NLL (nats per point)")
     ax.set_xlim(float(sds[0]), float(sds[-1]))

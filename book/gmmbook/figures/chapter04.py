@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmmedu import plot
 from gmmedu.models import GaussianMixture
-from gmmedu.plot import GREY, PALETTE
+from gmmedu.plot import GRAY, PALETTE
 
 #: Colors of the three ways to keep a scale positive; no component of the chapter has them.
 _WAYS = (PALETTE[4], PALETTE[5], PALETTE[3])
@@ -31,11 +31,11 @@ def wedge(correlation: float, entries: Tensor | None = None, theta: Tensor | Non
     determinant = np.where(inside, v**2 - u**2, np.nan)
     nll = np.log(2 * np.pi) + 0.5 * np.log(determinant) + (v - correlation * u) / determinant
     levels = [2.05, 2.15, 2.3, 2.5, 2.75, 3.1, 3.6, 4.4, 6]
-    ax.contour(v, u, nll, levels=levels, colors=[GREY], linewidths=0.8, alpha=0.7)
+    ax.contour(v, u, nll, levels=levels, colors=[GRAY], linewidths=0.8, alpha=0.7)
     for sign in (1, -1):
         edge = np.array([0.0, 1.5])
-        ax.fill_between(edge, sign * edge, sign * 1.7, color=GREY, alpha=0.22, linewidth=0)
-        ax.plot(edge, sign * edge, color=GREY, linewidth=1.2)
+        ax.fill_between(edge, sign * edge, sign * 1.7, color=GRAY, alpha=0.22, linewidth=0)
+        ax.plot(edge, sign * edge, color=GRAY, linewidth=1.2)
     ax.text(0.1, 0.95, "no covariance", fontsize=13)
     ax.text(0.03, -0.55, "no covariance", fontsize=11)
     ax.set(
@@ -98,7 +98,7 @@ def gauge(levels: Tensor, grid: Tensor, paths: Tensor) -> Figure:
     a = grid.cpu().numpy()
     f = levels.cpu().numpy()
     heights = f.min() + np.array([0.003, 0.02, 0.06, 0.13, 0.24, 0.4, 0.6])
-    ax.contour(a, a, f, levels=heights, colors=[GREY], linewidths=0.8, alpha=0.8)
+    ax.contour(a, a, f, levels=heights, colors=[GRAY], linewidths=0.8, alpha=0.8)
     bottom = np.unravel_index(f.argmin(), f.shape)
     offset = a[bottom[0]] - a[bottom[1]]
     ax.plot(a, a + offset, color=PALETTE[2], linewidth=3, alpha=0.7, label="the same best weights")
@@ -122,7 +122,7 @@ def scales(ways: Sequence[str], paths: Tensor, starts: Sequence[float]) -> Figur
     rows = len(starts)
     figure, axes = plt.subplots(rows, 1, figsize=(4.7, 1.8 * rows + 0.6), sharex=True)
     for s, (ax, start) in enumerate(zip(axes, starts, strict=True)):
-        ax.axhline(1, color=GREY, linestyle=":", linewidth=1.2)
+        ax.axhline(1, color=GRAY, linestyle=":", linewidth=1.2)
         _curves(ax, ways, paths[:, :, s])
         ax.set_title(f"start at {start:g}")
         ax.set_ylabel(r"$\sigma / s$")
@@ -149,7 +149,7 @@ def held_out(fitted: Mapping[str, Tensor], left_out: Mapping[str, Tensor]) -> Ax
     figure, ax = plt.subplots(figsize=(4.7, 4.1))
     names = [name for name in fitted if name != "full"]
     rows = np.arange(len(names))[::-1]
-    ax.axvline(0, color=GREY, linestyle=":", linewidth=1.2)
+    ax.axvline(0, color=GRAY, linestyle=":", linewidth=1.2)
     for values, color, marker, label, shift in (
         (fitted, PALETTE[5], "o", "points fitted", 0.16),
         (left_out, PALETTE[4], "s", "points left out", -0.16),

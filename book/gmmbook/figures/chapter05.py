@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gmmedu import plot
 from gmmedu.models import GaussianMixture
-from gmmedu.plot import GREY, PALETTE
+from gmmedu.plot import GRAY, PALETTE
 
 #: Colors of optimizers, coordinates and rates; the first components do not have them.
 _HUES = (PALETTE[6], PALETTE[3], PALETTE[4], PALETTE[2], PALETTE[7])
@@ -104,7 +104,7 @@ def paths(axis: Tensor, heights: Tensor, tracks: Mapping[str, Sequence[Tensor]])
     figure, ax = plt.subplots(figsize=(4.7, 5.3))
     grid, f = _numpy(axis), _numpy(heights).T
     levels = f.min() + 0.01 * 1.5 ** np.arange(16)
-    ax.contour(grid, grid, f, levels=levels, colors=[GREY], linewidths=0.7, alpha=0.6)
+    ax.contour(grid, grid, f, levels=levels, colors=[GRAY], linewidths=0.7, alpha=0.6)
     for hue, style, (name, runs) in zip(_HUES, _STYLES, tracks.items(), strict=False):
         for number, run in enumerate(runs):
             points = _numpy(run)
@@ -114,7 +114,7 @@ def paths(axis: Tensor, heights: Tensor, tracks: Mapping[str, Sequence[Tensor]])
             ax.plot(points[::2, 0], points[::2, 1], "o", color=hue, markersize=3.6)
     for runs in list(tracks.values())[:1]:
         for run in runs:
-            ax.plot(*_numpy(run)[0], "o", color=GREY, markersize=9)
+            ax.plot(*_numpy(run)[0], "o", color=GRAY, markersize=9)
     ax.set(
         xlabel=r"$\mu_1$ (min)",
         ylabel=r"$\mu_2$ (min)",
@@ -145,8 +145,8 @@ def travel(
                 color=hue,
                 label=f"{rate:.0e}".replace("e-0", "e-") if i == 0 else None,
             )
-    ax.axhline(0.1, color=GREY, linestyle=":")
-    ax.text(2, 0.12, "truth", color=GREY)
+    ax.axhline(0.1, color=GRAY, linestyle=":")
+    ax.text(2, 0.12, "truth", color=GRAY)
     ax.axhline(least, color=_HUES[0], linestyle=":", linewidth=1.3)
     ax.set_xscale("symlog", linthresh=20, linscale=0.5)
     ax.set_xticks([0, 10, 100, 1_000], ["0", "10", "100", "1,000"])
@@ -190,7 +190,7 @@ def five(
             for points in x.split(list(counts)):
                 spot = _free_spot(_numpy(points.mean(0)), taken)
                 taken = np.concatenate([taken, spot[None]])
-                ax.text(*spot, str(len(points)), ha="center", va="center", color=GREY)
+                ax.text(*spot, str(len(points)), ha="center", va="center", color=GRAY)
         ax.set(title=f"{name} clusters", ylabel="$x_2$", aspect="equal")
     axes[-1].set_xlabel("$x_1$")
     return figure

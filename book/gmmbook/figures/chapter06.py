@@ -23,7 +23,7 @@ def ends(x: Tensor, fits: Mapping[str, GaussianMixture]) -> Figure:
     """Points x (N, 2) under each named fit, side by side, with its ellipses."""
     figure, axes = plt.subplots(1, len(fits), sharex=True, sharey=True, figsize=(4.7, 3.1))
     for ax, (name, model) in zip(axes, fits.items(), strict=True):
-        _dots(ax, x, plot.GREY, size=3, alpha=0.45)
+        _dots(ax, x, plot.GRAY, size=3, alpha=0.45)
         plot.ellipses(model, ax)
         ax.set(title=name, xlabel="$x_1$", aspect="equal")
         ax.set(xlim=(-2.5, 14), ylim=(-2.5, 11), xticks=(0, 5, 10))
@@ -45,7 +45,7 @@ def bounds(
     """
     figure, ax = plt.subplots(figsize=(4.7, 4.0))
     places, heights = _numpy(grid), _numpy(curve)
-    ax.plot(places, heights, color=plot.GREY, linewidth=5)
+    ax.plot(places, heights, color=plot.GRAY, linewidth=5)
     bottom = float(heights.min()) - 0.55
     ramp = plt.get_cmap("plasma")(np.linspace(0.36, 0.82, len(lower)))
     for hue, step, values in zip(ramp, range(len(lower)), _numpy(lower), strict=True):
@@ -120,9 +120,9 @@ def hard_and_soft(x: Tensor, centroids: Tensor, model: GaussianMixture) -> Figur
     middle, across = centers.mean(0), centers[1] - centers[0]
     along = np.array([-across[1], across[0]]) / np.linalg.norm(across)
     border = middle + np.array([[-4.5], [4.5]]) * along
-    axes[0].plot(*border.T, color=plot.GREY, linestyle="--")
+    axes[0].plot(*border.T, color=plot.GRAY, linestyle="--")
     for k in range(2):
-        axes[0].plot(*centers[k], "x", color=plot.GREY, markersize=11, markeredgewidth=3)
+        axes[0].plot(*centers[k], "x", color=plot.GRAY, markersize=11, markeredgewidth=3)
     plot.ellipses(model, axes[1])
     axes[0].set(title="k-means", ylabel="$x_2$", ylim=(-5, 5))
     axes[1].set_title("EM")
@@ -162,23 +162,23 @@ def stopping(
     total = len(left) - 1
     shown = slice(0, int(np.searchsorted(-_numpy(left), -3e-8)))
     curves = (
-        (np.arange(1, total + 1), left[1:], plot.GREY, "what is left"),
+        (np.arange(1, total + 1), left[1:], plot.GRAY, "what is left"),
         (np.arange(1, total + 1), step, _HUES[0], "last step"),
         (np.arange(2, total + 1), estimate, _HUES[3], "Aitken's estimate"),
     )
     for times, values, hue, name in curves:
         heights = _numpy(values)
         heights = np.where(heights > 0, heights, np.nan)
-        grey = hue == plot.GREY
+        gray = hue == plot.GRAY
         ax.plot(
             times[shown],
             heights[shown],
             color=hue,
-            linewidth=4.5 if grey else 1.8,
-            alpha=0.6 if grey else 1,
+            linewidth=4.5 if gray else 1.8,
+            alpha=0.6 if gray else 1,
             label=name,
         )
-    ax.axhline(tolerance, color=plot.GREY, linestyle=":", linewidth=1.2)
+    ax.axhline(tolerance, color=plot.GRAY, linestyle=":", linewidth=1.2)
     for (times, values, hue, _), stop in zip(curves[1:], stops, strict=True):
         height = float(values[int(np.searchsorted(times, stop))])
         ax.plot(stop, height, "o", color=hue, markersize=8, zorder=3)
@@ -195,7 +195,7 @@ def filled(holed: Tensor, gone: Tensor, values: Mapping[str, Tensor]) -> Figure:
     figure, axes = plt.subplots(len(values), 1, sharex=True, sharey=True, figsize=(4.7, 5.5))
     points, lost = _numpy(holed), _numpy(gone).astype(bool)
     for ax, hue, (name, waits) in zip(axes, (_HUES[3], _HUES[0]), values.items(), strict=True):
-        _dots(ax, points[~lost], plot.GREY, size=14, alpha=0.55)
+        _dots(ax, points[~lost], plot.GRAY, size=14, alpha=0.55)
         ax.scatter(
             points[lost, 0],
             _numpy(waits),

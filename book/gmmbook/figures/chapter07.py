@@ -79,7 +79,7 @@ def curves(tracks: Mapping[str, tuple[Tensor, Tensor]], lowest: float, goal: flo
     figure, ax = plt.subplots(figsize=(4.7, 3.9))
     for name, (passes, history) in tracks.items():
         _excess(ax, name.split()[0], passes.numpy(), history, lowest, label=name)
-    ax.axhline(goal, color=plot.GREY, linestyle=":", linewidth=1.2)
+    ax.axhline(goal, color=plot.GRAY, linestyle=":", linewidth=1.2)
     ax.set(xscale="log", xlim=(1, 1000))
     ax.set(xlabel="passes over the data", ylabel="excess NLL (nats)")
     ax.legend(loc="lower left")
@@ -92,15 +92,15 @@ def optima(ends: Mapping[str, Tensor], close: float = 1e-3) -> Figure:
     for ax, (name, values) in zip(axes, ends.items(), strict=True):
         em, adam = _numpy(values)
         top = 1.05 * max(em.max(), adam.max())
-        ax.plot([0, top], [0, top], color=plot.GREY, linestyle=":")
+        ax.plot([0, top], [0, top], color=plot.GRAY, linestyle=":")
         ax.plot(em, adam, "o", color=plot.PALETTE[5], alpha=0.6, markersize=5, markeredgewidth=0)
         count = int(((em < close) & (adam < close)).sum())
         ax.annotate(
             f"{count}",
             (0, 0),
             xytext=(0.26 * top, 0.09 * top),
-            color=plot.GREY,
-            arrowprops={"arrowstyle": "-", "color": plot.GREY},
+            color=plot.GRAY,
+            arrowprops={"arrowstyle": "-", "color": plot.GRAY},
         )
         ax.set(
             title=name,
@@ -129,7 +129,7 @@ def paths(objective: Callable[[Tensor], Tensor], walks: Mapping[str, Tensor]) ->
         _numpy(common),
         height,
         levels=levels,
-        colors=plot.GREY,
+        colors=plot.GRAY,
         linewidths=0.7,
         alpha=0.7,
     )
@@ -183,7 +183,7 @@ def rates(
             0.5 * np.exp(-0.5 * (x - center) ** 2) for center in (3 - apart / 2, 3 + apart / 2)
         ]
         for half in halves:
-            panel.plot(x, half, color=plot.GREY, linewidth=0.9)
+            panel.plot(x, half, color=plot.GRAY, linewidth=0.9)
         panel.fill_between(x, sum(halves), color=_METHODS["EM"][0], alpha=0.35, linewidth=0)
         panel.set_title(f"{apart:g} sd", fontsize=12)
         panel.axis("off")
@@ -204,7 +204,7 @@ def leaps(lengths: Sequence[float], tracks: Mapping[str, tuple[Tensor, ...]]) ->
             linestyle=style,
             label=rf"$\omega = {length:g}$",
         )
-    top.axhline(1, color=plot.GREY, linestyle=":", linewidth=1.2)
+    top.axhline(1, color=plot.GRAY, linestyle=":", linewidth=1.2)
     top.set(
         xlabel=r"$\gamma_i$: one step of EM multiplies the error by",
         ylabel="a leap multiplies it by",

@@ -46,7 +46,7 @@ def needle(history: Sequence[float], model: GaussianMixture, x: Tensor) -> Figur
     density = model.log_prob(grid[:, None]).detach().exp()
     bottom.plot(_numpy(grid), _numpy(density), color=_HUES[0])
     marks = _numpy(x).ravel()
-    bottom.plot(marks, np.full_like(marks, 1.6e-5), "|", color=plot.GREY, markersize=9)
+    bottom.plot(marks, np.full_like(marks, 1.6e-5), "|", color=plot.GRAY, markersize=9)
     bottom.set_yscale("log")
     bottom.set(
         xlabel="velocity (1000 km/s)",
@@ -88,7 +88,7 @@ def watershed(widths: Tensor, growth: Tensor) -> Figure:
     factors = np.clip(_numpy(growth), 1e-9, None)
     for own, factor in zip(_numpy(widths), factors, strict=True):
         ax.plot(own, factor, color=_HUES[0], alpha=0.5)
-    ax.axhline(1, color=plot.GREY, linestyle=":", linewidth=1.6)
+    ax.axhline(1, color=plot.GRAY, linestyle=":", linewidth=1.6)
     ax.set_yscale("log")
     ax.set_xscale("log")
     ticks = [10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05]
@@ -100,8 +100,8 @@ def watershed(widths: Tensor, growth: Tensor) -> Figure:
         xlim=(10, 0.05),
         ylim=(1e-4, 30),
     )
-    ax.text(0.1, 1.5, "widens", color=plot.GREY, ha="center")
-    ax.text(0.5, 0.1, "shrinks", color=plot.GREY, ha="center")
+    ax.text(0.1, 1.5, "widens", color=plot.GRAY, ha="center")
+    ax.text(0.5, 0.1, "shrinks", color=plot.GRAY, ha="center")
     return figure
 
 

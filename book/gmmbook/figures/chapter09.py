@@ -41,7 +41,7 @@ def ratios(test: LikelihoodRatioTest) -> Figure:
     samples = test.samples[~test.samples.isnan()].cpu().numpy()
     top = 1.05 * max(float(samples.max()), test.statistic)
     extra = test.alternative.num_free_parameters - test.null.num_free_parameters
-    ax.hist(samples, bins=np.linspace(0, top, 25), density=True, color=plot.GREY, alpha=0.6)
+    ax.hist(samples, bins=np.linspace(0, top, 25), density=True, color=plot.GRAY, alpha=0.6)
     t = np.linspace(0.02, top, 300)
     ax.plot(t, chi2.pdf(t, extra), color=_HUES[0])
     ax.annotate("chi-square", (2.2, chi2.pdf(2.2, extra)), (4.5, 0.2), color=_HUES[0])

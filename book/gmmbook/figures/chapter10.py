@@ -25,7 +25,7 @@ def two_ways(x: Tensor, t: Tensor, forward: Tensor, backward: Tensor) -> Figure:
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 6.0))
     for ax, across, up in ((top, t, x), (bottom, x, t)):
-        ax.plot(across.cpu(), up.cpu(), ".", color=plot.GREY, markersize=3)
+        ax.plot(across.cpu(), up.cpu(), ".", color=plot.GRAY, markersize=3)
     top.plot(torch.linspace(0, 1, len(forward)), forward.cpu(), color=plot.PALETTE[0], linewidth=2)
     inputs = torch.linspace(-0.1, 1.1, len(backward))
     bottom.plot(inputs, backward.cpu(), color=_MEAN, linewidth=2)
@@ -45,10 +45,10 @@ def answers(x: Tensor, t: Tensor, grid: Tensor, given: MixtureDistribution, line
         origin="lower",
         extent=extent,
         aspect="auto",
-        cmap="Greys",
+        cmap="Grays",
         alpha=0.6,
     )
-    ax.plot(x.cpu(), t.cpu(), ".", color=plot.GREY, markersize=2)
+    ax.plot(x.cpu(), t.cpu(), ".", color=plot.GRAY, markersize=2)
     for line, style in zip(lines.cpu(), (":", "-", ":"), strict=True):
         ax.plot(grid.cpu(), line, style, color=plot.PALETTE[1], linewidth=1.3)
     ax.plot(grid.cpu(), given.mean[:, 0].cpu(), color=_MEAN, label="mean")
@@ -90,7 +90,7 @@ def distance(rows: Sequence[Mapping[str, Any]], bound: float) -> Axes:
 def eruptions(x: Tensor, t: Tensor, given: Mapping[float, MixtureDistribution]) -> Figure:
     """Successive durations, and p(t | x) after a few of them."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.7, 5.6))
-    top.plot(x.cpu(), t.cpu(), ".", color=plot.GREY)
+    top.plot(x.cpu(), t.cpu(), ".", color=plot.GRAY)
     top.set(xlabel="this eruption (min)", ylabel="the next (min)")
     grid = torch.linspace(1, 6, 300, dtype=x.dtype, device=x.device)
     for (after, mixture), color in zip(given.items(), plot.PALETTE, strict=False):

@@ -17,10 +17,10 @@ def pulls(x: Tensor, slopes: Mapping[str, Tensor]) -> Axes:
     """What each point (N,) does to an output, by more ways than one: (N,) each."""
     _, ax = plt.subplots(figsize=(4.7, 3.0))
     order = x.argsort()
-    styles = zip((plot.PALETTE[6], plot.PALETTE[4], plot.GREY), ("-", "--", ":"), strict=True)
+    styles = zip((plot.PALETTE[6], plot.PALETTE[4], plot.GRAY), ("-", "--", ":"), strict=True)
     for (label, slope), (color, style) in zip(slopes.items(), styles, strict=False):
         ax.plot(x[order].cpu(), slope[order].cpu(), style, color=color, linewidth=2, label=label)
-    ax.axhline(0, color=plot.GREY, linewidth=1)
+    ax.axhline(0, color=plot.GRAY, linewidth=1)
     ax.set(xlabel="x", ylabel="gradient, times N")
     ax.legend()
     return ax

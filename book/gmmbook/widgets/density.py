@@ -120,7 +120,7 @@ class MDNExplorer(Interactive):
     def draw(self, figure: Figure) -> None:
         figure.set_size_inches(6.4, 7.0)
         top, bottom = figure.subplots(2, 1)
-        top.plot(*zip(*self.points, strict=True), ".", color=plot.GREY, markersize=3)
+        top.plot(*zip(*self.points, strict=True), ".", color=plot.GRAY, markersize=3)
         top.axvline(self.at, color=plot.PALETTE[1])
         top.plot(self.at, self.values["mean"], "s", color=_MEAN)
         top.plot(self.at, self.values["mode"], "D", color=_MODE)

@@ -250,12 +250,12 @@ class LandscapeExplorer(Interactive):
             axis.numpy(),
             heights.T.numpy() - bottom,
             levels=levels,
-            colors=[plot.GREY],
+            colors=[plot.GRAY],
             linewidths=0.7,
             alpha=0.7,
         )
         ax.clabel(lines, fmt="%g")
-        ax.plot(*lowest.tolist(), "+", color=plot.GREY, markersize=11)
+        ax.plot(*lowest.tolist(), "+", color=plot.GRAY, markersize=11)
         floor = 10.0 ** (math.ceil(math.log10(span)) - 8)
         for key, hue, style, marker in (("em", 0, "-", "o"), ("descent", 1, "--", "s")):
             road = self.values[key]
@@ -269,7 +269,7 @@ class LandscapeExplorer(Interactive):
             ax.plot(*way.T, style, color=color)
             ax.plot(*means.T, marker, color=color, markersize=3.6)
             below.plot(excess, style, color=color, marker=marker, markersize=3.6, label=name)
-        ax.plot(*self.start, "o", color=plot.GREY, markersize=9)
+        ax.plot(*self.start, "o", color=plot.GRAY, markersize=9)
         unit = f" ({self.unit})" if self.unit else ""
         ax.set(
             xlim=self.limits,

@@ -178,14 +178,14 @@ class EMLayerExplorer(Interactive):
         top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 2, 3])
         x, values = self.moved().tolist(), self.values
         plot.density_1d(self.model(), ax=top)
-        top.plot(x, [0.0] * len(x), "o", color=plot.GREY)
+        top.plot(x, [0.0] * len(x), "o", color=plot.GRAY)
         top.set(xlabel="", ylabel="density", xlim=_RANGE)
         bars = (("gradient", _EXACT, "fixed point"), ("unrolled", _SOME, f"T = {self.steps}"))
         for i, (key, color, label) in enumerate(bars):
             places = [v + 0.08 * i - 0.04 for v in x]
             if values[key] is not None:
                 middle.bar(places, values[key], 0.08, color=color, label=label)
-        middle.axhline(0, color=plot.GREY, linewidth=1)
+        middle.axhline(0, color=plot.GRAY, linewidth=1)
         middle.set(ylabel=f"gradient of {self.output}")
         middle.legend()
         self._draw_road(bottom)
@@ -202,7 +202,7 @@ class EMLayerExplorer(Interactive):
         low, high = float(road.min()), float(road.max())
         room = 0.1 * max(high - low, 0.1)
         ax.set_ylim(low - room, high + room)
-        ax.plot(self.at, values["output"], "o", color=plot.GREY)
+        ax.plot(self.at, values["output"], "o", color=plot.GRAY)
         ax.set(xlabel=f"position of point {self.selected + 1}", ylabel=self.output)
         ax.legend()
 

@@ -410,7 +410,7 @@ class MixtureExplorer(Interactive):
         for k in range(len(self.means) - 1):
             others = torch.cat([r[:, :k], r[:, k + 1 :]], dim=1).amax(1)
             lead = (r[:, k].log() - others.log()).reshape(121, 121)
-            ax.contour(xs, ys, lead.mT.numpy(), levels=[0.0], colors=[plot.GREY])
+            ax.contour(xs, ys, lead.mT.numpy(), levels=[0.0], colors=[plot.GRAY])
         left, right, low, high = self.limits
         ax.set(
             xlim=(left, right),

@@ -120,10 +120,10 @@ class SelectionExplorer(Interactive):
         top, bottom = figure.subplots(2, 1)
         self._draw_density(top)
         curve, fits = self.values[self.criterion], self.table[self.fits][self.family]
-        bottom.plot(range(1, _MOST + 1), curve, color=plot.GREY, linewidth=1.2)
+        bottom.plot(range(1, _MOST + 1), curve, color=plot.GRAY, linewidth=1.2)
         for k, (v, fit) in enumerate(zip(curve, fits, strict=True), 1):
-            fill = plot.GREY if fit["regular"] else "none"
-            bottom.plot(k, v, "o", color=plot.GREY, markerfacecolor=fill)
+            fill = plot.GRAY if fit["regular"] else "none"
+            bottom.plot(k, v, "o", color=plot.GRAY, markerfacecolor=fill)
         best = self.values["lowest"][self.criterion]
         bottom.annotate("lowest", (best, curve[best - 1]), (0, -16), textcoords="offset points",
                         ha="center")  # fmt: skip
@@ -135,7 +135,7 @@ class SelectionExplorer(Interactive):
     def _draw_density(self, ax: Axes) -> None:
         low, high = int(self.x[0]) - 1, int(self.x[-1]) + 2
         heights, *_ = ax.hist(
-            self.x, range(low, high + 1), density=True, color=plot.GREY, alpha=0.3
+            self.x, range(low, high + 1), density=True, color=plot.GRAY, alpha=0.3
         )
         model = self.model()
         sds = model.covariances.flatten().sqrt()
@@ -143,7 +143,7 @@ class SelectionExplorer(Interactive):
         even = torch.linspace(low, high, 301, dtype=torch.float64)
         grid = torch.cat([even, near.flatten()]).sort().values
         whole = model.log_prob(grid[:, None]).exp()
-        ax.plot(grid.numpy(), whole.numpy(), color=plot.GREY, linewidth=3)
+        ax.plot(grid.numpy(), whole.numpy(), color=plot.GRAY, linewidth=3)
         for k, (weight, mean, sd) in enumerate(zip(model.weights, model.means, sds, strict=True)):
             own = torch.distributions.Normal(mean, sd).log_prob(near[k]).exp() * weight
             color = plot.PALETTE[k % len(plot.PALETTE)]

@@ -111,7 +111,7 @@ class SeparationExplorer(Interactive):
             [SeparationExplorer(apart, share).values["iterations"] for apart in grid]
             for share in (0.5, self.share)
         )
-        bottom.plot(grid, equal, color=plot.GREY, linestyle="--", label="equal weights")
+        bottom.plot(grid, equal, color=plot.GRAY, linestyle="--", label="equal weights")
         bottom.plot(grid, own, label=f"weight {self.share:.2g}")
         bottom.plot(self.apart, self.values["iterations"], "o", color=plot.PALETTE[1])
         bottom.set_yscale("log")

@@ -273,7 +273,7 @@ class SingularityExplorer(Interactive):
         density = model.log_prob(grid[:, None]).exp()
         ax.plot(grid.numpy(), density.clamp_min(low / 10).numpy())
         marks = ax.get_xaxis_transform()
-        ax.plot(self.x, [0.03] * len(self.x), "|", color=plot.GREY, transform=marks)
+        ax.plot(self.x, [0.03] * len(self.x), "|", color=plot.GRAY, transform=marks)
         ax.plot(self.point, 0.0, "s", color=plot.PALETTE[1], transform=marks, clip_on=False)
         ax.set_yscale("log")
         ax.set(xlim=self.span, ylim=(low, high), xlabel=self.axis_label, ylabel="density")
@@ -288,7 +288,7 @@ class SingularityExplorer(Interactive):
             for cure in ("none", self.cure)
         )
         if self.cure != "none":
-            ax.plot(widths.numpy(), bare.numpy(), color=plot.GREY, linewidth=1.2, label="no cure")
+            ax.plot(widths.numpy(), bare.numpy(), color=plot.GRAY, linewidth=1.2, label="no cure")
         low, high = self.heights
         seen = cured < 2 * high - low
         ax.plot(

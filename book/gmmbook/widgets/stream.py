@@ -176,7 +176,7 @@ class StreamExplorer(Interactive):
         top, bottom = figure.subplots(2, 1)
         seen = self.batches()[: self.arrived].flatten()
         edges = [-5 + i / 2 for i in range(27)]
-        top.hist(seen.numpy(), edges, density=True, color=plot.GREY, alpha=0.3)
+        top.hist(seen.numpy(), edges, density=True, color=plot.GRAY, alpha=0.3)
         x = torch.linspace(-5, 8, 261, dtype=torch.float64)
         truths = [self.truth(batch).means.tolist() for batch in range(self.arrived + 1)]
         now = {"truth": self.truth()}

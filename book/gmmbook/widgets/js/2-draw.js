@@ -1,7 +1,7 @@
 // Drawing: SVG that knows the units of the data, handles, sliders, curves, ellipses, legends.
 
 const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9030D8", "#904830"];
-const GREY = "#797979";
+const GRAY = "#797979";
 const colorOf = (k) => PALETTE[k % PALETTE.length];
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
@@ -152,7 +152,7 @@ class Plane {
    * across: it moves along the x axis only, and can be held anywhere above. What lies outside of the
    * plane is held at its edge. A number makes the circle a disc that shows it.
    */
-  handle({ label, at, move, text, color = GREY, shape = "circle", across, number }) {
+  handle({ label, at, move, text, color = GRAY, shape = "circle", across, number }) {
     const { ui } = this, knob = shape === "square" ? svg("rect", { x: -6, y: -6, width: 12, height: 12 }) : number ? disc(color) : svg("circle", { r: 6.5, fill: color });
     const line = svg("path", { stroke: "transparent", "stroke-width": 14 });
     // From the pointer to the middle of the knob, while it is dragged.

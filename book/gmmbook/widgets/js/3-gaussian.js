@@ -28,7 +28,7 @@ kinds.gaussian = {
     const plane = ui.plane({ label, x: axis("x\u2081"), y: axis("x\u2082"), height: (w) => w - 12, margin });
     const [blue, red] = PALETTE;
     const ellipses = plane.component(blue), cross = plane.curve("currentColor");
-    const above = plane.curve(GREY), beside = plane.curve(GREY), given = plane.curve(red, 2, { "stroke-dasharray": "6 3" }), cut = plane.curve(red, 2, { "stroke-dasharray": "6 3" });
+    const above = plane.curve(GRAY), beside = plane.curve(GRAY), given = plane.curve(red, 2, { "stroke-dasharray": "6 3" }), cut = plane.curve(red, 2, { "stroke-dasharray": "6 3" });
 
     // The first lies below: it follows the pointer.
     plane.handle({ label: "point whose density is read", at: () => now.point, move: (point) => ui.set({ point }), text: () => `${list(now.point, 3)}; log density ${format(now.values.log_density)}`, shape: "none" });
@@ -52,11 +52,11 @@ kinds.gaussian = {
       set(rho) { const [[a], [, c]] = now.covariance, b = rho * sqrt(a * c); ui.set({ covariance: [[a, b], [b, c]] }); },
     });
     ui.slider({ label: "given x\u2081", name: "slice", low: -limit, high: limit, step: limit / 80, color: red });
-    ui.legend([[blue, "50 % and 95 % ellipse"], [GREY, "marginals"], [red, "x\u2082 given x\u2081", "dashed"]]);
+    ui.legend([[blue, "50 % and 95 % ellipse"], [GRAY, "marginals"], [red, "x\u2082 given x\u2081", "dashed"]]);
     const sd = (d) => sqrt(now.covariance[d][d]), pair = (mean, sd) => [mean, sd].map((v) => format(v, 3));
     ui.table(["curve", "mean", "sd"], [
-      [GREY, "x\u2081", () => pair(now.mean[0], sd(0))],
-      [GREY, "x\u2082", () => pair(now.mean[1], sd(1))],
+      [GRAY, "x\u2081", () => pair(now.mean[0], sd(0))],
+      [GRAY, "x\u2082", () => pair(now.mean[1], sd(1))],
       [red, "x\u2082 given x\u2081", (v) => pair(v.conditional_mean, v.conditional_sd)],
     ]);
     ui.readout([

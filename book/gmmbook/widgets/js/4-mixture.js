@@ -114,7 +114,7 @@ kinds.mixture = (() => {
     ]));
     const chart = ui.plane({ label: "mean NLL after each step", x: { low: 0, name: "step" }, y: { name: "mean NLL" }, height: (w, narrow) => (narrow ? 110 : 150) });
     const curve = chart.curve(PALETTE[6]), last = chart.curve(PALETTE[6], 7, { "stroke-linecap": "round" });
-    ui.legend([["currentColor", "border, where two are equally responsible"], [GREY, "a point mixes the colors of the responsible", "dot"]]);
+    ui.legend([["currentColor", "border, where two are equally responsible"], [GRAY, "a point mixes the colors of the responsible", "dot"]]);
 
     const rgb = each.map((k) => [1, 3, 5].map((i) => parseInt(colorOf(k).slice(i, i + 2), 16)));
     const place = kept(["box"], () => dots.forEach((dot, i) => { const [cx, cy] = plane.pixel(points[i]); put(dot, { cx, cy }); }));

@@ -66,7 +66,7 @@ kinds.landscape = (() => {
     const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w, narrow) => (narrow ? 0.85 : 1) * w - 12 });
     const below = ui.excess("NLL after each step", { low: 0, name: "step" }, top / 1e8, top);
     ui.stage.style.setProperty("--main", "1.4fr");
-    const diagonal = plane.curve(GREY, 2, { "stroke-dasharray": "2 6" }), contours = plane.curve(GREY, 1), marks = plane.back.appendChild(svg("g")), cross = plane.curve("currentColor");
+    const diagonal = plane.curve(GRAY, 2, { "stroke-dasharray": "2 6" }), contours = plane.curve(GRAY, 1), marks = plane.back.appendChild(svg("g")), cross = plane.curve("currentColor");
     // The roads differ in color, dashes and the shape of their dots: caps of segments of no length.
     const drawings = [0, 1].map((k) => [plane, below].map((where) => [
       where.curve(PALETTE[k], 2, { "stroke-dasharray": k ? "5 3" : "none" }),
@@ -94,10 +94,10 @@ kinds.landscape = (() => {
     ui.slider({ label: "momentum \u03b2", name: "momentum", low: 0, high: 0.95, step: 0.05, color: PALETTE[1] });
     ui.slider({ label: "steps", name: "num_steps", low: 1, high: 100, step: 1 });
     if (!calm()) ui.button("Walk", walked);
-    ui.legend([[PALETTE[0], "EM"], [PALETTE[1], "descent", "dashed"], [GREY, "equal NLL, in nats above the lowest (+)", "thin"], [GREY, "equal means", "dotted"]]);
+    ui.legend([[PALETTE[0], "EM"], [PALETTE[1], "descent", "dashed"], [GRAY, "equal NLL, in nats above the lowest (+)", "thin"], [GRAY, "equal means", "dotted"]]);
     const row = (nll, lowest, end) => [format(nll, 6), format(max(nll - lowest, 0), 2), end];
     ui.table(["place", "NLL (nats)", "above lowest", "means"], [
-      [GREY, "start", (v) => row(v.em.nll[0], v.lowest, list(now.start))],
+      [GRAY, "start", (v) => row(v.em.nll[0], v.lowest, list(now.start))],
       ...["em", "descent"].map((key, k) => [PALETTE[k], ["EM", "descent"][k], (v) => row(v[key].nll.at(-1), v.lowest, v[key].exit ? ending(v[key], "") : list(v[key].road.at(-1)))]),
     ]);
     ui.readout([["slopes at the start", (v) => list(v.gradient, 3)]]);

@@ -28,7 +28,7 @@ kinds.scrubber = (() => {
       const plane = ui.plane({ label: `${f.label}: points and components`, x, y, height: (w, narrow) => (w > 450 ? 0.45 : narrow && fits.length > 1 ? 0.46 : 0.72) * w, into: ui.main }), { inside } = plane;
       const title = html("b");
       ui.main.append(html("div", { style: "min-width:0" }, title, plane.svg));
-      const dots = plane.curve(GREY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.8 }, inside);
+      const dots = plane.curve(GRAY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.8 }, inside);
       const parts = f.weights[0].map((_, k) => {
         const ellipses = plane.component(colorOf(k)), line = html("li");
         const mark = inside.appendChild(svg("g", { "data-color": colorOf(k) }, disc(colorOf(k)), numeral(k + 1)));
@@ -76,7 +76,7 @@ kinds.scrubber = (() => {
       near(x.clip(plane.units(plane.pixels(event))[0]));
       ui.touched(true);
     });
-    ui.legend([[GREY, drawn, "dot"], ...fits.map(({ label }, i) => [colors[i], label, ["", "dashed"][i]])]);
+    ui.legend([[GRAY, drawn, "dot"], ...fits.map(({ label }, i) => [colors[i], label, ["", "dashed"][i]])]);
 
     const step = (d) => go(x.move(moment(), d));
     ui.play({

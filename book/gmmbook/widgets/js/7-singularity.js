@@ -47,17 +47,17 @@ kinds.singularity = (() => {
       label: "Density over the data", x: { low: left, high: right, step, name: axis_label },
       y: { low: ground, high: 1, name: "density", log: true },
     });
-    const rug = above.curve(GREY, 1.2), mixture = above.curve(blue, 3.5), needle = above.curve(red);
+    const rug = above.curve(GRAY, 1.2), mixture = above.curve(blue, 3.5), needle = above.curve(red);
     const below = ui.plane({
       label: "Objective against sigma", x: { low: widest, high: narrowest, name: "\u03c3 of the needle, narrower to the right", log: true },
       y: { low: bottom, high: top, name: "objective (nats)" }, margin: () => ({ right: 24 }),
     });
     const beyond = below.front.appendChild(svg("text", { class: "gm-text" })), ask = below.ask("Level, or lower and lower? Pull \u03c3.");
-    const bare = below.curve(GREY, 2, {}, below.inside), cured = below.curve(PALETTE[6], 3.5, {}, below.inside);
+    const bare = below.curve(GRAY, 2, {}, below.inside), cured = below.curve(PALETTE[6], 3.5, {}, below.inside);
     // The narrowest so far: the objective is drawn as far as a reader has been.
     let seen = Infinity;
     ui.forget = () => { seen = Infinity; };
-    ui.legend([[blue, "mixture"], [red, "needle"], [PALETTE[6], "objective"], [GREY, "without the cure; ticks: data", "thin"]]);
+    ui.legend([[blue, "mixture"], [red, "needle"], [PALETTE[6], "objective"], [GRAY, "without the cure; ticks: data", "thin"]]);
 
     above.handle({
       label: "mean of the needle", across: true, color: red, shape: "square", text: () => `${format(now.point, 5)}, ${place(now.values)}`,

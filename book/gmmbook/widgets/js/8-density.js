@@ -40,7 +40,7 @@ kinds.density = (() => {
     const left = ui.plane({
       label: "Points, and mean and mode of the target against the input", x: { low: RANGE[0], high: RANGE[1], name: "input x" }, y: { low: SPAN[0], high: SPAN[1], name: "target t" },
     });
-    const dots = left.curve(GREY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.5 }), line = left.curve(red, 1.5, { "stroke-dasharray": "5 4" });
+    const dots = left.curve(GRAY, 4, { "stroke-linecap": "round", "stroke-opacity": 0.5 }), line = left.curve(red, 1.5, { "stroke-dasharray": "5 4" });
     const curves = [mean, mode].map((color, i) => left.curve(color, 3, i ? { "stroke-linecap": "round" } : {}));
     const right = ui.plane({ label: "Density of the target at this input", x: { low: SPAN[0], high: SPAN[1], name: "target t" }, y: { low: 0, high: HIGHEST, name: "p(t | x)" } });
     const parts = components.map((color) => right.curve(color, 2, {}, right.inside)), whole = right.curve("currentColor", 3, {}, right.inside);
@@ -49,13 +49,13 @@ kinds.density = (() => {
     // The curves are drawn as far as a reader has been.
     let seen = [Infinity, -Infinity];
     ui.forget = () => { seen = [Infinity, -Infinity]; };
-    ui.legend([["currentColor", "p(t | x)"], [mean, "mean"], [mode, "mode"], [GREY, "points", "dot"]]);
+    ui.legend([["currentColor", "p(t | x)"], [mean, "mean"], [mode, "mode"], [GRAY, "points", "dot"]]);
     left.handle({
       label: "input x", across: true, color: red, at: () => [now.at, SPAN[0]], text: () => `${format(now.at, 3)}; mean ${format(now.values.mean, 3)}, mode ${format(now.values.mode, 3)}`,
       move: ([v]) => ui.set({ at: clip(rounded(v, 3), ...RANGE) }),
     });
     right.handle({
-      label: "target t", across: true, color: GREY, shape: "square", at: () => [now.target, 0], text: () => `${format(now.target, 3)}; loss ${format(now.values.nll, 3)}`,
+      label: "target t", across: true, color: GRAY, shape: "square", at: () => [now.target, 0], text: () => `${format(now.target, 3)}; loss ${format(now.values.nll, 3)}`,
       move: ([v]) => ui.set({ target: clip(rounded(v, 3), ...SPAN) }),
     });
     ui.slider({ label: "x", name: "at", low: RANGE[0], high: RANGE[1], step: 0.005, color: red });

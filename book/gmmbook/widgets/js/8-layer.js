@@ -78,7 +78,7 @@ kinds.layer = (() => {
       height: (w, narrow) => (narrow ? 0.42 : 0.27) * w + 2 * STRIP, margin: () => ({ bottom: 44 + 2 * STRIP }),
     });
     const whole = above.curve("currentColor", 3, {}, above.inside), parts = [0, 1].map((k) => above.curve(colorOf(k), 2, {}, above.inside));
-    const level = above.curve(GREY, 1), bars = [exact, some].map((color) => above.curve(color, 4)), text = times(2, () => above.add("text", { class: "gm-text", "text-anchor": "end" }));
+    const level = above.curve(GRAY, 1), bars = [exact, some].map((color) => above.curve(color, 4)), text = times(2, () => above.add("text", { class: "gm-text", "text-anchor": "end" }));
     const below = ui.plane({
       label: "The output against the position of the point", x: { ...axis, step: 0.1, name: "position of the point" }, y: { low: 0, high: 1 },
       height: (w, narrow) => (narrow ? 0.5 : 0.3) * w,
@@ -137,7 +137,7 @@ kinds.layer = (() => {
       all.forEach((own, i) => put(bars[i], { d: own.map((v, c) => `M${(above.x.at(x[c]) + 4 * i - 2).toFixed(1)} ${middle}v${((-STRIP * v) / top).toFixed(2)}`).join("") }));
       put(text[0], { x: above.x.start - 7, y: middle - STRIP + 9 }).textContent = format(top, 2);
       put(text[1], { transform: `rotate(-90 12 ${middle})`, x: 12, y: middle, "text-anchor": "middle" }).textContent = "gradient";
-      groups.forEach((group, i) => put(group.querySelector(".gm-knob"), { fill: i === selected ? exact : GREY }));
+      groups.forEach((group, i) => put(group.querySelector(".gm-knob"), { fill: i === selected ? exact : GRAY }));
     });
   }
 

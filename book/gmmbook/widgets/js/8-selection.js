@@ -33,7 +33,7 @@ kinds.selection = (() => {
     const above = ui.plane({
       label: "Speeds and the fitted density", x: { low, high, name: "speed (1000 km/s)" }, y: { low: 0, high: 1.4 * max(...bins), name: "density" },
     });
-    const bars = above.curve(GREY, 1, { fill: GREY, "fill-opacity": 0.2 }), rug = above.curve(GREY, 1.2);
+    const bars = above.curve(GRAY, 1, { fill: GRAY, "fill-opacity": 0.2 }), rug = above.curve(GRAY, 1.2);
     const mixture = above.curve("currentColor", 3, {}, above.inside), parts = times(MOST, (k) => above.curve(colorOf(k), 2, {}, above.inside));
     const below = ui.plane({
       label: "The criterion against the number of components", x: { low: 0.5, high: MOST + 0.5, step: 1, name: "components K" }, y: { low: 0, high: 1 }, margin: () => ({ left: 60 }),
@@ -62,7 +62,7 @@ kinds.selection = (() => {
       seen = max(seen, count());
       drawCurve({ values: now.values, criterion: now.criterion, seen, box: below.box });
     });
-    ui.legend([["currentColor", "mixture, criterion"], [GREY, "galaxies", "dot"]]);
+    ui.legend([["currentColor", "mixture, criterion"], [GRAY, "galaxies", "dot"]]);
     const go = (v) => ui.set({ num_components: clip(round(v), 1, MOST) }), value = () => now.values[now.criterion][count() - 1];
     const group = below.handle({
       label: "K along the curve", across: true, number: 1, at: () => [count(), value()], move: ([v]) => go(v),

@@ -42,11 +42,11 @@ kinds.separation = (() => {
       label: "Iterations of the last stretch against the separation", x: { low: APART[0], high: APART[1], name: "separation (standard deviations)" },
       y: { low: 0.3, high: 1e6, log: true, name: "iterations" },
     });
-    const equal = below.curve(GREY, 2, { "stroke-dasharray": "5 4" }), law = below.curve(PALETTE[6], 3), ask = below.ask("How many at 2? Pull them together.");
+    const equal = below.curve(GRAY, 2, { "stroke-dasharray": "5 4" }), law = below.curve(PALETTE[6], 3), ask = below.ask("How many at 2? Pull them together.");
     // The curve is drawn as far as a reader has been.
     let seen = [Infinity, 0];
     ui.forget = () => { seen = [Infinity, 0]; };
-    ui.legend([["currentColor", "both components"], [PALETTE[6], "iterations of EM from 1e\u22123 to 1e\u22126 nats above the lowest"], [GREY, "at equal weights", "dashed"]]);
+    ui.legend([["currentColor", "both components"], [PALETTE[6], "iterations of EM from 1e\u22123 to 1e\u22126 nats above the lowest"], [GRAY, "at equal weights", "dashed"]]);
     above.handle({
       label: "mean of the second component", across: true, color: red, at: () => [now.apart, 0], text: () => `${format(now.apart, 3)} standard deviations off`,
       move: ([v]) => ui.set({ apart: clip(rounded(v, 3), ...APART) }),

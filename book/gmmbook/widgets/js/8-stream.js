@@ -61,13 +61,13 @@ kinds.stream = (() => {
   function build(ui) {
     const { now } = ui, [blue, red] = PALETTE, [low, high] = [-5, 8], fits = [["exact", blue], ["stepwise", red]];
     const above = ui.plane({ label: "Points so far, and densities", x: { low, high, name: "x" }, y: { low: 0, high: 0.45, name: "density" } });
-    const bars = above.curve(GREY, 1, { fill: GREY, "fill-opacity": 0.2 }, above.inside), rug = above.curve(GREY, 1.5);
+    const bars = above.curve(GRAY, 1, { fill: GRAY, "fill-opacity": 0.2 }, above.inside), rug = above.curve(GRAY, 1.5);
     const below = ui.plane({
       label: "Means against the number of batches", x: { low: 0, high: BATCHES, step: 1, name: "batches of 10 points" }, y: { low, high: 6, name: "means" },
     });
     const dashes = { "stroke-dasharray": "5 4" }, truths = [above, below].map((plane) => plane.curve("currentColor", 1.5, dashes, plane.inside));
     const curves = fits.map(([, color]) => [above, below].map((plane) => plane.curve(color, 3, {}, plane.inside))), ask = below.ask("Which is nearer after 60? Press Play.");
-    ui.legend([[blue, `exact EM, ${PASSES} passes over all so far`], [red, "stepwise EM, a step a batch"], ["currentColor", "truth", "dashed"], [GREY, "points so far; ticks: last batch", "dot"]]);
+    ui.legend([[blue, `exact EM, ${PASSES} passes over all so far`], [red, "stepwise EM, a step a batch"], ["currentColor", "truth", "dashed"], [GRAY, "points so far; ticks: last batch", "dot"]]);
     const go = (v) => ui.set({ arrived: clip(round(v), 1, BATCHES) });
     below.handle({
       label: "batches that have arrived", across: true, shape: "square", at: () => [now.arrived, low], move: ([v]) => go(v),

@@ -51,7 +51,7 @@ class Interface {
   /** What has another color fades, but for what is gray; nothing where no color is given. */
   light(color) {
     this.lit = color;
-    for (const node of this.root.querySelectorAll(".gm-plane [data-color]")) node.classList.toggle("gm-dim", !!color && ![color, GREY].includes(node.dataset.color));
+    for (const node of this.root.querySelectorAll(".gm-plane [data-color]")) node.classList.toggle("gm-dim", !!color && ![color, GRAY].includes(node.dataset.color));
     this.draw();
   }
   /** A color is lit while its name is pointed at or has focus. */
@@ -61,7 +61,7 @@ class Interface {
   }
   control(label, ...content) { return this.controls.appendChild(html("label", {}, html("span", {}, label), ...content)); }
   /** A trait between low and high, in steps or logarithmic; or what get() and set(value) make of it. */
-  slider({ label, name, low, high, step, log, color = GREY, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
+  slider({ label, name, low, high, step, log, color = GRAY, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
     const axis = new Axis({ low, high, log, start: log ? 0 : low, end: log ? 1 : high });
     const input = html("input", {
       type: "range", min: axis.start, max: axis.end, step: step ?? 0.004, style: `accent-color:${color}`,
