@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import nbformat
 from jupyter_cache import get_cache
 from nbconvert.exporters import HTMLExporter
 from nbconvert.preprocessors import Preprocessor
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_markdown_cell, new_output
 
 import gmmedu_book
 import portable
@@ -177,11 +178,11 @@ class Slides(Preprocessor):
         tags, code = set(cell.metadata.get("tags", ())), cell.source
         if tags & {"remove-cell", "solution"} or portable.CHECK.search(code):
             return
-        short = code.count("\n") < LONGEST_CODE and "print(" not in code
+        short = code.count("\n") < LONGEST_CODE and not re.search(r"print\(|figures\.", code)
         if short and "def " in code and not tags & FOLDED:
             yield f"```python\n{code}\n```", lines_of(code)
         alt = html.escape(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""))
-        for output in cell.outputs:
+        for output in merged(cell.outputs):
             data = output.get("data", {})
             if still := re.search(r'<img class="gm-still"[^>]*>', data.get("text/html", "")):
                 hint = f"[Take it in hand]({self.page}), in the chapter on the site."
@@ -196,8 +197,17 @@ class Slides(Preprocessor):
                 if code.count("\n") < LONGEST_SOURCE:
                     yield code, lines_of(code)
             elif text := output.get("text") or data.get("text/plain"):
-                if output.get("name") != "stderr":
-                    yield printed(text.rstrip())
+                yield printed(text.rstrip())
+
+
+def merged(outputs: list[Any]) -> Iterator[Any]:
+    """What a cell prints is one output, however slowly it prints; complaints are left out."""
+    shown = (output for output in outputs if output.get("name") != "stderr")
+    for prints, group in groupby(shown, lambda output: output.output_type == "stream"):
+        if prints:
+            yield new_output("stream", name="stdout", text="".join(each.text for each in group))
+        else:
+            yield from group
 
 
 def figure(content: str) -> str:

@@ -91,6 +91,13 @@ def test_only_short_definitions_are_shown_of_the_code() -> None:
     assert found[1:] == [f"## Ahead\n\n```python\n{short}\n```\n\n```text\n2\n```"]
 
 
+def test_what_a_cell_prints_is_one_block() -> None:
+    slow = code("for n in (1, 2): print(n)", prints="1\n")
+    slow.outputs += [new_output("stream", name="stderr", text="beware\n")]
+    slow.outputs += [new_output("stream", name="stdout", text="2\n")]
+    assert sources(new_markdown_cell("## Ahead"), slow)[1:] == ["## Ahead\n\n```text\n1\n2\n```"]
+
+
 def test_what_is_optional_is_left_out() -> None:
     text = "## More (optional)\n\n**Not this.**\n\n### Nor\n\n**this.**\n\n## Back\n\n**This.**"
     assert sources(new_markdown_cell(text))[1:] == ["## Back\n\n**This.**"]
@@ -135,6 +142,8 @@ MEASURE = """() => {
   document.body.classList.remove('measured');
   return {slides, failed: document.querySelectorAll('mjx-merror').length,
     math: document.querySelectorAll('mjx-container').length,
+    // The window of the notes has no style sheet of MathJax's, and shows this.
+    plain: document.querySelectorAll('mjx-container > mjx-assistive-mml > math').length,
     raw: /\\$\\$|\\*\\*/.test([...document.querySelectorAll('.page')].map(page => {
       const copy = page.cloneNode(true);
       copy.querySelectorAll('pre, code').forEach(each => each.remove());
@@ -171,6 +180,7 @@ def test_a_deck_is_shown_whole_and_without_a_network(decks: Path, browser: Brows
             page.wait_for_function("window.Reveal && Reveal.isReady()")
             found = page.evaluate(MEASURE)
             assert not found["failed"] and not found["raw"] and found["math"] > 20, path.stem
+            assert found["plain"] == found["math"], path.stem
             wrong = [
                 slide
                 for slide in found["slides"]
