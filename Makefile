@@ -17,7 +17,8 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage lab serve pdf zip bench lock pictures faces clean distclean
+.PHONY: help book test test-fast coverage lab serve pdf slides handout zip bench lock pictures faces \
+    clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -62,6 +63,12 @@ pdf: $(VENV)/.installed-pdf book ## the book as one PDF, printed by a browser
 
 zip: $(VENV)/.installed-zip ## the notebooks and their data, for a machine without a network
 	$(BIN)/python book/_ext/zip_book.py
+
+slides: $(VENV)/.installed-slides book ## slides of the chapters, with speaker's notes, to be shown without a network
+	$(BIN)/python book/_ext/slides.py
+
+handout: $(VENV)/.installed-book ## the notebooks without the solutions of their exercises
+	$(BIN)/python book/_ext/handout.py
 
 # The peers whose pins clash with those of the project.
 $(PEERS)/.installed: benchmarks/peers.txt

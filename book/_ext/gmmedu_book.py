@@ -264,6 +264,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("answers")
     app.setup_extension("portable")
     app.setup_extension("sections")
+    app.setup_extension("teaching")
     app.setup_extension("verification")
     app.connect("env-get-outdated", find_outdated)
     app.connect("env-before-read-docs", run_notebooks)

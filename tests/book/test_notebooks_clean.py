@@ -17,6 +17,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from teaching import words_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -86,28 +87,10 @@ def test_the_notebook_is_clean(path: Path) -> None:
     assert not problems(notebook), "\n".join(problems(notebook))
 
 
-def _words(notebook: NotebookNode) -> int:
-    """Words of the main line of a chapter."""
-    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    text = re.sub(r"<details.*?</details>|<a id[^>]*></a>|\$\$.*?\$\$", "", text, flags=re.DOTALL)
-    main, depth = [], 0
-    for line in text.splitlines():
-        if heading := re.match(r"(#+) (.*)", line):
-            level, title = len(heading[1]), heading[2]
-            depth = 0 if level <= depth else depth
-            if not depth and (
-                title.endswith("(optional)") or title in ("Exercises", "Further reading")
-            ):
-                depth = level
-        main += [] if depth else [line]
-    text = re.sub(r"\$[^$]+\$", "x", re.sub(r"\]\([^)]*\)", "]", "\n".join(main)))
-    return len(re.findall(r"\w[\w'’.,-]*", text))
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_is_read_in_one_sitting(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    assert 500 < _words(notebook) <= MOST_WORDS
+    assert 500 < words_of(notebook) <= MOST_WORDS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -125,7 +108,7 @@ def test_only_the_main_line_is_counted() -> None:
     aside = "<details>\n<summary>more</summary>\n\nfour words and more\n\n</details>"
     text = f"# Title\n\nTwo $x + y$ [words](a.md#b).\n\n$$\na b c\n$$\n\n{aside}\n\n"
     rest = "## Aside (optional)\n\nnot these\n\n### nor\n\n## Summary\n\nYes.\n\n## Exercises\n\nno"
-    assert _words(new_notebook(cells=[new_markdown_cell(text + rest)])) == 6
+    assert words_of(new_notebook(cells=[new_markdown_cell(text + rest)])) == 6
 
 
 def test_there_are_notebooks() -> None:

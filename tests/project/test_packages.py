@@ -21,7 +21,7 @@ PLACES = {
     "gmmedu/**/*.py": ("sklearn",),
     "book/gmmbook/**/*.py": ("notebooks",),
     "book/*.ipynb": ("notebooks",),
-    "book/_ext/*.py": ("notebooks", "book", "pdf"),
+    "book/_ext/*.py": ("notebooks", "book", "pdf", "slides"),
     "tests/**/*.py": ("notebooks", "book", "pdf", "test"),
     "benchmarks/**/*.py": ("notebooks", "bench"),
 }

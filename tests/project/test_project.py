@@ -276,7 +276,18 @@ def test_the_layout(name: str) -> None:
 
 def test_the_makefile_has_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("book", "test", "test-fast", "coverage", "lab", "serve", "bench", "clean"):
+    for target in (
+        "book",
+        "test",
+        "test-fast",
+        "coverage",
+        "lab",
+        "serve",
+        "slides",
+        "handout",
+        "bench",
+        "clean",
+    ):
         assert re.search(rf"^{target}:", text, re.MULTILINE), target
 
 
