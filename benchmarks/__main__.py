@@ -14,6 +14,7 @@ import gmmedu
 from benchmarks import (
     THREADS,
     busy,
+    classifiers,
     collapse,
     density,
     descent,
@@ -41,7 +42,17 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-STUDIED = ("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale")
+STUDIED = (
+    "reliability",
+    "collapse",
+    "galaxies",
+    "race",
+    "frames",
+    "density",
+    "features",
+    "scale",
+    "classifiers",
+)
 NAMED = (*EM_NAMES[1:], *STUDIED)
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
@@ -50,6 +61,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "starts": starts.run,
     "selection": selection.run,
     "busy": busy.run,
+    "classifiers": classifiers.run,
     "collapse": collapse.run,
     "galaxies": galaxies.run,
     "race": race.run,

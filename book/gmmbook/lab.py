@@ -11,7 +11,16 @@ import torch
 
 from gmmedu import GaussianMixture
 
-STUDIES = ("collapse", "density", "features", "galaxies", "race", "reliability", "scale")
+STUDIES = (
+    "classifiers",
+    "collapse",
+    "density",
+    "features",
+    "galaxies",
+    "race",
+    "reliability",
+    "scale",
+)
 
 
 def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
