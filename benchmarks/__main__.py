@@ -28,6 +28,7 @@ from benchmarks import (
     reliability,
     report,
     scale,
+    segmentation,
     selection,
     starts,
 )
@@ -41,7 +42,10 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-STUDIED = ("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale")
+STUDIED = (
+    *("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale"),
+    "segmentation",
+)
 NAMED = (*EM_NAMES[1:], *STUDIED)
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
@@ -57,6 +61,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "density": density.run,
     "features": features.run,
     "scale": scale.run,
+    "segmentation": segmentation.run,
 }
 
 
