@@ -29,6 +29,7 @@ from benchmarks import (
     reliability,
     report,
     scale,
+    segmentation,
     selection,
     starts,
 )
@@ -43,15 +44,8 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
 STUDIED = (
-    "reliability",
-    "collapse",
-    "galaxies",
-    "race",
-    "frames",
-    "density",
-    "features",
-    "scale",
-    "classifiers",
+    *("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale"),
+    *("classifiers", "segmentation"),
 )
 NAMED = (*EM_NAMES[1:], *STUDIED)
 #: Those that yield plain records.
@@ -69,6 +63,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "density": density.run,
     "features": features.run,
     "scale": scale.run,
+    "segmentation": segmentation.run,
 }
 
 

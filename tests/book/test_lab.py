@@ -60,6 +60,7 @@ def test_the_studies_come_with_the_package() -> None:
         "race": {"data", "method", "within", "lowest", "passes", "arrived"},
         "reliability": {"data", "fits", "worse"},
         "scale": {"study"},
+        "segmentation": {"family", "position", "weights", "means", "factors", "nll"},
     }
     for name in STUDIES:
         records = study(name)
