@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "em-full" in options.only:
         print(f"Figure: {report.draw(folder)}")
         if folder == HERE / "results":
-            report.tabulate(folder, HERE / "README.md")
+            report.tabulate(folder)
     if disagreements:
         print(f"{disagreements} comparisons in which contenders disagree", file=sys.stderr)
     return 1 if disagreements else 0

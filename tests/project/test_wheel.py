@@ -117,7 +117,7 @@ def test_a_notebook_of_the_zip_runs_without_a_network(tmp_path: Path) -> None:
     # An address that answers nothing stands for the network.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
     own = {"HOME": str(tmp_path), "JUPYTER_PREFER_ENV_PATH": "1", "MPLBACKEND": "agg"}
-    kernel = [python, "-m", "ipykernel", "install", "--prefix", tmp_path / "env"]
+    kernel = [str(python), "-m", "ipykernel", "install", "--prefix", str(tmp_path / "env")]
     convert = "nbconvert --to notebook --execute --stdout 00-first-look.ipynb".split()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | nowhere | own
     environment["JUPYTER_PATH"] = str(tmp_path / "env" / "share" / "jupyter")
