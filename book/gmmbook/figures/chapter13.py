@@ -36,12 +36,11 @@ def clusters(
     _, ax = plt.subplots(figsize=(4.7, 4.2))
     x, species, labels = x.cpu(), species.cpu(), labels.cpu()
     for s, (name, marker) in enumerate(zip(names, "o^s", strict=True)):
-        ax.plot([], [], marker, color=plot.GREY, label=name)
+        ax.plot([], [], marker, color=plot.GRAY, label=name)
         for k in range(model.num_components):
             own = x[(species == s) & (labels == k)]
             ax.plot(*own.T, marker, color=plot.component_color(k), markersize=4, alpha=0.6)
-    parts = model.weights, model.means, model.covariances
-    plot.ellipses(tuple(part.detach().cpu() for part in parts), ax, fill=False)
+    plot.ellipses(model, ax, fill=False)
     ax.set(xlabel="bill length (mm)", ylabel="flipper length (mm)")
     ax.legend(fontsize=9)
     return ax
@@ -52,7 +51,7 @@ def scores(values: Mapping[str, Tensor], odd: Tensor) -> Figure:
     figure, axes = plt.subplots(len(values), 1, figsize=(4.7, 2.0 * len(values) + 0.5))
     for ax, (title, score) in zip(axes, values.items(), strict=True):
         usual, strange = score[~odd].cpu(), score[odd].cpu()
-        ax.hist(usual.numpy(), bins=40, color=plot.GREY, alpha=0.7, label="the others")
+        ax.hist(usual.numpy(), bins=40, color=plot.GRAY, alpha=0.7, label="the others")
         ax.vlines(strange, 0, ax.get_ylim()[1] / 2, color=plot.PALETTE[1], label="anomalies")
         ax.set(title=title, ylabel="rows")
     axes[-1].set_xlabel("score: minus log density (nats)")
@@ -66,9 +65,9 @@ def filled(tables: Mapping[str, Tensor], missing: Tensor) -> Figure:
     figure, axes = plt.subplots(len(tables), 1, figsize=size, sharex=True, sharey=True)
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         seen, made = table[~missing].cpu(), table[missing].cpu()
-        ax.plot(*seen.T, ".", color=plot.GREY, label="measured")
+        ax.plot(*seen.T, ".", color=plot.GRAY, label="measured")
         ax.plot(*made.T, "x", color=plot.PALETTE[1], markersize=5, label="filled in")
-        ax.axhline(0, color=plot.GREY, linewidth=1)
+        ax.axhline(0, color=plot.GRAY, linewidth=1)
         ax.set(title=title, ylabel="ozone (ppb)")
     axes[-1].set_xlabel("temperature (°F)")
     axes[0].legend(fontsize=9)
@@ -88,7 +87,7 @@ def ozone(given: Mapping[str, tuple[MixtureDistribution, bool]]) -> Axes:
             density = mixture.log_prob(at[:, None]).exp()
         style = ("-", "--")[int(of_log)]
         ax.plot(grid, density.detach().cpu(), style, color=plot.PALETTE[i // 2], label=label)
-    ax.axvline(0, color=plot.GREY, linewidth=1)
+    ax.axvline(0, color=plot.GRAY, linewidth=1)
     ax.set(xlabel="ozone (ppb)", ylabel="density (1/ppb)")
     ax.legend(fontsize=9)
     return ax
