@@ -38,6 +38,8 @@ FOLDED = {"hide-input", "hide-cell"}
 LEFT_OUT = re.compile(r"Further reading|In the wild|.*\(optional\)")
 #: What must stand on a slide word for word: a question, a task.
 ASKED = re.compile(r"\*\*(?:Predict|Commit|Try it|A question)")
+#: Lines up to an empty one, or a fence of code whole.
+BLOCK = re.compile(r"^```.*?^```$|(?:^(?!```)[^\n]*\S[^\n]*$\n?)+", re.MULTILINE | re.DOTALL)
 FIGURE = '<div class="figure">'
 #: Pixels of a slide below its title, and those of a figure.
 ROOM, PICTURE = 570, 450
@@ -109,9 +111,8 @@ class Slides(Preprocessor):
             folded.append(f"**{details['summary']}.** {details['body']}")
             return ""
 
-        for block in re.split(r"\n\s*\n", portable.DETAILS.sub(fold, source)):
-            if block.strip():
-                self.take(block.strip("\n"))
+        for block in BLOCK.findall(portable.DETAILS.sub(fold, source)):
+            self.take(block.strip("\n"))
         if self.slides and not self.left_out:
             self.slides[-1].notes += folded
 

@@ -91,6 +91,12 @@ def test_only_short_definitions_are_shown_of_the_code() -> None:
     assert found[1:] == [f"## Ahead\n\n```python\n{short}\n```\n\n```text\n2\n```"]
 
 
+def test_typed_code_stays_whole() -> None:
+    fence = "```python\nx = 1\n\ny = 2\n```"
+    found = sources(new_markdown_cell(f"## Ahead\n\nWords.\nMore.\n\n{fence}\n\n**So.**"))
+    assert found[1:] == [f"## Ahead\n\n{fence}\n\n**So.**"]
+
+
 def test_what_a_cell_prints_is_one_block() -> None:
     slow = code("for n in (1, 2): print(n)", prints="1\n")
     slow.outputs += [new_output("stream", name="stderr", text="beware\n")]

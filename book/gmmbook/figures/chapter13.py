@@ -40,8 +40,7 @@ def clusters(
         for k in range(model.num_components):
             own = x[(species == s) & (labels == k)]
             ax.plot(*own.T, marker, color=plot.component_color(k), markersize=4, alpha=0.6)
-    parts = model.weights, model.means, model.covariances
-    plot.ellipses(tuple(part.detach().cpu() for part in parts), ax, fill=False)
+    plot.ellipses(model, ax, fill=False)
     ax.set(xlabel="bill length (mm)", ylabel="flipper length (mm)")
     ax.legend(fontsize=9)
     return ax
