@@ -155,9 +155,9 @@ def test_the_ring_goes_by_key_by_hand_and_by_click(open_static: OpenStatic) -> N
 @pytest.mark.parametrize(
     ("button", "state"),
     [
-        ("Sky and lake are one", (3, 0.0, "isotropic")),
+        ("Sky and lake", (3, 0.0, "isotropic")),
         ("A sky in three", (6, 2.0, "isotropic")),
-        ("A slider without effect", (4, 1.0, "full")),
+        ("No effect", (4, 1.0, "full")),
     ],
 )
 def test_its_buttons_load_the_surprises(
