@@ -81,7 +81,7 @@ kinds.segmentation = (() => {
     for (const own of [above, below]) {
       put(own.svg, { onclick(event) { if (!event.target.closest(".gm-handle")) { choose(own.units(own.pixels(event))); ui.touched(true); } } });
     }
-    const knob = above.handle({ label: "ringed pixel", at: center, move: choose, text: () => `${list(now.pixel)}; ${open ? `segment ${best() + 1}, responsibility ${share(ringed()[best()])}` : "column and row"}` });
+    const knob = above.handle({ label: "ringed pixel", at: center, move: choose, text: () => `${list(now.pixel)}; ` + (open ? `segment ${best() + 1}, responsibility ${share(ringed()[best()])}` : "column and row") });
     put(knob.querySelector(".gm-knob"), { style: "fill:none" });
     ui.slider({ label: "components K", name: "num_components", low: COUNTS[0], high: most, step: 1 });
     ui.slider({ label: "weight of position", name: "position", low: POSITIONS[0], high: POSITIONS[1], step: 0.5 });
