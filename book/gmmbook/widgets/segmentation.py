@@ -26,9 +26,9 @@ class SegmentationExplorer(Interactive):
 
     A photograph of 42 rows of 64 pixels. Each pixel is a point: red, green and blue from 0 to 1,
     and, where position has a weight, column and row in widths of the picture, times the weight. A
-    pixel belongs to the segment of the component with the largest responsibility (eq-responsibilities),
-    and is in doubt where that is below 0.9. The mixtures are the lowest of many starts, fitted
-    beforehand (the study "segmentation" of ``lab``).
+    pixel belongs to the segment of the component with the largest responsibility
+    (eq-responsibilities), and is in doubt where that is below 0.9. The mixtures are the lowest of
+    many starts, fitted beforehand (the study "segmentation" of ``lab``).
 
     num_components: K, 2 to 6; position: the weight, 0, 0.5, 1, 1.5 or 2; family: "isotropic", or
     "full", whose segments are the same at all weights above 0; pixel: the one that is ringed, its

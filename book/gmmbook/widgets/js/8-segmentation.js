@@ -71,21 +71,22 @@ kinds.segmentation = (() => {
     const marks = [above, below].map((own) => [["#000", 4], ["#fff", 2]].map(([stroke, wide]) => own.add("circle", { r: 6.5, fill: "none", stroke, "stroke-width": wide, "data-color": GRAY })));
     const ask = below.ask("What joins the sky? Move the ring there.");
     // The segments are shown once a reader has said what they will be.
-    let first = String(encode(now)), open = false;
+    const first = String(encode(now));
+    let open = false;
     ui.forget = () => { open = false; };
     ui.legend([[GRAY, "darkened: in doubt, all responsibilities below 0.9", "dot"]]);
-    const centre = () => now.pixel.map((v) => v + 0.5);
+    const center = () => now.pixel.map((v) => v + 0.5);
     const choose = ([x, y]) => ui.set({ pixel: [clip(floor(x), 0, width - 1), clip(floor(y), 0, height - 1)] });
     const share = (v) => v.toFixed(3), ringed = () => now.values.responsibilities, best = () => ringed().indexOf(max(...ringed()));
     for (const own of [above, below]) {
       put(own.svg, { onclick(event) { if (!event.target.closest(".gm-handle")) { choose(own.units(own.pixels(event))); ui.touched(true); } } });
     }
-    const knob = above.handle({ label: "ringed pixel", at: centre, move: choose, text: () => `${list(now.pixel)}; ${open ? `segment ${best() + 1}, responsibility ${share(ringed()[best()])}` : "column and row"}` });
+    const knob = above.handle({ label: "ringed pixel", at: center, move: choose, text: () => `${list(now.pixel)}; ` + (open ? `segment ${best() + 1}, responsibility ${share(ringed()[best()])}` : "column and row") });
     put(knob.querySelector(".gm-knob"), { style: "fill:none" });
     ui.slider({ label: "components K", name: "num_components", low: COUNTS[0], high: most, step: 1 });
     ui.slider({ label: "weight of position", name: "position", low: POSITIONS[0], high: POSITIONS[1], step: 0.5 });
     ui.choice({ label: "covariances", name: "family", options: FAMILIES });
-    for (const [label, num_components, position, family] of [["Sky and lake are one", 3, 0, FAMILIES[0]], ["A sky in three", 6, 2, FAMILIES[0]], ["A slider without effect", 4, 1, FAMILIES[1]]]) {
+    for (const [label, num_components, position, family] of [["Sky and lake", 3, 0, FAMILIES[0]], ["A sky in three", 6, 2, FAMILIES[0]], ["No effect", 4, 1, FAMILIES[1]]]) {
       ui.button(label, () => { open = true; ui.set({ num_components, position, family }); ui.touched(true); });
     }
     const chip = (color) => {
@@ -120,8 +121,8 @@ kinds.segmentation = (() => {
       const [left, top] = above.pixel([0, 0]), [right, bottom] = above.pixel([width, height]);
       put(photograph, { x: left, y: top, width: right - left, height: bottom - top });
       for (const [i, own] of [above, below].entries()) {
-        const [cx, cy] = own.pixel(centre());
-        for (const mark of marks[i]) put(mark, { cx, cy });
+        const [cx, cy] = own.pixel(center());
+        for (const mark of marks[i]) put(mark, { cx, cy }).style.display = i && !open ? "none" : "";
       }
       paint({ found: segments(now), open, box: below.box });
       ask(!open);
