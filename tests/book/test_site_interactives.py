@@ -27,6 +27,7 @@ INTERACTIVE = [
     ("09-how-many-components", "selection"),
     ("11-at-scale", "stream"),
     ("12-em-as-a-layer", "layer"),
+    ("13-applications", "segmentation"),
 ]
 
 

@@ -17,7 +17,7 @@ def pictures(images: Mapping[str, Tensor]) -> Figure:
     """Pictures (H, W, 3) of colors between 0 and 1, one below the other."""
     figure, axes = plt.subplots(len(images), 1, figsize=(4.7, 3.2 * len(images)), squeeze=False)
     for ax, (title, image) in zip(axes[:, 0], images.items(), strict=True):
-        ax.imshow(image.clamp(0, 1).cpu().numpy(), interpolation="nearest")
+        ax.imshow(image.detach().clamp(0, 1).cpu().numpy(), interpolation="nearest")
         ax.set(title=title, xticks=[], yticks=[])
         ax.grid(False)
     return figure
