@@ -17,7 +17,8 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help book test test-fast coverage lab serve pdf slides handout bench lock pictures faces clean distclean
+.PHONY: help book test test-fast coverage lab serve pdf slides handout zip bench lock pictures faces \
+    clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -59,6 +60,9 @@ serve: ## serve the built book on this machine
 pdf: $(VENV)/.installed-pdf book ## the book as one PDF, printed by a browser
 	$(BIN)/python tests/chromium.py
 	$(BIN)/python book/_ext/print_book.py
+
+zip: $(VENV)/.installed-zip ## the notebooks and their data, for a machine without a network
+	$(BIN)/python book/_ext/zip_book.py
 
 slides: $(VENV)/.installed-slides book ## slides of the chapters, with speaker's notes, to be shown without a network
 	$(BIN)/python book/_ext/slides.py

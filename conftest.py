@@ -20,7 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 #: What takes longest comes first, so that no worker is left alone with it at the end.
 FIRST = (
-    *(f"book/{chapter:02}-" for chapter in (12, 11, 10, 9, 5, 6, 7, 8, 4, 3, 2, 1, 0)),
+    *(f"book/{chapter:02}-" for chapter in (13, 12, 11, 10, 9, 5, 6, 7, 8, 4, 3, 2, 1, 0)),
     "tests/book/test_site.py",
     "tests/project/test_style.py",
     "tests/book/test_snippets.py",

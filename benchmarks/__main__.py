@@ -14,6 +14,7 @@ import gmmedu
 from benchmarks import (
     THREADS,
     busy,
+    classifiers,
     collapse,
     density,
     descent,
@@ -28,6 +29,7 @@ from benchmarks import (
     reliability,
     report,
     scale,
+    segmentation,
     selection,
     starts,
 )
@@ -41,7 +43,10 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 #: What says how fast the engine is. Memory first: a process started from a small one.
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
-STUDIED = ("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale")
+STUDIED = (
+    *("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale"),
+    *("classifiers", "segmentation"),
+)
 NAMED = (*EM_NAMES[1:], *STUDIED)
 #: Those that yield plain records.
 RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
@@ -50,6 +55,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "starts": starts.run,
     "selection": selection.run,
     "busy": busy.run,
+    "classifiers": classifiers.run,
     "collapse": collapse.run,
     "galaxies": galaxies.run,
     "race": race.run,
@@ -57,6 +63,7 @@ RECORDS: dict[str, Callable[[bool], Iterable[Any]]] = {
     "density": density.run,
     "features": features.run,
     "scale": scale.run,
+    "segmentation": segmentation.run,
 }
 
 
@@ -85,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "em-full" in options.only:
         print(f"Figure: {report.draw(folder)}")
         if folder == HERE / "results":
-            report.tabulate(folder, HERE / "README.md")
+            report.tabulate(folder)
     if disagreements:
         print(f"{disagreements} comparisons in which contenders disagree", file=sys.stderr)
     return 1 if disagreements else 0

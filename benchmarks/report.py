@@ -65,7 +65,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-_BEGIN, _END = "<!-- ratios, written by `make bench` -->", "<!-- end of the ratios -->"
+ROOT = Path(__file__).resolve().parents[1]
 
 # Tables
 
@@ -288,11 +288,16 @@ def _counts(row: dict[str, Any], peer: str) -> bool:
     return peer in row["ratios"] and row["differences"][peer] <= row["tolerance"]
 
 
-def tabulate(folder: Path, page: Path) -> None:
-    """Write the ratios of the stored records between the two marks of a Markdown page."""
+def tabulate(folder: Path) -> None:
+    """Write the ratios of the stored records, and their means, where two pages show them."""
     records = _full(folder)
-    if not records:
-        return
+    if records:
+        _write_between(ROOT / "benchmarks" / "README.md", "ratios", _ratios(records))
+        _write_between(ROOT / "README.md", "means", _means(records))
+
+
+def _ratios(records: list[dict[str, Any]]) -> list[str]:
+    """A row for each size and type, and two for the groups."""
     peers = list(_MARKERS)
     lines = [
         "| N, D, K | type | gmmedu, ms | " + " | ".join(peers) + " |",
@@ -310,16 +315,33 @@ def tabulate(folder: Path, page: Path) -> None:
         point = (_name(row["size"]), row["dtype"], f"{row['milliseconds']['gmmedu']['median']:.3g}")
         lines.append("| " + " | ".join((*point, *cells)) + " |")
     for group in ("large", "middle"):
-        means = []
-        for peer in peers:
-            ratios = [
-                row["ratios"][peer]["median"]
-                for row in records
-                if em.group(tuple(row["size"])) == group and _counts(row, peer)
-            ]
-            both = (geometric_mean(ratios), min(ratios)) if ratios else ()
-            means.append(", ".join(map(_ratio, both)))
+        means = [", ".join(_mean_and_least(records, peer, group)) for peer in peers]
         lines.append("| " + " | ".join((f"{group}: mean, least", "both", "", *means)) + " |")
-    before, _, rest = page.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    page.write_text(f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}")
+    return lines
+
+
+def _means(records: list[dict[str, Any]]) -> list[str]:
+    """A row for each peer."""
+    lines = ["| peer | large: mean | least | middle: mean | least |", "|---|--:|--:|--:|--:|"]
+    for peer in _MARKERS:
+        cells = [_mean_and_least(records, peer, group) or ("", "") for group in ("large", "middle")]
+        lines.append("| " + " | ".join((peer, *cells[0], *cells[1])) + " |")
+    return lines
+
+
+def _mean_and_least(records: list[dict[str, Any]], peer: str, group: str) -> tuple[str, ...]:
+    """Of the ratios in a group of sizes: nothing where there are none."""
+    ratios = [
+        row["ratios"][peer]["median"]
+        for row in records
+        if em.group(tuple(row["size"])) == group and _counts(row, peer)
+    ]
+    return (_ratio(geometric_mean(ratios)), _ratio(min(ratios))) if ratios else ()
+
+
+def _write_between(page: Path, name: str, lines: list[str]) -> None:
+    begin, end = f"<!-- {name}, written by `make bench` -->", f"<!-- end of the {name} -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    text = "\n".join((begin, *lines, end))
+    page.write_text(before + text + after, encoding="utf-8")

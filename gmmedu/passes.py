@@ -75,8 +75,12 @@ class Workspace:
         if self._columns is not points.columns:
             # Another piece of a stream.
             self._columns, self._features = points.columns, {}
-        if block.start in self._features:
-            return self._features[block.start]
+        kept = self._features.get(block.start)
+        if kept is not None and kept.shape[-1] == columns.shape[-1]:
+            return kept
+        if kept is not None:
+            # Members have left the batch, and blocks are wider than they were.
+            self._features = {}
         num_features = family.num_features(columns.shape[-2] - 1)
         shape = (*columns.shape[:-2], num_features, columns.shape[-1])
         numbers = num_features * len(points.columns) * points.num_points

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gmmedu import GaussianMixture
 
-STUDIES = ("collapse", "density", "features", "galaxies", "race", "reliability", "scale")
+STUDIES = (
+    *("classifiers", "collapse", "density", "features", "galaxies", "race", "reliability"),
+    *("scale", "segmentation"),
+)
 
 
 def side_by_side(models: Sequence[GaussianMixture]) -> GaussianMixture:
@@ -47,6 +52,36 @@ def study(name: str) -> list[dict[str, Any]]:
     """
     if name not in STUDIES:
         raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")
-    text = files("gmmbook").joinpath(f"data/{name}.json").read_text("utf-8")
-    records: list[dict[str, Any]] = json.loads(text)["records"]
+    records: list[dict[str, Any]] = _data(name)["records"]
     return records
+
+
+def picture() -> Tensor:
+    """A photograph of 42 rows of 64 pixels: (42, 64, 3), red, green and blue from 0 to 1, float64.
+
+    The Summer Palace in Beijing, by danielbuechele, CC BY 2.0: china.jpg of scikit-learn, reduced
+    by the means of blocks of 10 by 10 pixels.
+    """
+    data = _data("china")
+    levels = torch.tensor(list(base64.b64decode(data["pixels"])), dtype=torch.float64)
+    return levels.reshape(data["height"], data["width"], 3) / 255
+
+
+def pixels(position: float = 0.0) -> Tensor:
+    """The pixels of the photograph as points, row by row: (2688, 3), their colors, float64.
+
+    position: where it is not 0, (2688, 5), with column and row besides, in widths of the picture,
+    times this weight.
+    """
+    colors = picture()
+    height, width, _ = colors.shape
+    grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).flip(1)
+    parts = [colors.flatten(0, 1), *([position * grid.double() / width] if position else [])]
+    return torch.cat(parts, 1)
+
+
+def _data(name: str) -> dict[str, Any]:
+    """A file that comes with the package."""
+    text = files("gmmbook").joinpath(f"data/{name}.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found

@@ -52,6 +52,7 @@ def test_what_cannot_stand_side_by_side_is_refused(models: list[gmmedu.GaussianM
 
 def test_the_studies_come_with_the_package() -> None:
     columns = {
+        "classifiers": {"data", "method", "shuffle", "error", "training"},
         "collapse": {"family", "ratio", "collapsed"},
         "density": {"kind", "num_points", "rate", "failed", "test"},
         "features": {"data", "labels", "method", "draw", "score"},
@@ -59,6 +60,7 @@ def test_the_studies_come_with_the_package() -> None:
         "race": {"data", "method", "within", "lowest", "passes", "arrived"},
         "reliability": {"data", "fits", "worse"},
         "scale": {"study"},
+        "segmentation": {"family", "position", "weights", "means", "factors", "nll"},
     }
     for name in STUDIES:
         records = study(name)

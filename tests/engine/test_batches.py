@@ -154,6 +154,20 @@ def test_members_leave_one_by_one(fitter: str) -> None:
 
 
 @quiet
+@pytest.mark.parametrize("family", ["full", "diagonal", "isotropic"])
+def test_members_that_leave_make_blocks_wider(family: str) -> None:
+    """Points that all share, in several blocks, whose features are kept from pass to pass."""
+    generator = _generator()
+    x = torch.randn(6_000, 3, generator=generator, dtype=torch.float64)
+    x += 3 * torch.randint(0, 3, (6_000, 1), generator=generator)
+    many = gmmedu.MODELS[family](5, 3, batch_shape=(30,), dtype=torch.float64)
+    gmmedu.initialize(many, x, "kmeans++", generator=generator)
+    fit = gmmedu.fit_em(many, x, 60, tolerance=1e-4)
+    assert len(set(fit.num_iterations.tolist())) > 3
+    torch.testing.assert_close(fit.nll, many(x).detach(), rtol=0, atol=1e-10)
+
+
+@quiet
 @pytest.mark.parametrize("fitter", FITTERS)
 def test_a_member_that_fails_leaves_alone(fitter: str) -> None:
     x = torch.stack([_clusters(seed=m) for m in range(MEMBERS)])

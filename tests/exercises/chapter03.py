@@ -14,7 +14,7 @@ from exercises.cases import Case
 
 F = 4.155382
 # By quadrature of q log(q/p) on a fine grid, q standard normal.
-_GRID = np.linspace(-12, 12, 200_001)
+_GRID = np.linspace(-30, 30, 500_001)
 
 
 def _log_normal(sd: float) -> Any:
@@ -26,7 +26,7 @@ def _divergence(q: float, p: float) -> float:
     return float((np.exp(log_q) * (log_q - log_p)).sum() * (_GRID[1] - _GRID[0]))
 
 
-WIDE, NARROW = _divergence(1, 2), _divergence(1, 0.5)
+WIDE, NARROW = _divergence(1, 3), _divergence(1, 1 / 3)
 
 
 def _lse(a: Tensor) -> Tensor:
@@ -122,9 +122,9 @@ CASES = {
     "03-3": Case(
         right=[[WIDE, NARROW], torch.tensor([WIDE, NARROW]), np.array([WIDE, NARROW])],
         wrong=[
-            ([_divergence(2, 1), _divergence(0.5, 1)], "average must be over q"),
+            ([_divergence(3, 1), _divergence(1 / 3, 1)], "average must be over q"),
             ([WIDE + 1.4189385, NARROW + 1.4189385], "cross entropy"),
-            ([_divergence(1, math.sqrt(2)), _divergence(1, math.sqrt(0.5))], "not variances"),
+            ([_divergence(1, math.sqrt(3)), _divergence(1, math.sqrt(1 / 3))], "not variances"),
             ([WIDE / math.log(2), NARROW / math.log(2)], "bits"),
             ([-WIDE, -NARROW], "sign"),
             (WIDE, "shape"),

@@ -168,10 +168,10 @@ def test_arithmetic_is_read(page: Page, text: str, value: float | None) -> None:
 
 def test_lists_are_read_as_they_are_written(page: Page) -> None:
     identifier = "03-3"
-    for text in ("0.3181, 0.8069", "[0.3181, 0.8069]", "0.3181 0.8069", "0.3181; 0.8069"):
+    for text in ("0.6542, 2.9014", "[0.6542, 2.9014]", "0.6542 2.9014", "0.6542; 2.9014"):
         assert _say(page, identifier, text)[0], text
-    assert "must be over q" in _say(page, identifier, "0.8069, 0.3181")[1]
-    assert "list of 2 is wanted" in _say(page, identifier, "0.3181")[1]
+    assert "must be over q" in _say(page, identifier, "2.9014, 0.6542")[1]
+    assert "list of 2 is wanted" in _say(page, identifier, "0.6542")[1]
 
 
 def test_answers_are_kept_until_they_are_erased(page: Page) -> None:

@@ -197,6 +197,7 @@ def test_the_hooks_use_the_pinned_ruff() -> None:
     ("schema", "name"),
     [
         ("vendor.github-workflows", ".github/workflows/book.yml"),
+        ("vendor.github-workflows", ".github/workflows/release.yml"),
         ("vendor.citation-file-format", "CITATION.cff"),
         ("vendor.github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
         ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/book.yml"),
@@ -224,10 +225,42 @@ def test_the_schema_check_can_fail(tmp_path: Path) -> None:
 
 
 def test_official_actions_at_a_pinned_major() -> None:
-    for job in _read_yaml(".github/workflows/book.yml")["jobs"].values():
-        for step in job["steps"]:
-            if "uses" in step:
-                assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+    for name in ("book", "release"):
+        for job in _read_yaml(f".github/workflows/{name}.yml")["jobs"].values():
+            for step in job["steps"]:
+                # The one that publishes is the index's own, at the branch that it asks for.
+                if step.get("uses") != "pypa/gh-action-pypi-publish@release/v1" and "uses" in step:
+                    assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+
+
+def test_a_release_is_tested_and_its_tag_is_the_version(tmp_path: Path) -> None:
+    """The commands of the workflow, as its shell runs them."""
+    jobs = _read_yaml(".github/workflows/release.yml")["jobs"]
+    assert jobs["publish"]["needs"] == "build" and jobs["announce"]["needs"] == "publish"
+    steps = {step.get("name", step.get("run")): step for step in jobs["build"]["steps"]}
+    assert "make test" in steps and "make pdf zip" in steps
+    version = PROJECT["project"]["version"]
+    for tag, code in ((f"v{version}", 0), (f"v{version}.post1", 1), (version, 1)):
+        done = subprocess.run(
+            ["bash", "-c", steps["the tag is the version"]["run"]],
+            cwd=ROOT,
+            env=os.environ | {"GITHUB_REF_NAME": tag},
+        )
+        assert done.returncode == code, tag
+    # What is told of a release is its own part of the changelog.
+    (told,) = (step["run"] for step in jobs["announce"]["steps"] if "run" in step)
+    awk = told[told.index("awk") : told.index("> notes.md")]
+    notes = subprocess.run(
+        ["bash", "-c", awk],
+        cwd=ROOT,
+        env=os.environ | {"GITHUB_REF_NAME": f"v{version}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert notes.strip() and notes in changes and "## [" not in notes
+    assert f"## [{version}]" in changes[: changes.index(notes)].splitlines()[-1]
 
 
 @pytest.mark.parametrize(

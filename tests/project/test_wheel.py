@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import zip_book
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -19,24 +20,23 @@ from project.test_project import PROJECT, ROOT
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (path,) = folder.glob("*.whl")
-    return path
+    return zip_book.build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-def _needed(names: list[str]) -> set[str]:
+def _needed(lines: list[str]) -> set[str]:
     """The distributions that these need, and what those need, of what is installed here."""
-    found: set[str] = set()
-    while names:
-        requirement = Requirement(names.pop())
-        name = canonicalize_name(requirement.name)
-        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+    wanted = [(Requirement(line), "") for line in lines]
+    found: set[tuple[str, str]] = set()
+    while wanted:
+        requirement, of = wanted.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": of}):
             continue
-        found.add(name)
-        names += importlib.metadata.requires(name) or []
-    return found
+        name = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras} - {e for n, e in found if n == name}:
+            found.add((name, extra))
+            needs = importlib.metadata.requires(name) or []
+            wanted += [(Requirement(line), extra) for line in needs]
+    return {name for name, _ in found}
 
 
 def _linked(distribution: str, site_packages: Path) -> None:
@@ -64,12 +64,10 @@ def test_it_holds_both_packages_with_their_data_and_nothing_else(wheel: Path) ->
         assert sources <= set(names), sources - set(names)
 
 
-def test_the_example_of_the_readme_runs_with_its_own_dependencies_alone(
-    wheel: Path, tmp_path: Path
-) -> None:
-    """In a fresh environment that has the wheel and what it asks for: none of the book's."""
-    venv.create(tmp_path / "env", with_pip=False)
-    (python,) = [*(tmp_path / "env").glob("bin/python"), *tmp_path.glob("env/Scripts/python.exe")]
+def _environment(folder: Path, wheel: Path, needs: list[str]) -> Path:
+    """The Python of a fresh environment: the wheel, what is needed, and nothing else."""
+    venv.create(folder, with_pip=False)
+    (python,) = [*folder.glob("bin/python"), *folder.glob("Scripts/python.exe")]
     told = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
@@ -78,9 +76,16 @@ def test_the_example_of_the_readme_runs_with_its_own_dependencies_alone(
     )
     site_packages = Path(told.stdout.strip())
     zipfile.ZipFile(wheel).extractall(site_packages)
-    for distribution in _needed(list(PROJECT["project"]["dependencies"])):
+    for distribution in _needed(needs):
         _linked(distribution, site_packages)
+    return python
 
+
+def test_the_example_of_the_readme_runs_with_its_own_dependencies_alone(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """None of the book's is there."""
+    python = _environment(tmp_path / "env", wheel, list(PROJECT["project"]["dependencies"]))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.S)
     code = example + (
@@ -93,3 +98,32 @@ def test_the_example_of_the_readme_runs_with_its_own_dependencies_alone(
     assert run.returncode == 0, run.stderr
     # mclust 6.0.0 has the log likelihood -1130.264 for 272 points.
     assert run.stdout == f"{PROJECT['project']['version']} 4.1554\n[]\n"
+
+
+@pytest.mark.slow
+def test_a_notebook_of_the_zip_runs_without_a_network(tmp_path: Path) -> None:
+    """Where nothing is but what the wheel asks for, and a kernel; beside no file of the clone."""
+    zip_book.write_zip(tmp_path / "book.zip")
+    zipfile.ZipFile(tmp_path / "book.zip").extractall(tmp_path)
+    folder = tmp_path / zip_book.FOLDER
+    chapters = {path.name for path in (ROOT / "book").glob("*.ipynb")}
+    assert chapters == {path.name for path in folder.glob("*.ipynb")}
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.name in (folder / "README.txt").read_text(encoding="utf-8")
+
+    project = PROJECT["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
+    python = _environment(tmp_path / "env", wheel, [*needs, "ipykernel", "nbconvert"])
+    # An address that answers nothing stands for the network.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    own = {"HOME": str(tmp_path), "JUPYTER_PREFER_ENV_PATH": "1", "MPLBACKEND": "agg"}
+    kernel = [str(python), "-m", "ipykernel", "install", "--prefix", str(tmp_path / "env")]
+    convert = "nbconvert --to notebook --execute --stdout 00-first-look.ipynb".split()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | nowhere | own
+    environment["JUPYTER_PATH"] = str(tmp_path / "env" / "share" / "jupyter")
+    subprocess.run(kernel, env=environment, check=True, capture_output=True)
+    run = subprocess.run(
+        [python, "-m", *convert], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert '"output_type": "error"' not in run.stdout and "gmmedu" in run.stdout

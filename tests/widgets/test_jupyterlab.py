@@ -137,6 +137,15 @@ CASES = {
         (60, 0),
         ("view.values['output']", "refit"),
     ),
+    "segmentation": Case(
+        "SegmentationExplorer()",
+        "ringed pixel",
+        "view.pixel",
+        "pixel=[40, 30]",
+        ("6, 8", "40, 30"),
+        (60, 20),
+        ("view.values['doubt']", "pixels in doubt"),
+    ),
 }
 WAIT = 60_000
 

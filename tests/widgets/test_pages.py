@@ -25,6 +25,7 @@ from gmmbook.widgets import (
     LandscapeExplorer,
     MDNExplorer,
     MixtureExplorer,
+    SegmentationExplorer,
     SelectionExplorer,
     SeparationExplorer,
     SingularityExplorer,
@@ -60,6 +61,7 @@ EXAMPLES: dict[str, Callable[[], Interactive]] = {
     "density": MDNExplorer,
     "layer": EMLayerExplorer,
     "stream": StreamExplorer,
+    "segmentation": SegmentationExplorer,
 }
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 EVERY = pytest.mark.parametrize("name", EXAMPLES)

@@ -188,18 +188,18 @@ EXERCISES: dict[str, Checker] = {
         praise="A level alone never tells a change of units from a singularity.",
     ),
     "03-3": Value(
-        expected=_costs((2.0, 0.5)),
+        expected=_costs((3.0, 1 / 3)),
         mistakes=[
-            (_costs((2.0, 0.5), reverse=True), "the average must be over q, the truth, not p."),
+            (_costs((3.0, 1 / 3), reverse=True), "the average must be over q, the truth, not p."),
             (
-                _costs((2.0, 0.5)) + 0.5 * math.log(2 * math.pi * math.e),
+                _costs((3.0, 1 / 3)) + 0.5 * math.log(2 * math.pi * math.e),
                 "this is the cross entropy: take off the entropy of the truth.",
             ),
             (
-                _costs((math.sqrt(2), math.sqrt(0.5))),
-                "2 and 1/2 are standard deviations here, not variances.",
+                _costs((math.sqrt(3), math.sqrt(1 / 3))),
+                "3 and 1/3 are standard deviations here, not variances.",
             ),
-            (_costs((2.0, 0.5)) + 0.5, "an expectation is missing: that of z^2 / 2 under q."),
+            (_costs((3.0, 1 / 3)) + 0.5, "an expectation is missing: that of z^2 / 2 under q."),
         ],
         hint="Write log(q/p) for the two densities, and use that the mean of z^2 under q is 1.",
         praise="Overconfidence costs more than caution.",

@@ -7,6 +7,7 @@ from gmmbook.widgets.landscape import LandscapeExplorer
 from gmmbook.widgets.layer import EMLayerExplorer
 from gmmbook.widgets.mixture import MixtureExplorer
 from gmmbook.widgets.scrubber import FitScrubber
+from gmmbook.widgets.segmentation import SegmentationExplorer
 from gmmbook.widgets.selection import SelectionExplorer
 from gmmbook.widgets.separation import SeparationExplorer
 from gmmbook.widgets.singularity import SingularityExplorer
@@ -20,6 +21,7 @@ __all__ = [
     "LandscapeExplorer",
     "MDNExplorer",
     "MixtureExplorer",
+    "SegmentationExplorer",
     "SelectionExplorer",
     "SeparationExplorer",
     "SingularityExplorer",

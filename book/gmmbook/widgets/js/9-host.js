@@ -112,7 +112,7 @@ class Interface {
       this.refresh.push(() => {
         const shown = text(this.now.values);
         if (!own.parentNode === !!shown) shown ? body.append(own) : own.remove();
-        if (shown) cells.forEach((cell, i) => { cell.textContent = shown[i]; });
+        if (shown) cells.forEach((cell, i) => { cell.replaceChildren(shown[i]); });
       });
     }
     this.values.append(html("table", { class: "gm-table" }, html("thead", {}, start), body));
