@@ -46,7 +46,8 @@ class Exercise:
 
     @property
     def answered(self) -> str:
-        return "on the page" if typed(self.identifier) else "in a kernel"
+        """Where its answer is checked: on the page, or in a running notebook."""
+        return "page" if typed(self.identifier) else "kernel"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def markdown(plan: Plan) -> Iterator[str]:
         yield from (f"{minutes}.", "")
         return
     yield from (f"{minutes}, {plan.working} for all exercises.", "")
-    yield from ("| | exercise | | min | answered |", "|---|---|---|--:|---|")
+    yield from ("| no. | exercise | level | min | on |", "|---|---|---|--:|---|")
     for each in plan.exercises:
         number = f"{{ref}}`{each.number} <exercise-{each.identifier}>`"
         yield f"| {number} | {each.title} | {each.level} | {each.minutes} | {each.answered} |"
