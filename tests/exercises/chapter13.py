@@ -22,7 +22,7 @@ def _by_loop(strange: Tensor, usual: Tensor) -> float:
 CASES = {
     "13-1": Case(
         right=[0.3243, torch.tensor(12 / 37)],
-        wrong=[(0.6, "adjusted"), (0.615, "above and below"), (0.8333, "count pairs")],
+        wrong=[(0.6667, "adjusted"), (0.615, "above and below"), (0.8333, "count pairs")],
     ),
     "13-2": Case(
         right=[0.4509, torch.tensor(0.4509)],

@@ -31,7 +31,7 @@ EXERCISES: dict[str, Checker] = {
     "13-1": Value(
         expected=1.2 / 3.7,
         mistakes=[
-            (9 / 15, "that is the share of pairs on which both agree, not adjusted for chance."),
+            (10 / 15, "that is the share of pairs on which both agree, not adjusted for chance."),
             (4 / 6.5, "subtract what chance gives, above and below."),
             (1.2 / 6.5, "chance is subtracted below the line, too."),
             (5 / 6, "that is the share of points on the right side; count pairs."),
@@ -54,7 +54,7 @@ EXERCISES: dict[str, Checker] = {
             (0.1, "that is the share before the point was seen."),
         ],
         hint="Weigh the density of each class at 2 by its share.",
-        praise="A share of one tenth outweighs two standard deviations.",
+        praise="Shares of nine to one outweigh two standard deviations: 9 is more than e squared.",
     ),
     "13-3": Value(
         expected=100**-0.1,
