@@ -57,7 +57,7 @@ LINK = re.compile(
     r"\[(?P<words>(?:[^\[\]]|\[[^\[\]]*\])+)\]\((?P<page>[\w.-]*)#(?P<anchor>[\w-]+)\)"
 )
 FIGURE = re.compile(
-    r'<a id="(?P<label>fig-[\w-]+)"></a>\n\*\*Figure (?P<number>[\d.]+)\.\*\* (?P<caption>.+)\Z',
+    r'<a id="(?P<label>fig-[\w-]+)"></a>\n\*\*Figure (?P<number>[\d.]+)\.\*\* (?P<caption>(?:(?!\n\n).)+)\Z',
     re.DOTALL,
 )
 EXERCISE = re.compile(
@@ -94,6 +94,8 @@ def to_myst(notebook: Mapping[str, Any]) -> dict[str, Any]:
         if is_text and (figure := FIGURE.match(source)):
             _caption(cells, figure)
             continue
+        if is_text and source.startswith('<a id="fig-'):
+            raise ValueError(f"a caption is a cell of its own, and this goes on: {source[:80]!r}")
         if is_text:
             cell["source"] = _solution(source, label, solving) if label else _page(source)
             solving = solving or bool(label)

@@ -242,6 +242,9 @@ def test_a_caption_joins_the_figure_above_it() -> None:
     assert "mystnb" not in drawn["metadata"], "the notebook itself is left as it was"
     with pytest.raises(ValueError, match="fig-x must stand right below"):
         _cells(_text("text"), caption)
+    # Else the text behind it would be printed as a caption, and its equations lost.
+    with pytest.raises(ValueError, match="a cell of its own"):
+        _cells(drawn, _text(caption["source"] + "\n\nText."))
 
 
 def test_a_solution_is_folded_with_its_code_to_its_end() -> None:

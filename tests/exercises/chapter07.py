@@ -134,7 +134,7 @@ CASES = {
             (0.891, "new rate"),
             (1.11, "logarithm"),
             (10, "nine tenths"),
-            (9, "two matrices"),
+            (9, "information matrix"),
             (1 / LABELS, "reverse"),
         ],
     ),
