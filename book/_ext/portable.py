@@ -57,7 +57,8 @@ LINK = re.compile(
     r"\[(?P<words>(?:[^\[\]]|\[[^\[\]]*\])+)\]\((?P<page>[\w.-]*)#(?P<anchor>[\w-]+)\)"
 )
 FIGURE = re.compile(
-    r'<a id="(?P<label>fig-[\w-]+)"></a>\n\*\*Figure (?P<number>[\d.]+)\.\*\* (?P<caption>(?:(?!\n\n).)+)\Z',
+    r'<a id="(?P<label>fig-[\w-]+)"></a>\n\*\*Figure (?P<number>[\d.]+)\.\*\* '
+    r"(?P<caption>(?:(?!\n\n).)+)\Z",
     re.DOTALL,
 )
 EXERCISE = re.compile(

@@ -52,7 +52,7 @@ def test_what_cannot_stand_side_by_side_is_refused(models: list[gmmedu.GaussianM
 
 def test_the_studies_come_with_the_package() -> None:
     columns = {
-        "classifiers": {"data", "method", "shuffle", "error", "training"},
+        "classifiers": {"data", "method", "shuffle", "error", "training", "nll", "on_floor"},
         "collapse": {"family", "ratio", "collapsed"},
         "density": {"kind", "num_points", "rate", "failed", "test"},
         "features": {"data", "labels", "method", "draw", "score"},
