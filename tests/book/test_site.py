@@ -44,7 +44,7 @@ LOADED_FACES = """async () => {
 
 def test_the_site_brings_its_own_faces(inspector: Inspector, site: Path) -> None:
     page = inspector.context("light").new_page()
-    page.goto(inspector.home + "book/index.html")
+    page.goto(inspector.home + "book/01-multivariate-normal.html")
     assert set(page.evaluate(LOADED_FACES)) >= FACES
     for selector, family in (("article p", "Literata"), ("article code", '"JetBrains Mono"')):
         style = page.locator(selector).first.evaluate("e => getComputedStyle(e).fontFamily")
