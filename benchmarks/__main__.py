@@ -44,8 +44,16 @@ EM_NAMES = tuple(f"em-{family}" for family in em.FAMILIES)
 ENGINE = ("memory", "em-full", "rate", "descent", "jobs", "starts", "selection", "busy")
 #: What is run only when it is named: the other families, and the studies that the book tells of.
 STUDIED = (
-    *("reliability", "collapse", "galaxies", "race", "frames", "density", "features", "scale"),
-    *("classifiers", "segmentation"),
+    "reliability",
+    "collapse",
+    "galaxies",
+    "race",
+    "frames",
+    "density",
+    "features",
+    "scale",
+    "classifiers",
+    "segmentation",
 )
 NAMED = (*EM_NAMES[1:], *STUDIED)
 #: Those that yield plain records.

@@ -14,8 +14,15 @@ from torch import Tensor
 from gmmedu import GaussianMixture
 
 STUDIES = (
-    *("classifiers", "collapse", "density", "features", "galaxies", "race", "reliability"),
-    *("scale", "segmentation"),
+    "classifiers",
+    "collapse",
+    "density",
+    "features",
+    "galaxies",
+    "race",
+    "reliability",
+    "scale",
+    "segmentation",
 )
 
 
