@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,72 @@ def test_a_link_shows_what_it_points_to(inspector: Inspector, page: Page) -> Non
     page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
     assert link.get_attribute("aria-describedby") is None
+
+
+#: Symbols of the page of notation that share a letter, or a cell, with others, and what they mean.
+#: Of what stands in brackets, that of the letter before them.
+SYMBOLS = {
+    "N": "number of points",
+    "Nk": "count",
+    "n": "index of a point",
+    "xn": "one point",
+    "x": "a whitened residual in one dimension",
+    "X": "the data",
+    "p(x)": "density of the mixture",
+    "P(⋅)": "probability of an event",
+    "Σk": "covariance; symmetric",
+    "σmin": "least standard deviation allowed",
+    "ρ": "correlation",
+    "rnk": "responsibility",
+    "E[⋅]": "expectation",
+    "KL(q‖p)": "divergence",
+    "EM(φ)": "one iteration",
+    "Im": "missing information",
+}
+
+
+def test_a_letter_of_a_formula_says_what_it_means(inspector: Inspector, page: Page) -> None:
+    page.goto(inspector.home + "book/notation.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    tip, found = page.locator("#gm-tip"), {}
+    for symbol in page.locator("#symbols tbody td:first-child mjx-container").all():
+        text = unicodedata.normalize("NFKC", symbol.inner_text())
+        found[re.sub(r"[\s\u2061]", "", text)] = symbol
+    for symbol, meaning in SYMBOLS.items():
+        found[symbol].locator("mjx-mi").first.hover()
+        expect(tip).to_contain_text(meaning)
+    page.mouse.move(0, 0)
+    expect(tip).to_be_hidden()
+
+
+def test_an_equation_says_what_its_letters_mean(inspector: Inspector, page: Page) -> None:
+    """Those of another page than the notation's; by mouse, by keyboard and by touch."""
+    page.goto(inspector.home + "book/04-covariance-families.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    tip = page.locator("#gm-tip")
+    equation = page.locator("div.math", has=page.locator("[href='#equation-eq-m-step-weights']"))
+    equation.scroll_into_view_if_needed()
+    letter = equation.locator("mjx-mi").first
+    letter.hover()
+    expect(tip).to_contain_text(
+        "mixing weight; positive, summing to 1; shape number; in the package"
+    )
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    page.mouse.move(0, 0)
+    number = equation.locator(".eqno a")
+    page.evaluate("link => link.focus({focusVisible: true})", number.element_handle())
+    expect(tip.locator("p")).to_have_count(4)
+    for meaning in ("mixing weight", "number of components", "count", "number of points"):
+        expect(tip).to_contain_text(meaning)
+    assert number.get_attribute("aria-describedby") == "gm-tip"
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    tap = "e => e.dispatchEvent(new PointerEvent('click', {pointerType: 'touch', bubbles: true}))"
+    letter.evaluate(tap)
+    expect(tip).to_contain_text("mixing weight")
+    page.locator("article h1").evaluate(tap)
+    expect(tip).to_be_hidden()
 
 
 def test_an_address_that_is_none_leads_back(site: Path) -> None:
