@@ -43,6 +43,17 @@ def check_points(
     infinite.
     """
     x = check_floats(x, name, device)
+    _check_shape(x, num_dims, batch_shape, name)
+    if x.shape[-2] < minimum:
+        reason = " (one for each component)" if minimum > 1 else ""
+        raise ValueError(
+            f"{name} has {x.shape[-2]} points and at least {minimum} are needed{reason}"
+        )
+    return check_values(x, dtype, missing=missing, complete=complete, name=name)
+
+
+def _check_shape(x: Tensor, num_dims: int | None, batch_shape: tuple[int, ...], name: str) -> None:
+    """That points have the shape (N, num_dims), or (*batch_shape, N, num_dims)."""
     wanted = _shape("N", num_dims, batch_shape)
     if x.ndim < 2 or (x.ndim > 2 and x.shape[:-2] != broadcast_to(batch_shape, x.shape[:-2])):
         hint = ""
@@ -58,12 +69,6 @@ def check_points(
         )
     if x.shape[-1] == 0:
         raise ValueError(f"{name} must have at least one column, got {tuple(x.shape)}")
-    if x.shape[-2] < minimum:
-        reason = " (one for each component)" if minimum > 1 else ""
-        raise ValueError(
-            f"{name} has {x.shape[-2]} points and at least {minimum} are needed{reason}"
-        )
-    return check_values(x, dtype, missing=missing, complete=complete, name=name)
 
 
 def broadcast_to(batch_shape: tuple[int, ...], given: Sequence[int]) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from gmmedu import checks, mixture
 from gmmedu.checkpoints import Checkpoint, Savable, savable
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import Event, Problem
-from gmmedu.processes import processes_of
+from gmmedu.processes import Alone, processes_of
 from gmmedu.singularities import (
     DEFAULT_MITIGATION,
     Clamp,
@@ -204,18 +204,7 @@ def fit(
     chosen = _all_options(options)
     check_mixture(model)
     processes = processes_of(chosen["group"], model.means.device)
-    record: Record
-    checkpoint: Checkpoint | None
-
-    def door() -> dict[str, Any]:
-        nonlocal record, checkpoint
-        count = checks.check_count(num_iterations, "num_iterations", minimum=0)
-        record = Record(count, rule(tolerance), chosen)
-        checkpoint = Checkpoint.of(chosen["checkpoint"], chosen["checkpoint_every"])
-        named = {"num_iterations": count, "tolerance": record.stopping, "the algorithm": start}
-        return {name: repr(value) for name, value in named.items()}
-
-    processes.same(door)
+    record, checkpoint = _checked(num_iterations, tolerance, start, chosen, processes)
     problem = Problem(
         model,
         x,
@@ -236,6 +225,29 @@ def fit(
             record.end()
     with torch.inference_mode(False):
         return record.result()
+
+
+def _checked(
+    num_iterations: int,
+    tolerance: float | Stopping,
+    start: Callable[[Problem, int], Algorithm],
+    chosen: Options,
+    processes: Alone,
+) -> tuple[Record, Checkpoint | None]:
+    """The record and the checkpoint that are asked for, the same in all processes."""
+    record: Record
+    checkpoint: Checkpoint | None
+
+    def door() -> dict[str, Any]:
+        nonlocal record, checkpoint
+        count = checks.check_count(num_iterations, "num_iterations", minimum=0)
+        record = Record(count, rule(tolerance), chosen)
+        checkpoint = Checkpoint.of(chosen["checkpoint"], chosen["checkpoint_every"])
+        named = {"num_iterations": count, "tolerance": record.stopping, "the algorithm": start}
+        return {name: repr(value) for name, value in named.items()}
+
+    processes.same(door)
+    return record, checkpoint
 
 
 def _run(

@@ -192,13 +192,17 @@ class Problem:
         state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
         self.start = self.units.standardize(flat, self.family)
+        self._begin(generator)
+
+    def _begin(self, generator: torch.Generator | None) -> None:
+        """What changes during the fit, before it."""
         self.members = np.arange(self.num_members)
         self.passes, self._resets = np.zeros((2, self.num_members), dtype=int)
         self.events: list[Event] = []
         self._clamped: set[tuple[int, int | None]] = set()
         self.failures: dict[int, SingularityError] = {}
         self._generators: list[torch.Generator] = []
-        if isinstance(mitigation, Reset):
+        if isinstance(self.mitigation, Reset):
             seeds = self.processes.gather(_seeds(generator, self.num_members))[0]
             self._generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
 

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmmedu"
+#: Lines that a function of the engine may have.
+LONGEST = 40
 
 
 def listed() -> list[str]:
@@ -44,6 +46,20 @@ def test_a_module_imports_only_from_layers_above(module: str) -> None:
     order = listed()
     above = set(order[: order.index(module)])
     assert imported((PACKAGE / f"{module}.py").read_text()) <= above
+
+
+def engine() -> list[str]:
+    """The modules down to the fitters."""
+    order = listed()
+    return order[: order.index("descent") + 1]
+
+
+@pytest.mark.parametrize("module", engine())
+def test_a_function_of_the_engine_is_short(module: str) -> None:
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert not {name: length for name, length in lengths.items() if length > LONGEST}
 
 
 def test_what_is_imported_is_found_wherever_it_stands() -> None:
