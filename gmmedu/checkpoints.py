@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class Checkpoint:
         def save() -> None:
             if problem.processes.rank == 0:
                 saved = {name: _attributes(part) for name, part in parts.items()}
-                self._replace({"format": FORMAT, **_named(problem), **saved, "now": now})
+                self._replace({"format": FORMAT, **problem.named, **saved, "now": now})
 
         problem.processes.share(save)
 
@@ -98,27 +98,40 @@ class Checkpoint:
         data = processes.share(lambda: self._bytes(processes.rank))[0]
         if data is None:
             return None
-        saved = self._loaded(data, problem.start.means.device)
-        wanted = _named(problem)
+        device = problem.start.means.device
+        saved, wanted = self._loaded(data, device), problem.named
         for name in wanted:
             if not _alike(saved.get(name), wanted[name]):
-                raise ValueError(
-                    f"checkpoint {str(self.path)!r} is of another fit: {name} was "
-                    f"{saved.get(name)}, and is {wanted[name]}; remove it, or name another file"
-                )
-        problem.keep(torch.as_tensor(saved["problem"].pop("members"), device=self._device(problem)))
+                self._refuse(name, saved.get(name), wanted[name])
+        problem.keep(torch.as_tensor(saved["problem"].pop("members"), device=device))
+        self._check_points(problem, *saved["now"])
         for name, part in parts.items():
             for attribute, value in saved[name].items():
                 setattr(part, attribute, value)
         return saved["now"]
+
+    def _check_points(self, problem: Problem, state: State, statistics: Statistics) -> None:
+        """That the points are those of the checkpoint: one pass over them finds its NLL again."""
+        if not len(state.means):
+            return
+        was, now = problem.nll(statistics), problem.nll(problem.recount(state))
+        allowed = torch.finfo(state.means.dtype).eps ** 0.5 * (1 + np.abs(was))
+        if not (np.abs(was - now) <= allowed).all():
+            self._refuse("the NLL of x at the state that it holds", was, now)
+
+    def _refuse(self, name: str, was: Any, now: Any) -> NoReturn:
+        raise ValueError(
+            f"checkpoint {str(self.path)!r} is of another fit: {name} was {was}, and is {now}; "
+            "remove it, or name another file"
+        )
 
     def _bytes(self, rank: int) -> bytes | None:
         return self.path.read_bytes() if rank == 0 and self.path.exists() else None
 
     def _loaded(self, data: bytes, device: torch.device) -> dict[str, Any]:
         try:
-            plain = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-            saved = _thing(plain)
+            plain = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            saved = _thing(plain, device)
             known = saved["format"] == FORMAT
         except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
             raise ValueError(
@@ -131,21 +144,11 @@ class Checkpoint:
             )
         return saved
 
-    @staticmethod
-    def _device(problem: Problem) -> torch.device:
-        return problem.start.means.device
-
-
-def _named(problem: Problem) -> dict[str, Any]:
-    """What tells a fit from others."""
-    units, total = problem.units, torch.from_numpy(problem.total)
-    return {**problem.named, "the weight of x": total, "the center of x": units.center}
-
 
 def _alike(one: Any, other: Any) -> bool:
     if isinstance(other, Tensor):
         same = isinstance(one, Tensor) and one.shape == other.shape
-        return same and bool(torch.allclose(one, other, rtol=1e-6))
+        return same and bool(torch.allclose(one.cpu(), other, rtol=1e-6))
     return bool(one == other)
 
 
@@ -168,17 +171,24 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _thing(plain: Any) -> Any:
-    """The value of which ``_plain`` made this."""
+def _thing(plain: Any, device: torch.device) -> Any:
+    """The value of which ``_plain`` made this; its tensors on a device, but those of a data class,
+    which is a record and stays on the CPU."""
+    if isinstance(plain, Tensor):
+        return plain.to(device)
     if isinstance(plain, list):
-        return [_thing(part) for part in plain]
+        return [_thing(part, device) for part in plain]
     if not isinstance(plain, tuple):
         return plain
     name, parts = plain
     if name == "dict":
-        return {key: _thing(part) for key, part in parts}
+        return {key: _thing(part, device) for key, part in parts}
+    if name == "tuple":
+        return tuple(_thing(part, device) for part in parts)
     if name in _KINDS:
-        return _KINDS[name](*map(_thing, parts))
+        kind = _KINDS[name]
+        place = device if issubclass(kind, tuple) else torch.device("cpu")
+        return kind(*(_thing(part, place) for part in parts))
     return _OTHERS[name][2](parts)
 
 
@@ -203,5 +213,5 @@ _OTHERS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda e: [str(e), e.component, e.iteration, e.member],
         lambda parts: SingularityError(*parts),
     ),
-    "tuple": (tuple, lambda t: [_plain(part) for part in t], lambda p: tuple(map(_thing, p))),
+    "tuple": (tuple, lambda t: [_plain(part) for part in t], tuple),
 }

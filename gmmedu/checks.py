@@ -182,7 +182,9 @@ def check_values(
     if dtype == x.dtype:
         return x
     converted = x.to(dtype)
-    if x.numel() and not _all_finite(converted.nan_to_num(nan=0.0, posinf=math.inf)):
+    if x.numel() and not _all_finite(
+        converted.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    ):
         raise ValueError(f"{name} leaves the range of {dtype}; rescale it, or use a float64 model")
     return converted
 

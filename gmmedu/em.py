@@ -224,7 +224,9 @@ class Squarem(Em):
     def _state(self, target: Tensor, like: State) -> tuple[State, Tensor]:
         """The state with those coordinates, and which members (M,) the floor allows it to."""
         family = self.problem.family
-        state = family.unflatten(target, like)
+        state, finite = family.unflatten(target, like), torch.isfinite(target).all(1)
+        if self.problem.held[2]:
+            return state._replace(scales=like.scales), finite
         clamped, singular = family.clamp(state.scales, self.problem.floor)
-        allowed = torch.isfinite(target).all(1) & ~singular.any(-1)
+        allowed = finite & ~singular.any(-1)
         return state._replace(scales=clamped), allowed

@@ -136,17 +136,19 @@ class FitResult:
     """The record of a fit; of a batch of fits, with a tensor of its shape for each number.
 
     nll: mean NLL of the returned parameters, in nats: the lowest (by the objective) that the fit
-    saw; inf for the members of a batch that failed. history: the NLL after 0, 1, ... iterations,
-    float64 (T + 1, ...), NaN after the end of a member; elapsed: seconds since the start at the
-    same moments, (T + 1,); passes_after: passes over the data until then, (T + 1, ...);
-    converged: whether the stopping rule was met; on_floor: whether a component ends on the floor
-    that the mitigation sets, so that the NLL is what the floor makes it; num_iterations: T;
-    passes: of the whole fit, and seconds; events: what the mitigation did; snapshots: parameters
-    along the way; errors: of the members that failed; starts: the NLL of every start, where
-    ``fit_best`` made several.
+    saw; inf for the members of a batch that failed. objective: what the fit lowered, that is the
+    NLL, and with ``Prior()`` less the log prior per point. history: the NLL after 0, 1, ...
+    iterations, float64 (T + 1, ...), NaN after the end of a member; elapsed: seconds since the
+    start at the same moments, (T + 1,); passes_after: passes over the data until then, of the shape
+    of ``history``; converged: whether the stopping rule was met; on_floor: whether a component ends
+    on the floor that the mitigation sets, so that the NLL is what the floor makes it;
+    num_iterations: T; passes: of the whole fit, and seconds; events: what the mitigation did;
+    snapshots: parameters along the way; errors: of the members that failed; starts: the NLL of
+    every start, where ``fit_best`` made several.
     """
 
     nll: Any
+    objective: Any
     history: Tensor
     elapsed: Tensor
     passes_after: Tensor
@@ -293,6 +295,7 @@ class Surroundings:
         self.inference = torch.is_inference_mode_enabled()
         self.threads = torch.get_num_threads()
         self.wanted = 1 if small else self.threads
+        self.precision = torch.get_float32_matmul_precision()
         self.autocast = torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device)
 
@@ -300,22 +303,27 @@ class Surroundings:
     def left(self) -> Iterator[None]:
         """Inside, nothing is recorded for a gradient, and nothing is rounded."""
         try:
-            torch.set_num_threads(self.wanted)
+            self._set(self.wanted, "highest")
             with torch.inference_mode(), self._cast(False):
                 yield
         finally:
-            torch.set_num_threads(self.threads)
+            self._set(self.threads, self.precision)
 
     @contextmanager
     def back(self) -> Iterator[None]:
         """Inside, everything is as it was."""
         try:
-            torch.set_num_threads(self.threads)
+            self._set(self.threads, self.precision)
             with torch.inference_mode(self.inference), torch.set_grad_enabled(self.grad):
                 with self._cast(True):
                     yield
         finally:
-            torch.set_num_threads(self.wanted)
+            self._set(self.wanted, "highest")
+
+    def _set(self, threads: int, precision: str) -> None:
+        torch.set_num_threads(threads)
+        if self.precision != "highest":
+            torch.set_float32_matmul_precision(precision)
 
     def _cast(self, enabled: bool) -> Any:
         if not self.autocast:
@@ -328,7 +336,7 @@ class Record:
 
     kept = (
         *("iteration", "log", "_earlier", "_snapshots", "_best", "_best_nll", "_best_objective"),
-        *("_final", "_nll", "_converged", "_ended", "_stopped", "_moved"),
+        *("_final", "_nll", "_objective", "_converged", "_ended", "_stopped", "_moved"),
     )
 
     def __init__(self, num_iterations: int, stopping: Stopping, options: Options) -> None:
@@ -359,7 +367,8 @@ class Record:
         self._begun = time.perf_counter()
         self._given = [n.detach().clone() for n in problem.model._numbers()]
         self._final = problem.start
-        self._nll, self._converged = np.full(size, np.inf), np.zeros(size, dtype=bool)
+        self._nll, self._objective = np.full((2, size), np.inf)
+        self._converged = np.zeros(size, dtype=bool)
         self._ended, self._stopped = np.zeros(size, dtype=int), np.zeros(size, dtype=bool)
         self._floor, self._moved = problem.floor, 0.0
         # A callback of one process may stop all.
@@ -441,7 +450,8 @@ class Record:
     def _keep_best(self, nll: Any, objective: Any, state: State, failed: Any) -> None:
         """Keep the lowest objective of each member and its state. A start may be below the floor,
         and so may its first successors; they do not count once there is another."""
-        if self._best is None or np.isinf(self._best_objective).any():
+        fresh = self._best is None or np.isinf(self._best_objective).any()
+        if fresh and not self.problem.held[2]:
             # What was raised to the floor is there to rounding.
             floor = self.problem.floor * 0.999
             _, low = self.problem.family.clamp(state.scales, floor)
@@ -495,6 +505,7 @@ class Record:
         nll = self._rounded(best, self._best_nll[done], rows)
         failed = np.isin(members, list(problem.failures))
         self._nll[members] = np.where(failed, np.inf, nll)
+        self._objective[members] = self._nll[members] + problem.penalty(best, rows)
         self._converged[members], self._ended[members] = met[done], self.iteration
         self._stopped[members] = stopped | failed
         kept = torch.as_tensor(np.flatnonzero(going), device=device)
@@ -528,6 +539,7 @@ class Record:
             self._warn_floor(low)
         return FitResult(
             nll=self._shaped(self._nll),
+            objective=self._shaped(self._objective),
             history=torch.from_numpy(history).reshape(-1, *problem.model.batch_shape),
             elapsed=torch.tensor(self._elapsed, dtype=torch.float64, device="cpu"),
             passes_after=torch.from_numpy(np.stack(self._passes)).reshape(

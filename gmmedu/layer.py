@@ -126,20 +126,23 @@ def em_fixed_point(
         prior_points: how many points the start counts as; the fit is then maximum a posteriori,
             keeps the order of its components, and has a gradient in the start (eq-map-em).
         min_scale: the smallest standard deviation, in units of x; 0 for none.
-        num_iterations: the most steps; all of them are kept for the gradient of "unrolled" only.
+        num_iterations: the most steps, before a last one whose gradient "implicit" and "one_step"
+            keep; "unrolled" keeps all.
         tolerance: EM ends when no log weight, whitened mean or scale moves by more in a step.
         gradient: "implicit", of the fixed point (eq-implicit-gradient), which is that of the
             optimum, whoever found it (eq-hessian-gradient), at the memory of one step;
             "unrolled", of the steps that were made (eq-unrolled-gradient); "one_step", of the
             last of them alone.
 
-    Where nothing asks for a gradient, all three are the same fit. Without a prior the fixed point
-    does not depend on the start, and "implicit" has no gradient in it.
+    Where EM converges, all three are the same fit. The gradient is of first order: "implicit"
+    refuses a second derivative, and that of "one_step" is of the last step. Without a prior the
+    fixed point does not depend on the start, and "implicit" has no gradient in it.
 
     Raises ``RuntimeError`` where the fixed point has no gradient, an eigenvalue of the step's
     Jacobian being 1; ``SingularityError`` where a component collapses, ``ValueError`` or
-    ``TypeError`` for bad input. Warns with ``ConvergenceWarning`` where EM has not converged.
-    Source: Boite, Tanguy, Delon, Desolneux and Flamary (2025).
+    ``TypeError`` for bad input. Warns with ``ConvergenceWarning`` where EM has not converged;
+    "unrolled", which may be meant to stop early, does not. Source: Boite, Tanguy, Delon,
+    Desolneux and Flamary (2025).
     """
     checks.check_choice(gradient, "gradient", GRADIENTS)
     checks.check_count(num_iterations, "num_iterations")
@@ -276,10 +279,35 @@ class _Implicit(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.solve = inputs[1]
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.solve(gradients[0]), None
+        solution = ctx.solve(gradients[0])
+        if torch.is_grad_enabled():
+            # The solution holds J fixed, whose slope a second derivative would need.
+            solution = _Once.apply(solution, *ctx.saved_tensors)
+        return solution, None
+
+
+class _Once(torch.autograd.Function):
+    """The solution, from which no way leads back to what EM's last step was made of."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(solution: Tensor, following: Tensor) -> Tensor:
+        return solution.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError(
+            'the implicit gradient has no derivative; use gradient="unrolled" for a second one'
+        )
 
 
 def jacobian(step: Step, numbers: Tensor) -> Tensor:
@@ -328,14 +356,15 @@ def _check(largest: Tensor, least: float) -> None:
 def _by_iteration(
     pull: Callable[[Tensor], tuple[Tensor]], v: Tensor, num_iterations: int
 ) -> Tensor:
-    """The sum of the series v + J^T v + ... (eq-truncated-gradient), as far as the dtype can
-    tell."""
+    """The sum of the series v + J^T v + ... (eq-truncated-gradient) of each member, v (M, P), as
+    far as the dtype can tell."""
     u = term = v
     smallest = 32 * torch.finfo(v.dtype).eps
     for _ in range(num_iterations):
         (term,) = pull(term)
         u = u + term
-        if bool(term.abs().max() <= smallest * u.abs().max()):
+        largest = term.abs().amax(1)
+        if bool((largest <= smallest * u.abs().amax(1)).all()) and bool(largest.isfinite().all()):
             return u
     raise RuntimeError(
         f"the series for the implicit gradient did not converge in {num_iterations} terms: an "

@@ -350,8 +350,10 @@ class MixtureDistribution(distributions.Distribution):
         return points.movedim(-2, 0).reshape(shape)
 
     def rsample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
-        """Points (*sample, *batch, D) with a gradient in the parameters."""
+        """Points (*sample, *batch, D) with a gradient in the parameters, but in inference mode."""
         points = self.sample(sample_shape, generator)
+        if torch.is_inference_mode_enabled():
+            return points
         x = points.unsqueeze(-2).requires_grad_()
         with torch.enable_grad():
             fixed = each(lambda part: part.detach(), self.state)

@@ -18,7 +18,7 @@ from gmmedu import checks, covariance, mixture
 from gmmedu.covariance import Family
 from gmmedu.device import current_device
 from gmmedu.mixture import MixtureDistribution
-from gmmedu.values import State, each
+from gmmedu.values import State, each, take
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -149,11 +149,13 @@ class GaussianMixture(nn.Module):
             raise TypeError("this model is one mixture, with batch_shape=(); there is no other")
         if isinstance(index, Tensor) and index.ndim == 0:
             index = int(index)
-        chosen = self.logits.detach()[index]
-        new = self._like(self.num_dims, chosen.shape[:-1])
+        place = torch.arange(math.prod(self.batch_shape), device=self.means.device)
+        # An index of more dimensions than the batch has ends here.
+        place = place.reshape(self.batch_shape)[index]
+        new = self._like(self.num_dims, place.shape)
         with torch.no_grad():
             for mine, its in zip(self._numbers(), new._numbers(), strict=True):
-                its.copy_(mine[index])
+                its.copy_(mine.flatten(0, len(self.batch_shape) - 1)[place])
                 its.requires_grad_(mine.requires_grad)
         return new
 
@@ -298,24 +300,15 @@ class GaussianMixture(nn.Module):
         )
         state = self.state()
         rows = _rows(x)
-        if self.batch_shape:
-            rows = rows.expand(*self.batch_shape, *rows.shape[-2:])
-        flat = rows.reshape(-1, *rows.shape[-2:])
-        states = each(
-            lambda p: (
-                p.detach().flatten(0, len(self.batch_shape) - 1)
-                if self.batch_shape
-                else p.detach().unsqueeze(0)
-            ),
-            state,
-        )
-        sets = range(len(flat))
-        size = len(states.means)
+        lead = torch.broadcast_shapes(rows.shape[:-2], self.batch_shape)
+        rows = rows.expand(*lead, *rows.shape[-2:])
+        members = torch.arange(math.prod(self.batch_shape), device="cpu")
+        members = members.reshape(self.batch_shape).expand(lead).flatten()
+        size = len(self.batch_shape)
+        states = each(lambda p: p.detach().reshape(-1, *p.shape[size:]), state)
         parts = [
-            mixture.missing_log_joint(
-                self.family, each(lambda p, m=m % size: p[m : m + 1], states), flat[m]
-            )
-            for m in sets
+            mixture.missing_log_joint(self.family, take(states, member.reshape(1)), own)
+            for member, own in zip(members, rows.reshape(-1, *rows.shape[-2:]), strict=True)
         ]
         joint = torch.stack(parts)
         shape = rows.shape[:-1] if x.ndim > 1 else (*rows.shape[:-2],)
@@ -487,8 +480,9 @@ class GaussianMixture(nn.Module):
             **options,
         )
         new.set_parameters(weights, means, covariances)
-        scale = covariances.abs().amax()
-        if not torch.allclose(new.covariances, covariances, rtol=1e-4, atol=1e-6 * float(scale)):
+        deviations = covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+        size = deviations.unsqueeze(-1) * deviations.unsqueeze(-2)
+        if not bool(((new.covariances - covariances).abs() <= 1e-4 * size).all()):
             raise ValueError(
                 f"{cls.__name__} cannot hold these covariances exactly; use GmmFull, or fit anew"
             )

@@ -157,7 +157,7 @@ def _of_piece(points: Points, family: Family, state: State, workspace: Workspace
     if points.members:
         indices = torch.arange(len(points.members), device=state.means.device).split(1)
         parts = [
-            _from_patterns(one, family, take(state, index))
+            _of_piece(one, family, take(state, index), Workspace())
             for one, index in zip(points.members, indices, strict=True)
         ]
         return each(lambda *part: torch.cat(part), *parts)
@@ -310,8 +310,11 @@ def expect(
         wide = whitening.double()
         precisions = wide.mT @ wide
         rows, columns = pattern.hidden[:, :, None], pattern.hidden[:, None, :]
-        root = torch.linalg.cholesky(precisions[..., rows, columns])
-        covariance = torch.cholesky_inverse(root)
+        root, failed = torch.linalg.cholesky_ex(precisions[..., rows, columns])
+        failed = failed[..., None, None] > 0
+        root = torch.where(failed, torch.eye(num_hidden).to(root), root)
+        # What has no density shows in the NLL.
+        covariance = torch.cholesky_inverse(root).masked_fill(failed, torch.nan)
         slope = (whitening.mT @ whitened)[..., hidden, point]
         gain = covariance[:, :, pattern.kind].to(means)
         shift = (gain @ slope.mT.unsqueeze(-1)).squeeze(-1)

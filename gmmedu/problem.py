@@ -79,7 +79,8 @@ class Stream:
                 )
                 x, weights = weighty(x, weights)
             if len(x):
-                yield x.to(torch.promote_types(x.dtype, self.like.dtype)), weights
+                x = x.detach().to(torch.promote_types(x.dtype, self.like.dtype))
+                yield x, weights
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ class Problem:
         self.processes.same(door)
         self._start_alike()
         unit = self._stream(given) if isinstance(given, Stream) else self._lay_out(given, weights)
+        total, center = torch.from_numpy(self.total.copy()), self.units.center.cpu()
+        self.named |= {"the weight of x": total, "the center of x": center}
         self._set_floor(unit)
         state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
@@ -371,6 +374,10 @@ class Problem:
     def e_step(self, state: State) -> Statistics:
         """One pass over the points."""
         self.passes[self.members] += 1
+        return self.recount(state)
+
+    def recount(self, state: State) -> Statistics:
+        """The same, which is not counted as one."""
         return sums(self.points, self.family, state, self.workspace, self.processes)
 
     def e_step_of(self, state: State, rows: Tensor) -> Statistics:

@@ -154,7 +154,7 @@ class Processes(Alone):
         for rank in set(range(self.size)) - {self.rank}:
             to = dist.get_global_rank(self.group, rank)
             try:
-                dist.isend(torch.zeros(1), to, group=self.group)
+                dist.isend(torch.zeros(1, device="cpu"), to, group=self.group)
             except RuntimeError:
                 gone.append(rank)
         return sorted(gone)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.models import MODELS, GaussianMixture
-from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation, SingularityError
+from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation, Prior, SingularityError
 from gmmedu.starts import Best, Search, Sets, split
 
 if TYPE_CHECKING:
@@ -239,7 +239,10 @@ def _fitted(
                     last = None
                 more = None if last is None else split(last.model)
                 fits = search.best(sets, family, count, more)
-                gained = math.inf if last is None else float(last.nll[0] - fits.nll[0])
+                gained = math.inf
+                # A prior moves with K, and the likelihood may fall.
+                if last is not None and not isinstance(search.mitigation, Prior):
+                    gained = float(last.nll[0] - fits.nll[0])
                 last = fits
                 yield family, fits, gained
                 bar.update()
@@ -375,7 +378,7 @@ def bootstrap_lrt(
     truth = null.model[0]
     drawn = truth.sample((num_samples, len(x)), generator=generator)
     drawn = torch.where(x.isnan(), x, drawn)
-    again = null.model[torch.zeros(num_samples, 1, dtype=torch.long)]
+    again = null.model[torch.zeros(num_samples, 1, dtype=torch.long, device="cpu")]
     _, _, samples = _ratio(search, Sets(drawn, None, missing), family, num_components, again)
     # A sample that has no regular fit speaks for no hypothesis: it counts against the second.
     p_value = (1 + int((~(samples < statistic)).sum())) / (1 + num_samples)

@@ -108,7 +108,8 @@ class Reset(Clamp):
     """Move a component that fell below ``min_scale`` to a random data point and start it afresh.
 
     It starts with an equal weight and the covariance of the data. After ``max_resets`` in one fit
-    components are clamped instead, so that the fit ends.
+    components are clamped instead, so that the fit ends; and so they are where a parameter is held
+    fixed.
     """
 
     max_resets: int = 20

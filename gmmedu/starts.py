@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ def fit_best(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> FitResult:
-    """Fit a mixture from several starts, all in one batch, and keep the best.
+    """Fit a mixture from several starts, all in one batch, and keep the one that ends at the lowest
+    objective.
 
     Args:
         model: one mixture; it is changed in place. What it holds before plays no part, but what
@@ -61,25 +62,46 @@ def fit_best(
         raise TypeError("fit_best takes no checkpoint; give its fitter a batch of models")
     group = options.get("group")
     processes = processes_of(group, model.means.device)
+    counted = x
 
     def door() -> int:
+        nonlocal counted
         checks.check_count(num_starts, "num_starts")
-        return _at_once(model, len(check_part(model, x, missing, processes)))
+        counted = _counted(check_part(model, x, missing, processes), options, processes.size > 1)
+        return _at_once(model, len(x))
 
     size = min(num_starts, *processes.share(door))
     best: FitResult | None = None
+    failed: SingularityError | None = None
     nlls: list[Tensor] = []
     for start in range(0, num_starts, size):
         many = _copies(model, min(size, num_starts - start))
-        initialize(many, x, method, missing=missing, generator=generator, group=group)
-        result = fitter(many, x, missing=missing, generator=generator, **options)
+        initialize(many, counted, method, missing=missing, generator=generator, group=group)
+        try:
+            result = fitter(many, x, missing=missing, generator=generator, **options)
+        except SingularityError as error:
+            # That every start of this part failed says nothing of the next.
+            failed = failed or error
+            nlls.append(torch.full(many.batch_shape, torch.inf, dtype=torch.float64, device="cpu"))
+            continue
         nlls.append(result.nll)
-        winner = int(result.nll.argmin())
-        if best is None or float(result.nll[winner]) < best.nll:
+        winner = int(result.objective.argmin())
+        if best is None or float(result.objective[winner]) < best.objective:
             best = _member(result, winner)
             model.set_state(each(lambda part: part.detach(), many[winner].state()))
-    assert best is not None
+    if best is None:
+        assert failed is not None
+        raise failed
     return replace(best, starts=torch.cat(nlls))
+
+
+def _counted(x: Tensor, options: dict[str, Any], empty: bool) -> Tensor:
+    """The points that weigh something: a start is among them."""
+    weights = options.get("sample_weight")
+    if weights is None:
+        return x
+    weights = checks.check_weights(weights, x.shape[:1], x.device, "sample_weight", empty=empty)
+    return x[weights > 0]
 
 
 def _at_once(model: GaussianMixture, num_points: int) -> int:
@@ -103,6 +125,7 @@ def _member(result: FitResult, member: int) -> FitResult:
     length = int(result.num_iterations[member]) + 1
     return FitResult(
         nll=float(result.nll[member]),
+        objective=float(result.objective[member]),
         history=result.history[:length, member],
         elapsed=result.elapsed[:length],
         passes_after=result.passes_after[:length, member],
@@ -153,6 +176,28 @@ class Sets:
         return x, None if mine.weights is None else mine.weights.unsqueeze(1)
 
 
+class Ends(NamedTuple):
+    """How the fits of M sets from S starts ended, (M, S) each: NLL and objective, infinite where
+    one failed; whether a component is on the floor; whether it converged."""
+
+    nll: Tensor
+    objective: Tensor
+    on_floor: Tensor
+    converged: Tensor
+
+    @classmethod
+    def failed(cls, shape: Sequence[int]) -> Ends:
+        nll, objective = torch.full((2, *shape), torch.inf, dtype=torch.float64, device="cpu")
+        on_floor, converged = torch.zeros((2, *shape), dtype=torch.bool, device="cpu")
+        return cls(nll, objective, on_floor, converged)
+
+    def ranked(self) -> Tensor:
+        """The starts of each set, the best first, those on the floor last: (M, S)."""
+        order = self.objective.argsort(dim=-1, stable=True)
+        low = self.on_floor.gather(1, order)
+        return order.gather(1, low.byte().argsort(dim=-1, stable=True))
+
+
 @dataclass(frozen=True)
 class Best:
     """The best fit of each of M sets: a batch of models (M,), NLL (M,), which is infinite where
@@ -200,10 +245,11 @@ class Search:
         A start that ends with a component on the floor comes after all that do not."""
         many = self._starts(sets, family, num_components, more)
         tolerance = max(self.tolerance, 4 * torch.finfo(sets.x.dtype).eps)
-        nll, on_floor, converged, reason = self._fit(many, sets, max(tolerance, COARSE))
-        none = torch.full_like(nll[:, 0], torch.inf)
-        best = Best(many[:, 0], none, on_floor[:, 0].clone(), converged[:, 0].clone(), reason)
-        for columns in _ranked(nll, on_floor).split(FINALISTS, 1):
+        ends, reason = self._fit(many, sets, max(tolerance, COARSE))
+        none = torch.full_like(ends.nll[:, 0], torch.inf)
+        on_floor, converged = (part[:, 0].clone() for part in (ends.on_floor, ends.converged))
+        best = Best(many[:, 0], none, on_floor, converged, reason)
+        for columns in ends.ranked().split(FINALISTS, 1):
             # All sets at first, then those whose finalists have all come to the floor.
             rows = (~best.regular).nonzero().flatten()
             if len(rows):
@@ -222,9 +268,9 @@ class Search:
     ) -> None:
         """Fit the starts in some columns of the sets in some rows to the end, and keep the best."""
         few = many[rows.unsqueeze(1), columns]
-        nll, on_floor, converged, _ = self._fit(few, sets.take(rows), tolerance)
-        first = _ranked(nll, on_floor)[:, :1]
-        nll, on_floor, converged = (n.gather(1, first)[:, 0] for n in (nll, on_floor, converged))
+        ends, _ = self._fit(few, sets.take(rows), tolerance)
+        first = ends.ranked()[:, :1]
+        nll, _, on_floor, converged = (part.gather(1, first)[:, 0] for part in ends)
         # What there is so far is on the floor, or nothing.
         own = (~on_floor & nll.isfinite() | (nll < best.nll[rows])).nonzero().flatten()
         if not len(own):
@@ -242,7 +288,7 @@ class Search:
         new = self._model(family, num_components, sets, (len(sets), self.num_starts))
         options: dict[str, Any] = {"missing": sets.missing, "generator": self.generator}
         if sets.weights is None:
-            x, _ = sets.of(torch.arange(len(sets)))
+            x, _ = sets.of(torch.arange(len(sets), device="cpu"))
             parts = [initialize(new, x, self.method, **options).state()]
         else:
             parts = []
@@ -272,30 +318,27 @@ class Search:
         )
 
     @torch.no_grad()
-    def _fit(
-        self, many: GaussianMixture, sets: Sets, tolerance: float
-    ) -> tuple[Tensor, Tensor, Tensor, str]:
-        """Fit a batch (M, S) in place, in parts where memory asks for it. Returns NLL, whether on
-        the floor, whether converged, (M, S) each, and why a fit failed."""
+    def _fit(self, many: GaussianMixture, sets: Sets, tolerance: float) -> tuple[Ends, str]:
+        """Fit a batch (M, S) in place, in parts where memory asks for it. Returns how the fits
+        ended, and why one failed."""
         num_sets, num_starts = many.batch_shape
         size = _at_once(many, sets.x.shape[-2])
-        nll = torch.empty(num_sets, num_starts, dtype=torch.float64, device="cpu")
-        on_floor, converged = (torch.empty_like(nll, dtype=torch.bool) for _ in range(2))
-        reason = ""
-        for rows in torch.arange(num_sets).split(max(1, size // num_starts)):
-            for columns in torch.arange(num_starts).split(size):
+        ends, reason = Ends.failed((num_sets, num_starts)), ""
+        for rows in torch.arange(num_sets, device="cpu").split(max(1, size // num_starts)):
+            for columns in torch.arange(num_starts, device="cpu").split(size):
                 place = rows.unsqueeze(1), columns
                 part = many[place]
                 found, why = self._fit_part(part, sets, rows, tolerance)
-                nll[place], on_floor[place], converged[place] = found
+                for whole, own in zip(ends, found, strict=True):
+                    whole[place] = own
                 for mine, its in zip(many._numbers(), part._numbers(), strict=True):
                     mine[place] = its
                 reason = reason or why
-        return nll, on_floor, converged, reason
+        return ends, reason
 
     def _fit_part(
         self, part: GaussianMixture, sets: Sets, rows: Tensor, tolerance: float
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], str]:
+    ) -> tuple[Ends, str]:
         """``_fit`` of a part, the sets in some rows, at once."""
         x, weights = sets.of(rows)
         try:
@@ -314,17 +357,9 @@ class Search:
                     generator=self.generator,
                 )
         except SingularityError as error:
-            none = torch.zeros(part.batch_shape, dtype=torch.bool)
-            return (torch.full(part.batch_shape, torch.inf).double(), none, none), str(error)
+            return Ends.failed(part.batch_shape), str(error)
         reason = str(result.errors[0]) if result.errors else ""
-        return (result.nll, result.on_floor, result.converged), reason
-
-
-def _ranked(nll: Tensor, on_floor: Tensor) -> Tensor:
-    """The starts of each set, the best first, those on the floor last: (M, S)."""
-    order = nll.argsort(dim=-1, stable=True)
-    low = on_floor.gather(1, order)
-    return order.gather(1, low.byte().argsort(dim=-1, stable=True))
+        return Ends(result.nll, result.objective, result.on_floor, result.converged), reason
 
 
 def split(model: GaussianMixture) -> GaussianMixture:

@@ -92,7 +92,7 @@ def own(state: State, family: Family) -> Statistics:
     """What the statistics of a point are on average where points come from the mixture itself:
     their M-step is the state (eq-own-statistics). state (M, ...)."""
     counts, operator = state.log_weights.exp(), family.operator
-    identity = torch.eye(state.means.shape[-1]).to(counts).unsqueeze(0)
+    identity = torch.eye(state.means.shape[-1], device=counts.device).to(counts).unsqueeze(0)
     second = counts.reshape(*counts.shape, *[1] * operator.event_dims)
     second = second * operator.moment_of(identity)
     if family.shared:

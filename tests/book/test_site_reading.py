@@ -177,9 +177,9 @@ def test_a_letter_of_a_formula_says_what_it_means(inspector: Inspector, page: Pa
     page.goto(inspector.home + "book/notation.html")
     page.evaluate(page_inspector.WAIT_FOR_MATH)
     tip, found = page.locator("#gm-tip"), {}
-    for symbol in page.locator("#symbols tbody td:first-child mjx-container").all():
-        text = unicodedata.normalize("NFKC", symbol.inner_text())
-        found[re.sub(r"[\s\u2061]", "", text)] = symbol
+    for formula in page.locator("#symbols tbody td:first-child mjx-container").all():
+        text = unicodedata.normalize("NFKC", formula.inner_text())
+        found[re.sub(r"[\s\u2061]", "", text)] = formula
     for symbol, meaning in SYMBOLS.items():
         found[symbol].locator("mjx-mi").first.hover()
         expect(tip).to_contain_text(meaning)

@@ -106,6 +106,12 @@ CASES: dict[str, dict[str, Any]] = {
     "batch": {"batch": (4,)},
     "own points": {"batch": (2,), "own": True},
     "stopping": {"batch": (4,), "tolerance": 1e-5},
+    "own points, stopping": {"batch": (2,), "own": True, "tolerance": 1e-5},
+    "own weights, stopping": {
+        "batch": (2,),
+        "tolerance": 1e-5,
+        "sample_weight": torch.rand(2, 60, generator=_generator(4)) + 0.1,
+    },
     "aitken": {"tolerance": gmmedu.Aitken(1e-4)},
     "stream": {"stream": True},
     "zero": {"every": 1},
@@ -243,6 +249,12 @@ def test_more_iterations_may_be_asked_for_not_fewer(tmp_path: Path) -> None:
         _fit(path, num_iterations=34)
 
 
+def _mirrored() -> Tensor:
+    """Other points with the same mean and the same spread."""
+    x = _points()
+    return 2 * x.mean(0) - x
+
+
 @quiet
 def test_the_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fit.pt"
@@ -254,6 +266,7 @@ def test_the_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
         "the algorithm": lambda model: _fit(path, model, accelerate="squarem"),
         "the center of x": lambda model: _fit(path, model, _points() + 1),
         "the weight of x": lambda model: _fit(path, model, _points(61)),
+        "the NLL of x at the state that it holds": lambda model: _fit(path, model, _mirrored()),
         "the kind of x": lambda model: _fit(path, model, [_points()]),
         "the batch of sample_weight": lambda m: _fit(path, m, sample_weight=torch.ones(60)),
     }

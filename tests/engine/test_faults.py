@@ -620,3 +620,234 @@ def test_nothing_is_said_of_an_ordinary_fit(fitter: str) -> None:
         warnings.simplefilter("error")
         FEW[fitter](_started("full", x), x)
     assert issubclass(ConvergenceWarning, UserWarning)
+
+
+# 14. What a second reading found
+
+
+@quiet
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fitter", FEW)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_own_points_some_lack_values_and_some_do_not(
+    family: str, fitter: str, weighted: bool
+) -> None:
+    """A batch gives what its members give alone; a row of weight 0 lacks nothing either."""
+    x = _normal(3, 40, 2)
+    x[0, 3, 1] = x[2, 7, 0] = torch.nan
+    weights = torch.ones(3, 40, dtype=torch.float64)
+    if weighted:
+        weights[2, 7] = 0
+    options: Any = {"missing": True}
+    many = gmmedu.MODELS[family](2, 2, batch_shape=3, dtype=torch.float64)
+    gmmedu.initialize(many, x, "points", missing=True, generator=_generator())
+    alone = [many[m] for m in range(3)]
+    fit = FEW[fitter](many, x, sample_weight=weights, **options)
+    for m, one in enumerate(alone):
+        nll = FEW[fitter](one, x[m], sample_weight=weights[m], **options).nll
+        assert float(fit.nll[m]) == pytest.approx(nll, abs=1e-10)
+        for number, other in zip(_numbers(many[m]), _numbers(one), strict=True):
+            torch.testing.assert_close(number, other, rtol=1e-8, atol=1e-8)
+
+
+def test_a_fold_may_lack_what_all_points_have() -> None:
+    x = gmmedu.load_old_faithful()
+    x[0, 0] = torch.nan
+    found = gmmedu.select(x, 2, "full", "held_out", missing=True, generator=_generator())
+    assert found.best_row.regular
+    assert math.isfinite(found.best_row.held_out)
+
+
+@pytest.mark.parametrize("family", ["full", "diagonal"])
+def test_a_reckless_rate_on_points_with_gaps_ends_as_without(family: str) -> None:
+    x = gmmedu.load_old_faithful()
+    x[::5, 1] = x[1::5, 0] = torch.nan
+    model = gmmedu.MODELS[family](2, 2, dtype=torch.float64)
+    gmmedu.initialize(model, x, missing=True, generator=_generator())
+    with pytest.raises(gmmedu.SingularityError, match="no longer finite"):
+        gmmedu.fit_model(model, x, 25, 1e3, 1e3, missing=True)
+    assert all(number.isfinite().all() for number in _numbers(model))
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_scales_held_below_the_floor_do_not_hide_the_best(fitter: str) -> None:
+    x = _normal(200, 2)
+    model = _started("diagonal", x)
+    model.set_parameters(covariances=1e-8 * torch.eye(2).double().expand(2, 2, 2))
+    model.raw_scale.requires_grad_(False)
+    reckless = {"adam": lambda: gmmedu.fit_model(model, x, 1, 0.0, 1.0)}
+    fit = reckless.get(fitter, lambda: FEW[fitter](model, x))()
+    assert fit.nll == fit.history.min()
+    if fitter == "adam":
+        assert fit.history.min() < fit.history[-1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_leaves_the_range_of_the_model_is_refused(sign: int) -> None:
+    x = torch.tensor([[sign * 1e300]], dtype=torch.float64)
+    model = gmmedu.GmmFull(1, 1, dtype=torch.float32)
+    for entrance in (model.log_prob, lambda x: model.set_parameters(means=x)):
+        with pytest.raises(ValueError, match="range|finite"):
+            entrance(x)
+    with pytest.raises(ValueError, match="range|finite"):
+        gmmedu.GmmFull(1, 1, dtype=torch.float32, init_means=x)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_index_chooses_among_the_batch_and_goes_no_further(family: str) -> None:
+    many = gmmedu.MODELS[family](3, 2, batch_shape=(5, 3), generator=_generator())
+    place: Any
+    for place in (4, (1, 2), (slice(1, 3), 0), torch.tensor([[0, 4], [2, 2]])):
+        assert torch.equal(many[place].means, many.means[place])
+        assert torch.equal(many[place].covariances, many.covariances[place])
+    assert torch.equal(many[..., -1].means, many.means[:, -1])
+    for place in ((0, 1, 2), (slice(None), 0, 0), 5):
+        with pytest.raises(IndexError):
+            many[place]
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_a_correlation_between_unequal_units_is_not_lost(unit: float) -> None:
+    size = torch.tensor([unit * 1e-5, unit * 10], dtype=torch.float64)
+    covariance = torch.tensor([[1, 0.5], [0.5, 1]]).double() * size[:, None] * size
+    given = gmmedu.MixtureDistribution.of(
+        torch.ones(1).double(), torch.zeros(1, 2).double(), covariance[None]
+    )
+    torch.testing.assert_close(
+        gmmedu.GmmFull.from_distribution(given).covariances[0], covariance, rtol=1e-12, atol=0
+    )
+    for family in (gmmedu.GmmDiagonal, gmmedu.GmmIsotropic):
+        with pytest.raises(ValueError, match="cannot hold these covariances"):
+            family.from_distribution(given)
+
+
+def test_a_part_whose_starts_all_fail_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts go in parts where memory asks for it: the same answer as all at once."""
+    x = _normal(45, 2)
+    x[:15] = 0.3 * x[:15] + 3
+    x[:9] = 7.0
+    found = []
+    for numbers in (gmmedu.starts._BATCH_NUMBERS, 1):
+        monkeypatch.setattr(gmmedu.starts, "_BATCH_NUMBERS", numbers)
+        model = gmmedu.GmmFull(3, 2, dtype=torch.float64)
+        found.append(
+            gmmedu.fit_best(model, x, 12, method="points", mitigation=None, generator=_generator(4))
+        )
+    starts = [fit.starts for fit in found]
+    assert starts[0] is not None
+    assert 0 < starts[0].isinf().sum() < 12
+    torch.testing.assert_close(*starts)
+    assert found[0].nll == pytest.approx(found[1].nll)
+    x[:] = 7.0
+    with pytest.raises(gmmedu.SingularityError):
+        gmmedu.fit_best(gmmedu.GmmFull(3, 2, dtype=torch.float64), x, 3, mitigation=None)
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_batches_with_a_gradient_are_data_too(fitter: str) -> None:
+    x = _normal(60, 2).requires_grad_()
+    one, other = _started("full", x.detach()), _started("full", x.detach())
+    fit = FEW[fitter](one, list(x.split(25)))
+    assert fit.nll == pytest.approx(FEW[fitter](other, x).nll, abs=1e-10)
+    assert not fit.history.requires_grad
+
+
+def test_points_are_drawn_in_inference_mode() -> None:
+    mixture = gmmedu.GmmFull(2, 2, generator=_generator()).to_distribution()
+    with torch.inference_mode():
+        drawn = mixture.rsample((3,), generator=_generator())
+    assert torch.equal(drawn, mixture.sample((3,), generator=_generator()))
+
+
+@pytest.mark.parametrize(
+    ("batch_shape", "lead"),
+    [
+        *(((), lead) for lead in [(), (3,), (4, 3)]),
+        *(((3,), lead) for lead in [(), (1,), (3,), (4, 3), (4, 2, 3)]),
+        *(((1,), lead) for lead in [(), (3,), (4, 3)]),
+        *(((2, 1), lead) for lead in [(), (3,), (2, 3), (4, 2, 3)]),
+    ],
+)
+def test_gaps_in_points_of_any_leading_dimensions(
+    batch_shape: tuple[int, ...], lead: tuple[int, ...]
+) -> None:
+    """What lacks nothing has the same density with ``missing`` and without."""
+    model = gmmedu.GmmFull(2, 2, batch_shape=batch_shape, dtype=torch.float64)
+    x = _normal(*lead, 7, 2)
+    for what in (model.log_prob, model.responsibilities):
+        torch.testing.assert_close(what(x, missing=True), what(x))
+    gap = x.clone()
+    gap[..., 2, 1] = torch.nan
+    marginal = model.marginal([0])
+    torch.testing.assert_close(
+        model.log_prob(gap, missing=True)[..., 2], marginal.log_prob(x[..., :1])[..., 2]
+    )
+
+
+@pytest.mark.parametrize("method", ["kmeans", "kmeans++", "box", "points"])
+def test_a_start_is_not_at_a_point_that_weighs_nothing(method: str) -> None:
+    x = torch.cat([_normal(100, 2), _normal(100, 2, seed=1) + 6])
+    padded = torch.cat([x, torch.full((1, 2), 1e4).double()])
+    weights = torch.ones(201, dtype=torch.float64)
+    weights[-1] = 0
+    nlls = []
+    for points, options in ((x, {}), (padded, {"sample_weight": weights})):
+        model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
+        given: Any = {"method": method, "generator": _generator(), **options}
+        nlls.append(gmmedu.fit_best(model, points, 5, **given).nll)
+    assert nlls[0] == pytest.approx(nlls[1], abs=1e-9)
+
+
+def test_the_best_of_many_is_the_best_by_what_was_maximized() -> None:
+    """With a prior that is the posterior: the log prior of an inverse-Wishart, written out."""
+    x, k = gmmedu.load_galaxies(), 6
+    prior = gmmedu.Prior()
+    many = gmmedu.GmmFull(k, 1, batch_shape=100, dtype=x.dtype)
+    gmmedu.initialize(many, x, "points", generator=_generator())
+    options: Any = {"num_iterations": 3_000, "tolerance": 1e-10, "mitigation": prior}
+    fit = gmmedu.fit_em(many, x, accelerate="squarem", **options)
+    variances = many.covariances.detach().flatten(1) / x.var(correction=0)
+    degrees, scatter = 3, k**-2.0
+    log_prior = -((degrees + 2) * variances.log() / 2 + scatter / variances / 2).sum(1)
+    gap = fit.objective - (fit.nll - log_prior / len(x))
+    torch.testing.assert_close(gap, gap[:1].expand(100), rtol=0, atol=1e-8)
+    assert fit.objective.argmin() != fit.nll.argmin()
+    one = gmmedu.GmmFull(k, 1, dtype=x.dtype)
+    best = gmmedu.fit_best(
+        one, x, 100, method="points", generator=_generator(), accelerate="squarem", **options
+    )
+    assert best.objective == pytest.approx(float(fit.objective.min()), abs=1e-8)
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_products_are_not_rounded_by_what_the_process_allows(fitter: str) -> None:
+    """TF32 and bfloat16, which training asks for, are off inside, and on for a callback."""
+    x, seen = _normal(60, 2).float(), []
+
+    class Watching(gmmedu.Absolute):
+        def met(self, objective: Any, earlier: Any) -> Any:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().met(objective, earlier)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        heard = []
+        gmmedu_fit: Any = {
+            "em": gmmedu.fit_em,
+            "squarem": lambda *a, **o: gmmedu.fit_em(*a, accelerate="squarem", **o),
+            "adam": gmmedu.fit_model,
+            "lbfgs": gmmedu.fit_lbfgs,
+        }[fitter]
+        gmmedu_fit(
+            _started("full", x),
+            x,
+            3,
+            tolerance=Watching(0.0),
+            callback=lambda *_: heard.append(torch.get_float32_matmul_precision()),
+        )
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {"highest"}
+    assert set(heard) == {"medium"}

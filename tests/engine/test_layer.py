@@ -150,7 +150,10 @@ def test_a_large_mixture_goes_by_iteration() -> None:
     means = 4 * torch.randn(10, 10, generator=g, dtype=torch.float64)
     x = means.repeat(30, 1) + torch.randn(300, 10, generator=g, dtype=torch.float64)
     model = MODELS["full"](10, 10, init_means=means, dtype=torch.float64)
-    start, way = each(torch.Tensor.detach, model.state()), torch.randn_like(x)
+    start, way = (
+        each(torch.Tensor.detach, model.state()),
+        torch.randn(x.shape, generator=g, dtype=x.dtype),
+    )
     options: dict[str, Any] = {"prior_points": 20.0, "tolerance": 1e-13}
     assert model.family.flatten(each(lambda p: p[None], start)).shape[1] > layer.LARGEST_DIRECT
 
@@ -217,6 +220,43 @@ def test_torch_func_goes_through() -> None:
     for output, row in zip(outputs[:6], rows[:6], strict=True):
         found = torch.autograd.grad(output, x, retain_graph=True)[0]
         torch.testing.assert_close(row, found)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    """Where steps are unrolled it is right: beside a difference of the first."""
+    model, x = _model("isotropic"), _points(12)
+
+    def slope(gradient: layer.Gradient, x: Tensor) -> Tensor:
+        options: dict[str, Any] = {"tolerance": 1e-12, "gradient": gradient}
+        state = em_fixed_point(model.state(), x, model.family, **options)
+        found: Tensor = torch.autograd.grad(state.means[0, 0], x, create_graph=True)[0][0, 0]
+        return found
+
+    x.requires_grad_()
+    first = slope("implicit", x)
+    torch.testing.assert_close(first, slope("unrolled", x), rtol=1e-6, atol=0)
+    with pytest.raises(RuntimeError, match="unrolled"):
+        torch.autograd.grad(first, x)
+    second = torch.autograd.grad(slope("unrolled", x), x)[0][0, 0]
+    way = torch.zeros_like(x)
+    way[0, 0] = 1e-4
+    moved = [slope("unrolled", (x + sign * way).detach().requires_grad_()) for sign in (1, -1)]
+    torch.testing.assert_close(second, (moved[0] - moved[1]).detach() / 2e-4, rtol=1e-4, atol=0)
+
+
+def test_the_series_ends_for_each_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with a large gradient and a fast rate hides none with a small one and a slow rate."""
+    monkeypatch.setattr(layer, "LARGEST_DIRECT", 0)
+    noise = torch.randn(400, 1, generator=_generator(), dtype=torch.float64)
+    side = torch.sign(torch.arange(400) - 199.5)[:, None]
+    x = torch.stack([noise + 20 * side, noise + 1.5 * side]).requires_grad_()
+    means = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    model = MODELS["diagonal"](2, 1, init_means=means, dtype=torch.float64)
+    em = EMLayer(model, num_iterations=20_000, tolerance=1e-13)
+    out = em(x).component_means[:, 0, 0]
+    both = torch.autograd.grad(1e12 * out[0] + out[1], x)[0][1]
+    alone = torch.autograd.grad(em(x[1]).component_means[0, 0], x)[0][1]
+    torch.testing.assert_close(both, alone, rtol=1e-9, atol=1e-12)
 
 
 # Where there is none

@@ -417,6 +417,27 @@ def test_starts_batches_and_streams_under_another_default_device(method: str) ->
         _same(first, second)
 
 
+def test_what_selects_under_another_default_device() -> None:
+    x, found = gmmedu.load_old_faithful(device="cpu"), []
+    for mode in (nullcontext(), torch.device("meta")):
+        with mode:
+            options: Any = {"num_starts": 2, "generator": _generator()}
+            choice = gmmedu.select(x, [1, 2], "full", "held_out", **options)
+            test = gmmedu.bootstrap_lrt(x, "tied", 1, 3, **options)
+            found.append((choice.table[1].held_out, test.statistic, test.samples.tolist()))
+    assert found[0] == found[1]
+
+
+def test_stepwise_under_another_default_device() -> None:
+    x, found = _points(60), []
+    for mode in (nullcontext(), torch.device("meta")):
+        model = _model("full")
+        with mode:
+            gmmedu.fit_stepwise(model, list(x.split(20)))
+        found.append(model)
+    _same(*found)
+
+
 def test_scikit_learn_and_data_under_another_default_device() -> None:
     model, x = _model("full"), _points()
     with torch.device("meta"):

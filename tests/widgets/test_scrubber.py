@@ -62,7 +62,7 @@ def made(covariances: Tensor, means: Tensor | None = None, length: int = 9) -> F
     nll = float(history[-1])
     passes = torch.arange(1, length + 1)
     return FitResult(
-        nll, history, elapsed, passes, True, False, length - 1, length, 1.0, [], snapshots, []
+        nll, nll, history, elapsed, passes, True, False, length - 1, length, 1.0, [], snapshots, []
     )
 
 
