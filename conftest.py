@@ -21,12 +21,21 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 #: What takes longest comes first, so that no worker is left alone with it at the end.
 FIRST = (
     *(f"book/{chapter:02}-" for chapter in (13, 12, 11, 10, 9, 5, 6, 7, 8, 4, 3, 2, 1, 0)),
-    "tests/book/test_site.py",
+    # The site is built when the last notebook has ended, so that none of them runs twice.
+    "tests/equations/",
     "tests/project/test_style.py",
-    "tests/book/test_snippets.py",
-    "tests/widgets/",
+    "tests/book/test_site.py",
+    "tests/book/test_print.py",
+    "tests/widgets/test_pages.py",
+    "tests/widgets/test_jupyterlab.py",
     "tests/book/test_site_interactives.py",
+    "tests/book/test_site_reading.py",
+    "tests/book/test_slides.py",
+    "tests/book/test_snippets.py",
+    "tests/project/test_wheel.py",
+    "tests/widgets/",
     "tests/engine/test_degenerate.py",
+    "tests/engine/test_processes.py",
     "tests/engine/",
 )
 ROOT = Path(__file__).parent

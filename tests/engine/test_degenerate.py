@@ -262,7 +262,24 @@ def run_starts(
 def test_em_in_float64(kind: str, family: str) -> None:
     x = DATA[kind]()
     for name, mitigation in MITIGATIONS.items():
-        run_starts({start: started(family, x, start) for start in STARTS}, x, mitigation, name)
+        models = {start: started(family, x, start) for start in STARTS}
+        fitted = run_starts(models, x, mitigation, name)
+        if name == "clamp":
+            assert len(fitted) == len(STARTS)
+            for start, model in zip(STARTS, fitted, strict=True):
+                check_parts(model, x, start)
+
+
+def check_parts(model: GaussianMixture, x: Tensor, start: str) -> None:
+    """The mixtures made of a fitted one are as usable as itself, even where it is narrow."""
+    swapped = model.marginal([1, 0])
+    torch.testing.assert_close(swapped.log_prob(x.flip(1)), model.log_prob(x), rtol=1e-6, atol=1e-6)
+    for row in (0, len(x) - 1):
+        one = x[row : row + 1]
+        conditional = model.condition({0: float(one[0, 0])})
+        check_numbers(conditional, x[:, 1:], f"{start}, row {row}")
+        expected = model.log_prob(one) - model.marginal([0]).log_prob(one[:, :1])
+        torch.testing.assert_close(conditional.log_prob(one[:, 1:]), expected, rtol=1e-4, atol=1e-4)
 
 
 def thinned(kind: str, family: str) -> dict[str, str]:
@@ -279,12 +296,14 @@ def test_em_in_float32(kind: str, family: str) -> None:
         run(em, started(family, x, start), x, MITIGATIONS[name], f"{start}, {name}")
 
 
-@pytest.mark.parametrize("dtype", [FLOAT64, FLOAT32], ids=str)
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("name", MITIGATIONS)
-def test_descent(name: str, family: str, dtype: torch.dtype) -> None:
-    """The kinds of as many points are one batch; the ordinary ones of it are never refused."""
+def test_descent(name: str, family: str) -> None:
+    """The kinds of as many points are one batch; the ordinary ones of it are never refused. Each
+    mitigation meets both dtypes, with others from one family to the next."""
     fitter, mitigation = descent(60, 5e-2), MITIGATIONS[name]
+    turn = list(MITIGATIONS).index(name) + list(MODELS).index(family)
+    dtype = (FLOAT64, FLOAT32)[turn % 2]
     cases = {}
     for kind, make in DATA.items():
         x, start = make().to(dtype), thinned(f"{kind}-descent-{dtype}", family)[name]
@@ -399,29 +418,6 @@ def test_collinear_data_in_many_dimensions_can_be_started_from(
         run_starts(models, x.to(model_dtype), Clamp(), str(model_dtype))
 
 
-@pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize("family", MODELS)
-def test_a_clamped_fit_can_be_marginalized_and_conditioned(family: str, kind: str) -> None:
-    """The mixtures made of a fitted one are as usable as itself, even where it is narrow."""
-    x = DATA[kind]()
-    for start in ("box", "kmeans"):
-        model = started(family, x, start)
-        em(model, x, Clamp())
-        swapped = model.marginal([1, 0])
-        torch.testing.assert_close(
-            swapped.log_prob(x.flip(1)), model.log_prob(x), rtol=1e-6, atol=1e-6
-        )
-        for row in (0, len(x) - 1):
-            given = float(x[row, 0])
-            conditional = model.condition({0: given})
-            check_numbers(conditional, x[:, 1:], f"{start}, row {row}")
-            expected = model.log_prob(x[row : row + 1]) - model.marginal([0]).log_prob(
-                x[row : row + 1, :1]
-            )
-            actual = conditional.log_prob(x[row : row + 1, 1:])
-            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
 def sweep_case(seed: int) -> tuple[Tensor, int, Tensor | None]:
     """Random data of a random kind of degeneracy: x (N, D), K, and perhaps weights (N,)."""
     generator = seeded(seed)
@@ -452,10 +448,11 @@ def sweep_case(seed: int) -> tuple[Tensor, int, Tensor | None]:
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_random_degeneracy(seed: int) -> None:
     x64, k, weights = sweep_case(seed)
-    for number, (family, dtype) in enumerate(itertools.product(MODELS, (FLOAT64, FLOAT32))):
+    for number, family in enumerate(MODELS):
+        dtype = (FLOAT64, FLOAT32)[(seed // 2 + number) % 2]
         x = x64.to(dtype)
         name = list(MITIGATIONS)[(seed + number) % 4]
-        start = STARTS[1:][(seed + number // 3) % 4]
+        start = STARTS[1:][(seed // 4 + number) % 4]
         model = MODELS[family](k, x.shape[1], dtype=dtype, generator=seeded(seed))
         gmmedu.initialize(model, x, start, generator=seeded(seed))
         what = f"seed {seed}: {family}, {dtype}, {name}, {start}"

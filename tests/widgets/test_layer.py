@@ -39,15 +39,14 @@ def refit(x: Any) -> Any:
 def test_the_gradient_is_that_of_refits(scene: str) -> None:
     x = EMLayerExplorer(scene).moved().numpy()
     fits = refit(x)
-    for i, output in enumerate(OUTPUTS):
-        values = EMLayerExplorer(scene, output=output).values
-        assert values["output"] == pytest.approx(fits[i], abs=1e-11)
+    own = [EMLayerExplorer(scene, output=output).values for output in OUTPUTS]
+    for fit, values in zip(fits, own, strict=True):
+        assert values["output"] == pytest.approx(fit, abs=1e-11)
     for n in range(15):
         h = 1e-4 * np.eye(15)[n]
         slopes = (refit(x + h) - refit(x - h)) / 2e-4
-        for slope, output in zip(slopes, OUTPUTS, strict=True):
-            own = EMLayerExplorer(scene, output=output).values["gradient"][n]
-            assert own == pytest.approx(slope, rel=1e-4, abs=1e-6), (n, output)
+        for slope, values, output in zip(slopes, own, OUTPUTS, strict=True):
+            assert values["gradient"][n] == pytest.approx(slope, rel=1e-4, abs=1e-6), (n, output)
 
 
 @pytest.mark.parametrize("scene", SCENES)

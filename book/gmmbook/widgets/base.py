@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ _IDLE = re.compile(r"^(?:\s+|//.*\n|/\*\*[\s\S]*?\*/\n)+", re.M)
 _SPACED = re.compile(r"""("[^"\n]*"|`[^`]*`)| *([=,;:{}()?&|<>*\[\]]) *""")
 
 
+@cache
 def module(*kinds: str) -> str:
     """The front end of these kinds of interactives: closed forms, drawing, each one's own file, the
     host. A page downloads no more than it shows."""

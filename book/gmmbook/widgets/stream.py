@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import traitlets
@@ -79,6 +79,8 @@ class StreamExplorer(Interactive):
     alpha = traitlets.CFloat(min=_ALPHA[0], max=_ALPHA[1]).tag(sync=True)
     stream = traitlets.Enum(_STREAMS).tag(sync=True)
     state = ("arrived", "alpha", "stream")
+    #: Of each stream, once it is asked for: what exact EM made of it depends on nothing else.
+    _exact: ClassVar[dict[str, list[_Mixture]]] = {}
 
     def __init__(
         self,
@@ -89,8 +91,6 @@ class StreamExplorer(Interactive):
         name: str = "stream",
     ) -> None:
         self.set_trait("points", _points())
-        # Of each stream, once it is asked for: what exact EM made of it does not depend on alpha.
-        self._exact: dict[str, list[_Mixture]] = {}
         super().__init__(
             kind="stream",
             name=name,
