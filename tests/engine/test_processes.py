@@ -247,7 +247,8 @@ def _ended(rank: int, size: int, how: str) -> tuple[str, str, Any, bool]:
             if how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "hangs":
-                time.sleep(18)
+                # Until the others have waited, and asked each other.
+                time.sleep(13)
             if how == "raises":
                 raise KeyError("a typing error")
 

@@ -21,18 +21,28 @@ report.tabulate(results)
 """
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
-def test_a_table_holds_what_was_measured(tmp_path: Path, page: str) -> None:
-    stored = (ROOT / page).read_text(encoding="utf-8")
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("README.md", "benchmarks/README.md"):
+PAGES = ("README.md", "benchmarks/README.md")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both pages, emptied of rows and filled again."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "benchmarks").mkdir()
+    for name in PAGES:
         text = (ROOT / name).read_text(encoding="utf-8")
         lines = [line for line in text.splitlines(keepends=True) if not line.startswith("| ")]
-        (tmp_path / name).write_text("".join(lines) if name == page else text, encoding="utf-8")
-    subprocess.run([sys.executable, "-c", TABULATE, tmp_path], cwd=ROOT, check=True)
-    made = (tmp_path / page).read_text(encoding="utf-8").splitlines()
-    begin, end = (i for i, line in enumerate(made) if line.startswith("<!-- "))
-    assert "\n".join(made[begin : end + 1]) in stored and end > begin + 5
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    subprocess.run([sys.executable, "-c", TABULATE, folder], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_table_holds_what_was_measured(made: Path, page: str) -> None:
+    lines = (made / page).read_text(encoding="utf-8").splitlines()
+    begin, end = (i for i, line in enumerate(lines) if line.startswith("<!-- "))
+    stored = (ROOT / page).read_text(encoding="utf-8")
+    assert "\n".join(lines[begin : end + 1]) in stored and end > begin + 5
 
 
 def test_no_test_imports_the_benchmarks() -> None:
