@@ -312,7 +312,8 @@ def expect(
         rows, columns = pattern.hidden[:, :, None], pattern.hidden[:, None, :]
         root, failed = torch.linalg.cholesky_ex(precisions[..., rows, columns])
         failed = failed[..., None, None] > 0
-        root = torch.where(failed, torch.eye(num_hidden).to(root), root)
+        identity = torch.eye(num_hidden, dtype=root.dtype, device=root.device)
+        root = torch.where(failed, identity, root)
         # What has no density shows in the NLL.
         covariance = torch.cholesky_inverse(root).masked_fill(failed, torch.nan)
         slope = (whitening.mT @ whitened)[..., hidden, point]

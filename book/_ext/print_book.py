@@ -250,7 +250,7 @@ def opened(browser: Browser, site: Path) -> Iterator[Page]:
     page.close()
 
 
-def _print(page: Page, path: Path) -> None:
+def _print(page: Page, path: Path, *, final: bool) -> None:
     page.pdf(
         path=path,
         prefer_css_page_size=True,
@@ -258,8 +258,8 @@ def _print(page: Page, path: Path) -> None:
         display_header_footer=True,
         header_template="<span></span>",
         footer_template=_FOOTER,
-        outline=True,
-        tagged=True,
+        outline=final,
+        tagged=final,
     )
 
 
@@ -275,13 +275,13 @@ def _places(path: Path) -> Iterator[tuple[str, int]]:
 def print_book(page: Page, path: Path) -> None:
     """Prints what `opened` gives: once to learn the pages, once with them in the contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _print(page, path)
+    _print(page, path, final=False)
     page.evaluate(
         "places => document.querySelectorAll('[data-page]').forEach("
         "e => { e.textContent = places[e.dataset.page] })",
         dict(_places(path)),
     )
-    _print(page, path)
+    _print(page, path, final=True)
 
 
 def main() -> None:

@@ -12,6 +12,9 @@ from playwright.sync_api import Browser, Page
 from gmmbook.widgets import Interactive
 
 OpenStatic = Callable[..., Page]
+#: A page says its state, and writes it into its address, a while after the last change: here soon.
+SOON = """(wait => { window.setTimeout = (f, time, ...more) =>
+  wait(f, [400, 600].includes(time) ? 20 : time, ...more); })(window.setTimeout)"""
 
 
 def reopen(page: Page, hash: str) -> None:
@@ -42,13 +45,16 @@ def open_static(
     Only a page without JavaScript gets its stills, which take long to draw: elsewhere the module
     takes them away before they can be seen.
 
-    `hash` is what follows the # of its address; other keywords go to the browser's context. After
+    `hash` is what follows the # of its address; `patient` leaves the page its own waits; other
+    keywords go to the browser's context. After
     the test no page may have an error on its console, or have asked for anything beyond itself.
     """
     contexts, wrong = [], []
     path = tmp_path / "page.html"
 
-    def open_it(*interactives: Interactive, hash: str = "", **options: Any) -> Page:
+    def open_it(
+        *interactives: Interactive, hash: str = "", patient: bool = False, **options: Any
+    ) -> Page:
         with monkeypatch.context() as patch:
             if options.get("java_script_enabled", True):
                 patch.setattr(Interactive, "_still", lambda self: "data:,")
@@ -61,6 +67,8 @@ def open_static(
         )
         context = browser.new_context(**{"viewport": {"width": 760, "height": 1000}, **options})
         contexts.append(context)
+        if not patient:
+            context.add_init_script(SOON)
         page = context.new_page()
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))

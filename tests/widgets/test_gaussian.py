@@ -121,7 +121,7 @@ def state(page: Page, trait: str) -> Any:
 
 
 def test_drag_keys_and_reset(open_static: OpenStatic) -> None:
-    page = open_static(GaussianExplorer())
+    page = open_static(GaussianExplorer(), patient=True)
     drag(page, "mean", 50, -50)
     mean = state(page, "mean")
     assert mean[0] == pytest.approx(mean[1]) and 0.3 < mean[0] < 1.5

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from widgets.conftest import drag
 
@@ -203,6 +203,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(30)
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all notebooks, which keeps what JupyterLab loads."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1400})
+    yield context
+    context.close()
+
+
 # The page draws, and tells the kernel, once a frame.
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -223,9 +231,9 @@ def _numbers(text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_page_and_kernel_follow_each_other(lab: str, browser: Browser, name: str) -> None:
+def test_page_and_kernel_follow_each_other(lab: str, context: BrowserContext, name: str) -> None:
     case = CASES[name]
-    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    page = context.new_page()
     wrong: list[str] = []
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
