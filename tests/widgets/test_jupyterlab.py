@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nbformat
 import pytest
@@ -160,6 +160,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "\n".join(["from gmmbook.widgets import *", *before, f"view = {last}", "view"]),
             f"import json\nprint(json.dumps([*{case.own}, {case.value[0]}]))",
             f"view.set({case.set})",
+            # The next notebook, of the same kernel, has nothing of this one.
+            "from ipywidgets import Widget\nWidget.close_all()",
         )
         notebook = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
@@ -179,7 +181,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         str(Path(sys.executable).with_name("jupyter-lab")),
         *("--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="),
         *("--ServerApp.allow_root=True", f"--ServerApp.root_dir={folder}"),
-        "--LabApp.news_url=None",
+        *("--LabApp.news_url=None", "--ServerApp.disable_check_xsrf=True"),
     ]
     python_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = os.environ | own | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": python_path}
@@ -197,10 +199,24 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     folder / "log"
                 ).read_text()
                 time.sleep(0.2)
+        # One kernel for all notebooks, so that torch is imported once.
+        kernel = _post(home + "api/kernels", {"name": "python3"})
+        for name in CASES:
+            path = {"path": f"{name}.ipynb", "name": name, "type": "notebook"}
+            _post(home + "api/sessions", {**path, "kernel": {"id": kernel["id"]}})
         yield home
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _post(address: str, body: dict[str, Any]) -> Any:
+    """What a server answers to a question in JSON."""
+    asked = urllib.request.Request(
+        address, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        return json.load(answer)
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +229,6 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 # The page draws, and tells the kernel, once a frame.
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-
-
-def _run_all(page: Page) -> None:
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
 def _run(page: Page, cell: int) -> None:
@@ -242,7 +253,8 @@ def test_page_and_kernel_follow_each_other(lab: str, context: BrowserContext, na
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=WAIT)
     # A notebook without a kernel looks idle too, and forgets what it is asked to run.
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=WAIT)
-    _run_all(page)
+    for cell in range(3):
+        _run(page, cell)
     handle = page.get_by_role("slider", name=case.handle, exact=True)
     made, set_text = (re.compile(rf"^{re.escape(text)}(?=[,;]|$)") for text in case.texts)
     # the last cell set it from Python, and the page follows
@@ -283,5 +295,9 @@ def test_page_and_kernel_follow_each_other(lab: str, context: BrowserContext, na
 
     page.get_by_role("button", name="Reset").click()
     expect(handle).to_have_attribute("aria-valuetext", made, timeout=WAIT)
+    _run(page, 3)
+    expect(page.locator(".jp-InputPrompt").nth(3)).to_have_text(
+        re.compile(r"\[\d+\]"), timeout=WAIT
+    )
     page.close()
     assert not wrong, wrong
