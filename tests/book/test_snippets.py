@@ -32,7 +32,9 @@ def test_snippets_print_what_the_page_shows(
                 )
         plt.close("all")
     assert not wrong, "\n".join(wrong)
-    for picture in tmp_path.glob("*.svg"):
+    pictures = list(tmp_path.glob("*.svg"))
+    assert len(pictures) == (name == "use-it.md")
+    for picture in pictures:
         shown = (BOOK / "_static" / name).with_suffix(".svg").read_text(encoding="utf-8")
         drawn = picture.read_text(encoding="utf-8")
         for element in ("<use", "<path"):

@@ -378,7 +378,7 @@ def test_fits_under_another_default_device(
     weights, results = _weights((size,)), []
     for mode in (nullcontext(), torch.device("meta")):
         model = _model("full")
-        with mode, pytest.MonkeyPatch.context():
+        with mode:
             fit = FITTERS[fitter](
                 model,
                 x,
