@@ -639,7 +639,7 @@ def test_a_link_restores_the_view(open_static: OpenStatic) -> None:
         page.get_by_role("button", name="EM step").click()
     seen = live(page)
     page.wait_for_function("() => location.hash.startsWith('#mixture=3,')", timeout=3_000)
-    page.wait_for_timeout(60)
+    page.wait_for_timeout(500)
     link = page.evaluate("() => location.hash.slice(1)")
     again = live(open_static(explorer, hash=link))
     assert again["selected"] == 2 and again["seed"] == 1

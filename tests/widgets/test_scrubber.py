@@ -466,7 +466,7 @@ def test_a_link_restores_the_view(open_static: OpenStatic) -> None:
         press(page, "Step forward")
     before = state(page)
     page.wait_for_function("location.hash.length > 1")
-    page.wait_for_timeout(60)
+    page.wait_for_timeout(500)
     link = page.evaluate("location.hash.slice(1)")
     other = open_static(scrubber, hash=link)
     assert state(other) == before

@@ -357,7 +357,7 @@ def test_a_link_restores_the_view_and_the_point_it_sits_on(open_static: OpenStat
         drag(page, "mean of the needle", -40, 0, view)
         figure.get_by_role("button", name="Onto a point").click()
     page.wait_for_function("location.hash.includes('view-3=')")
-    page.wait_for_timeout(60)
+    page.wait_for_timeout(600)
     link = page.evaluate("location.hash.slice(1)")
     traits = ("point", "sigma", "cure", "values.j")
     seen = [[state(page, trait, view) for trait in traits] for view in views]
