@@ -14,7 +14,7 @@ from gmmbook.widgets import Interactive
 OpenStatic = Callable[..., Page]
 #: A page says its state, and writes it into its address, a while after the last change: here soon.
 SOON = """(wait => { window.setTimeout = (f, time, ...more) =>
-  wait(f, [400, 600].includes(time) ? 20 : time, ...more); })(window.setTimeout)"""
+  wait(f, [400, 600].includes(time) ? 100 : time, ...more); })(window.setTimeout)"""
 
 
 def reopen(page: Page, hash: str) -> None:
