@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,3 +28,36 @@ def default_device() -> torch.device:
 def current_device() -> torch.device:
     """Where torch makes tensors now; that of 2.4 cannot tell within ``with torch.device(...)``."""
     return torch.empty(0).device
+
+
+class Rounding(NamedTuple):
+    """How far the process lets torch round products of float32: torch's one word for it, None where
+    backends were told apart, and the words of those backends, none in a torch without them."""
+
+    word: str | None
+    backends: tuple[str, ...]
+
+    @classmethod
+    def now(cls) -> Rounding:
+        try:
+            word = torch.get_float32_matmul_precision()
+        except RuntimeError:
+            word = None
+        return cls(word, tuple(product.fp32_precision for product in _products()))
+
+    def none(self) -> Rounding:
+        """That nothing is rounded, said in the same way."""
+        return Rounding(self.word and "highest", ("ieee",) * len(self.backends))
+
+    def set(self) -> None:
+        if self.word is not None:
+            torch.set_float32_matmul_precision(self.word)
+        for product, word in zip(_products(), self.backends, strict=True):
+            product.fp32_precision = word
+
+
+def _products() -> list[Any]:
+    """What a process may tell of products, those of CUDA and of the CPU, where torch has it."""
+    products = [getattr(torch.backends, name) for name in ("cuda", "mkldnn")]
+    products = [getattr(backend, "matmul", None) for backend in products]
+    return [product for product in products if hasattr(product, "fp32_precision")]

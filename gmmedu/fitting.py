@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gmmedu import checks, mixture
 from gmmedu.checkpoints import Checkpoint, Savable, savable
+from gmmedu.device import Rounding
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import Event, Problem
 from gmmedu.processes import Alone, processes_of
@@ -295,7 +296,7 @@ class Surroundings:
         self.inference = torch.is_inference_mode_enabled()
         self.threads = torch.get_num_threads()
         self.wanted = 1 if small else self.threads
-        self.precision = torch.get_float32_matmul_precision()
+        self.rounding = Rounding.now()
         self.autocast = torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device)
 
@@ -303,27 +304,27 @@ class Surroundings:
     def left(self) -> Iterator[None]:
         """Inside, nothing is recorded for a gradient, and nothing is rounded."""
         try:
-            self._set(self.wanted, "highest")
+            self._set(self.wanted, self.rounding.none())
             with torch.inference_mode(), self._cast(False):
                 yield
         finally:
-            self._set(self.threads, self.precision)
+            self._set(self.threads, self.rounding)
 
     @contextmanager
     def back(self) -> Iterator[None]:
         """Inside, everything is as it was."""
         try:
-            self._set(self.threads, self.precision)
+            self._set(self.threads, self.rounding)
             with torch.inference_mode(self.inference), torch.set_grad_enabled(self.grad):
                 with self._cast(True):
                     yield
         finally:
-            self._set(self.wanted, "highest")
+            self._set(self.wanted, self.rounding.none())
 
-    def _set(self, threads: int, precision: str) -> None:
+    @staticmethod
+    def _set(threads: int, rounding: Rounding) -> None:
         torch.set_num_threads(threads)
-        if self.precision != "highest":
-            torch.set_float32_matmul_precision(precision)
+        rounding.set()
 
     def _cast(self, enabled: bool) -> Any:
         if not self.autocast:

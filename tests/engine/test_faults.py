@@ -19,6 +19,7 @@ from torch import Tensor
 
 import gmmedu
 from gmmedu import ConvergenceWarning, SingularityWarning
+from gmmedu.device import Rounding
 from gmmedu.models import GaussianMixture
 
 FAMILIES = list(gmmedu.MODELS)
@@ -819,35 +820,53 @@ def test_the_best_of_many_is_the_best_by_what_was_maximized() -> None:
     assert best.objective == pytest.approx(float(fit.objective.min()), abs=1e-8)
 
 
+def _told(backend: str, word: str) -> None:
+    getattr(torch.backends, backend).matmul.fp32_precision = word
+
+
+#: The ways in which a process lets torch round products of float32.
+ROUNDING: dict[str, Callable[[], Any]] = {
+    "word": lambda: torch.set_float32_matmul_precision("medium"),
+    "flag": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+}
+if Rounding.now().backends:
+    # One backend for itself, of which torch's one word can no longer be read.
+    ROUNDING |= {"cuda": lambda: _told("cuda", "tf32"), "cpu": lambda: _told("mkldnn", "bf16")}
+
+
+@pytest.mark.parametrize("way", ROUNDING)
 @pytest.mark.parametrize("fitter", FEW)
-def test_products_are_not_rounded_by_what_the_process_allows(fitter: str) -> None:
+def test_products_are_not_rounded_by_what_the_process_allows(fitter: str, way: str) -> None:
     """TF32 and bfloat16, which training asks for, are off inside, and on for a callback."""
     x, seen = _normal(60, 2).float(), []
 
     class Watching(gmmedu.Absolute):
         def met(self, objective: Any, earlier: Any) -> Any:
-            seen.append(torch.get_float32_matmul_precision())
+            seen.append(Rounding.now())
             return super().met(objective, earlier)
 
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    fit: Any = {
+        "em": gmmedu.fit_em,
+        "squarem": lambda *a, **o: gmmedu.fit_em(*a, accelerate="squarem", **o),
+        "adam": gmmedu.fit_model,
+        "lbfgs": gmmedu.fit_lbfgs,
+    }[fitter]
+    before, heard = Rounding.now(), []
     try:
-        heard = []
-        gmmedu_fit: Any = {
-            "em": gmmedu.fit_em,
-            "squarem": lambda *a, **o: gmmedu.fit_em(*a, accelerate="squarem", **o),
-            "adam": gmmedu.fit_model,
-            "lbfgs": gmmedu.fit_lbfgs,
-        }[fitter]
-        gmmedu_fit(
-            _started("full", x),
+        ROUNDING[way]()
+        allowed = Rounding.now()
+        model = _started("full", x)
+        fit(
+            model,
             x,
             3,
             tolerance=Watching(0.0),
-            callback=lambda *_: heard.append(torch.get_float32_matmul_precision()),
+            callback=lambda *_: heard.append(Rounding.now()),
         )
-        assert torch.get_float32_matmul_precision() == "medium"
+        after = Rounding.now()
     finally:
-        torch.set_float32_matmul_precision(before)
-    assert set(seen) == {"highest"}
-    assert set(heard) == {"medium"}
+        before.set()
+    assert before == Rounding.now() and allowed not in (before, before.none())
+    # Where no backend rounds, torch has one word again.
+    assert set(seen) == {allowed.none()._replace(word="highest")}
+    assert set(heard) == {allowed} == {after}
