@@ -45,6 +45,10 @@ class Rounding(NamedTuple):
             word = None
         return cls(word, tuple(product.fp32_precision for product in _products()))
 
+    @property
+    def any(self) -> bool:
+        return not {self.word, *self.backends} <= {None, "highest", "none", "ieee"}
+
     def none(self) -> Rounding:
         """That nothing is rounded, said in the same way."""
         return Rounding(self.word and "highest", ("ieee",) * len(self.backends))

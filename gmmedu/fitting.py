@@ -321,10 +321,10 @@ class Surroundings:
         finally:
             self._set(self.wanted, self.rounding.none())
 
-    @staticmethod
-    def _set(threads: int, rounding: Rounding) -> None:
+    def _set(self, threads: int, rounding: Rounding) -> None:
         torch.set_num_threads(threads)
-        rounding.set()
+        if self.rounding.any:
+            rounding.set()
 
     def _cast(self, enabled: bool) -> Any:
         if not self.autocast:
