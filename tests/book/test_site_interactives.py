@@ -9,7 +9,7 @@ import page_inspector
 import pytest
 from page_inspector import Inspector, leave_formulas_out
 from playwright.sync_api import Browser, expect
-from widgets.conftest import drag
+from widgets.conftest import drag, link_to
 
 pytestmark = pytest.mark.slow
 
@@ -49,14 +49,13 @@ def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str, na
     before = knob.get_attribute("aria-valuetext")
     for key in ("ArrowRight", "ArrowUp"):
         page.keyboard.press(key)
-    page.wait_for_function("location.hash.length > 1")
-    after, link = knob.get_attribute("aria-valuetext"), page.evaluate("location.hash")
-    assert after != before and link.startswith(f"#{name}=")
+    after, link = knob.get_attribute("aria-valuetext"), link_to(page, name)
+    assert after != before and link.startswith(f"{name}=")
     page.close()
     page = inspector.context("light").new_page()
     if (chapter, name) not in WITH_FORMULAS:
         leave_formulas_out(page)
-    page.goto(address + link)
+    page.goto(f"{address}#{link}")
     own = page.locator(figure)
     restored = own.locator(".gm-widget [role=slider]").nth(which)
     expect(restored).to_have_attribute("aria-valuetext", after or "")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -322,6 +325,27 @@ def _refused(rank: int, size: int, name: str) -> str:
         assert all(map(torch.equal, kept, _numbers(model)))
         return f"{type(error).__name__}: {error}"
     return "not refused"
+
+
+def _held(rank: int, size: int) -> int:
+    """How many more references to the group there are after fits than before."""
+    # With its first optimizer torch imports this, and an error on the way keeps frames until gc.
+    importlib.import_module("torch._dynamo")
+    gc.collect()
+    gc.disable()
+    before = sys.getrefcount(dist.group.WORLD)
+    for fit in FITTERS.values():
+        model = gmmedu.GmmFull(2, 3, dtype=torch.float64)
+        mine = _shard(_points(), rank, size)
+        gmmedu.initialize(model, mine, generator=_generator(), group=dist.group.WORLD)
+        fit(model, mine, group=dist.group.WORLD)
+    return sys.getrefcount(dist.group.WORLD) - before
+
+
+@pytest.mark.slow
+def test_nothing_holds_the_group_after_a_fit() -> None:
+    """A group that lives when the interpreter ends may abort the process."""
+    assert groups.run(_held, 2) == [0, 0]
 
 
 def test_what_one_process_is_given_wrongly_all_refuse() -> None:

@@ -16,6 +16,20 @@ OpenStatic = Callable[..., Page]
 SOON = """(wait => { window.setTimeout = (f, time, ...more) =>
   wait(f, [400, 600].includes(time) ? 100 : time, ...more); })(window.setTimeout)"""
 
+#: Whether the address says what this interactive shows now.
+SAID = """name => {
+  const { kind, store } = gmmedu.views[name], now = kind.encode(store.state);
+  const part = location.hash.slice(1).split("&").find(one => one.startsWith(`${name}=`));
+  const said = part?.slice(name.length + 1).split(",").map(Number);
+  return said && now.every((v, i) => Math.abs(v - said[i]) <= 1e-5 * (1 + Math.abs(v)));
+}"""
+
+
+def link_to(page: Page, name: str) -> str:
+    """The link to what this interactive shows, once the page has written it into its address."""
+    page.wait_for_function(SAID, arg=name, timeout=5_000)
+    return str(page.evaluate("location.hash.slice(1)"))
+
 
 def reopen(page: Page, hash: str) -> None:
     """Load the same page anew, by a link to it."""

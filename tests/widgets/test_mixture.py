@@ -18,7 +18,7 @@ import gmmedu
 from gmmbook.widgets import MixtureExplorer
 from gmmbook.widgets.base import _SOURCES
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
-from widgets.conftest import OpenStatic, drag, reopen
+from widgets.conftest import OpenStatic, drag, link_to, reopen
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -638,9 +638,8 @@ def test_a_link_restores_the_view(open_static: OpenStatic) -> None:
     for _ in range(4):
         page.get_by_role("button", name="EM step").click()
     seen = live(page)
-    page.wait_for_function("() => location.hash.startsWith('#mixture=3,')", timeout=3_000)
-    page.wait_for_timeout(500)
-    link = page.evaluate("() => location.hash.slice(1)")
+    link = link_to(page, "mixture")
+    assert link.startswith("mixture=3,")
     again = live(open_static(explorer, hash=link))
     assert again["selected"] == 2 and again["seed"] == 1
     assert again["values"]["nll"] == pytest.approx(seen["values"]["nll"], rel=1e-4)

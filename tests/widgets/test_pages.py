@@ -33,7 +33,7 @@ from gmmbook.widgets import (
 )
 from gmmbook.widgets.base import _IDLE, _SOURCES, module
 from gmmedu.plot import GRAY, PALETTE
-from widgets.conftest import OpenStatic
+from widgets.conftest import OpenStatic, link_to
 from widgets.test_jupyterlab import CASES
 
 BOOK = Path(gmmbook.__file__).parents[1]
@@ -232,10 +232,9 @@ def test_a_link_restores_the_view(open_static: OpenStatic, name: str) -> None:
     knob.focus()
     for key in ("ArrowRight", "ArrowUp", "ArrowRight"):
         page.keyboard.press(key)
-    page.wait_for_function("location.hash.length > 1", timeout=3_000)
-    link, seen = page.evaluate("location.hash"), state(page, name)
-    assert re.fullmatch(r"#[a-z0-9-]+=[-+.,0-9e]+", link)
-    other = open_static(EXAMPLES[name](), hash=link[1:])
+    link, seen = link_to(page, name), state(page, name)
+    assert re.fullmatch(r"[a-z0-9-]+=[-+.,0-9e]+", link)
+    other = open_static(EXAMPLES[name](), hash=link)
     still(other)
     restored = state(other, name)
     encode = "name => gmmedu.views[name].kind.encode(gmmedu.views[name].store.state)"
@@ -283,9 +282,8 @@ def test_the_place_in_the_page_stays_in_the_address(open_static: OpenStatic, nam
     page = open_static(EXAMPLES[name](), hash="a-section")
     page.locator(".gm-widget [role=slider]").last.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("location.hash.length > 12", timeout=3_000)
-    link = page.evaluate("location.hash")
-    assert link.startswith(f"#a-section&{name}=")
+    link = link_to(page, name)
+    assert link.startswith(f"a-section&{name}=")
     page.evaluate(
         """() => { const tall = document.createElement("div");
         tall.style.height = "3000px"; document.body.prepend(tall); }"""
@@ -390,8 +388,7 @@ def test_a_script_that_comes_later_adds_its_kind(open_static: OpenStatic, name: 
     page.locator(f"#{name} [role=slider]").last.focus()
     for key in ("ArrowRight", "ArrowUp", "ArrowRight"):
         page.keyboard.press(key)
-    page.wait_for_function(f"location.hash.startsWith('#{name}=')", timeout=3_000)
-    link = page.evaluate("location.hash")
+    link = link_to(page, name)
     page.locator(f"#{name}").get_by_role("button", name="Reset").click()
     page.wait_for_function("location.hash === ''", timeout=3_000)
     assert state(page, name) == start

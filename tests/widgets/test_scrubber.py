@@ -16,7 +16,7 @@ from torch import Tensor
 import gmmedu
 from gmmbook.widgets import FitScrubber
 from gmmedu.fitting import FitResult, Snapshot
-from widgets.conftest import OpenStatic, reopen
+from widgets.conftest import OpenStatic, link_to, reopen
 
 FLOAT64 = torch.float64
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -465,9 +465,7 @@ def test_a_link_restores_the_view(open_static: OpenStatic) -> None:
     for _ in range(11):
         press(page, "Step forward")
     before = state(page)
-    page.wait_for_function("location.hash.length > 1")
-    page.wait_for_timeout(500)
-    link = page.evaluate("location.hash.slice(1)")
+    link = link_to(page, "scrubber")
     other = open_static(scrubber, hash=link)
     assert state(other) == before
     assert other.locator(".gm-values").inner_text() == page.locator(".gm-values").inner_text()

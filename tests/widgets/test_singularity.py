@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from gmmbook.widgets import SingularityExplorer
 from gmmedu import Prior, load_galaxies
-from widgets.conftest import OpenStatic, drag, reopen
+from widgets.conftest import OpenStatic, drag, link_to, reopen
 
 FLOAT64 = torch.float64
 CURES = ("none", "clamp", "prior", "tied")
@@ -356,9 +356,7 @@ def test_a_link_restores_the_view_and_the_point_it_sits_on(open_static: OpenStat
         figure.locator("select").select_option("prior")
         drag(page, "mean of the needle", -40, 0, view)
         figure.get_by_role("button", name="Onto a point").click()
-    page.wait_for_function("location.hash.includes('view-3=')")
-    page.wait_for_timeout(600)
-    link = page.evaluate("location.hash.slice(1)")
+    link = [link_to(page, view) for view in views][-1]
     traits = ("point", "sigma", "cure", "values.j")
     seen = [[state(page, trait, view) for trait in traits] for view in views]
     reopen(page, link)
