@@ -40,6 +40,9 @@ FIRST = (
 )
 ROOT = Path(__file__).parent
 PASSED = pytest.StashKey[list[tuple[Any, float]]]()
+PROVED = pytest.StashKey[list[tuple[str, list[tuple[str, Any]]]]]()
+#: How many proofs a module has, where all of them were collected.
+ALL = pytest.StashKey[int]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,6 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         _mark(item)
     items.sort(key=_place)
+    if items and not any("::" in arg for arg in items[0].config.args):
+        for proof in filter(_proves, items):
+            proof.parent.stash[ALL] = proof.parent.stash.get(ALL, 0) + 1  # type: ignore[union-attr]
     yield
     # What -m and -k left; where it needs a browser that is not there, one failure says so.
     wanting = [item for item in items if item.get_closest_marker("browser")]
@@ -91,8 +97,11 @@ def _place(item: pytest.Item) -> int:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A notebook whose cells have all passed need not run again for the site that is built next."""
+    """A notebook whose cells have all passed, or a module whose proofs have, need not run again for
+    the site that is built next."""
     report = yield
+    if _proves(item):
+        _note_proof(item, report)
     notebook: Any = item.parent
     ours = hasattr(item, "cell") and item.path.parent == ROOT / "book"
     if ours and report.passed and report.when == "call":
@@ -102,6 +111,24 @@ def pytest_runtest_makereport(
         if len(passed) == len(cells):
             _keep(item.path, passed)
     return report
+
+
+def _proves(item: pytest.Item) -> bool:
+    return item.get_closest_marker("verifies") is not None
+
+
+def _note_proof(item: pytest.Item, report: pytest.TestReport) -> None:
+    import verification
+
+    module: Any = item.parent
+    if not report.passed:
+        module.stash[ALL] = 0  # nothing is kept of it
+    if report.when != "teardown":
+        return
+    proved = module.stash.setdefault(PROVED, [])
+    proved.append((item.name.partition("[")[0], report.user_properties))
+    if len(proved) == module.stash.get(ALL, 0):
+        verification.keep(item.path, proved, ROOT)
 
 
 def _keep(path: Path, passed: list[tuple[Any, float]]) -> None:

@@ -1,21 +1,21 @@
 """The table of numbered equations, each beside the test that proves it and the error it found.
 
 ``{verification}`` stands for the table. The equations are read from the chapters, the proofs are
-run (tests marked ``@verifies``), and what they found is kept under ``_build`` until the package,
-the proofs or the pinned set change.
+run (tests marked ``@verifies``), and what those of a module found is kept under ``_build`` until
+the package, the module or the pinned set change.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -84,58 +84,61 @@ def title_of(page: Path) -> str:
 
 
 def proofs(root: Path = ROOT) -> dict[str, list[Proof]]:
-    """The proofs of each label. Runs them, unless they have been run on the very same files.
+    """The proofs of each label. Those of a module are run, unless they have passed on the very same
+    files, in the tests too.
 
     Raises RuntimeError when one fails, with what it says.
     """
-    report = root / "_build" / ".proofs" / f"{_fingerprint(root)}.xml"
-    if not report.exists():
-        report.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=report.parent) as folder:
-            fresh = Path(folder) / "proofs.xml"
-            # Without the options of `make test`: here there may be no nbval.
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-            ]
-            command += [
-                "-o",
-                "addopts=--strict-markers",
-                # The family whose reports may carry what a proof compared.
-                "-o",
-                "junit_family=xunit1",
-                f"--junit-xml={fresh}",
-                PROOFS,
-            ]
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"a proof of an equation failed:\n{done.stdout}{done.stderr}")
-            fresh.replace(report)
-    return read_report(report)
+    records = {module: record_of(module, root) for module in modules(root)}
+    missing = [str(module) for module, record in records.items() if not record.exists()]
+    if missing:
+        # Without the options of `make test`: here there may be no nbval.
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += ["-o", "addopts=--strict-markers", *missing]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"a proof of an equation failed:\n{done.stdout}{done.stderr}")
+    return read(records.values())
 
 
-def read_report(report: Path) -> dict[str, list[Proof]]:
-    """The proofs of each label, from the file that pytest wrote."""
+def modules(root: Path) -> list[Path]:
+    """The modules of proofs."""
+    return sorted((root / PROOFS).glob("test_*.py"))
+
+
+def record_of(module: Path, root: Path) -> Path:
+    """Where what its proofs found is kept, for this state of what they depend on."""
+    shared = [root / "tests" / "reference.py", module.parent / "proof.py"]
+    digest = gmmedu_book.digest([*gmmedu_book.engine(root), *shared, module], root)
+    return root / "_build" / ".proofs" / f"{module.stem}-{digest}.json"
+
+
+def keep(module: Path, found: Iterable[tuple[str, list[tuple[str, Any]]]], root: Path) -> None:
+    """Keep what the tests of a module have noted of themselves, once all have passed."""
+    record = record_of(module, root)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    fresh = record.with_suffix(f".{os.getpid()}")
+    named = [(f"{module.name}::{name}", noted) for name, noted in found]
+    fresh.write_text(json.dumps(named), encoding="utf-8")
+    fresh.replace(record)
+
+
+def read(records: Iterable[Path]) -> dict[str, list[Proof]]:
+    """The proofs of each label, from what was kept."""
     noted: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
     how: dict[str, str] = {}
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        module = case.get("classname", "").rpartition(".")[2]
-        test = f"{module}.py::{case.get('name', '').partition('[')[0]}"
-        properties = [(p.get("name", ""), p.get("value", "")) for p in case.iter("property")]
-        for label in (value for name, value in properties if name == "label"):
-            for name, value in properties:
-                if name == "how":
-                    how[test] = value
-                elif name != "label":
-                    found, allowed = map(float, value.split())
-                    noted.setdefault((label, test), []).append((name, found, allowed))
+    for record in records:
+        for test, properties in json.loads(record.read_text(encoding="utf-8")):
+            for label in (value for name, value in properties if name == "label"):
+                for name, value in properties:
+                    if name == "how":
+                        how[test] = value
+                    elif name != "label":
+                        found, allowed = map(float, value.split())
+                        noted.setdefault((label, test), []).append((name, found, allowed))
     result: dict[str, list[Proof]] = {}
     for (label, test), all_of_it in noted.items():
-        # Where no error is allowed, none was found, or there would be no report.
+        # Where no error is allowed, none was found, or there would be no record.
         unit, found, allowed = max(all_of_it, key=lambda e: e[1] / e[2] if e[2] else 0.0)
         proof = Proof(test, how[test], len(all_of_it), found, allowed, unit)
         result.setdefault(label, []).append(proof)
@@ -187,12 +190,6 @@ def _item(bullet: str, lines: list[str]) -> Iterator[str]:
 
 def _dedent(text: str, indent: int) -> str:
     return "\n".join(line[indent:] for line in text.splitlines())
-
-
-def _fingerprint(root: Path) -> str:
-    proofs = (root / PROOFS).glob("*.py")
-    reference = root / "tests" / "reference.py"
-    return gmmedu_book.digest([*gmmedu_book.engine(root), *proofs, reference], root)
 
 
 class VerificationTable(SphinxDirective):

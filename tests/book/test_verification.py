@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -91,19 +92,18 @@ def test_an_equation_is_read_in_a_list_too(tmp_path: Path) -> None:
     assert [(e.label, e.latex) for e in equations_of(page)] == [("eq-a", "x\n= y")]
 
 
-def test_the_report_keeps_the_comparison_closest_to_failing(tmp_path: Path) -> None:
-    report = tmp_path / "report.xml"
-    report.write_text(
-        '<testsuites><testsuite><testcase classname="tests.equations.test_a" name="test_b[1]">'
-        '<properties><property name="label" value="eq-a"/><property name="how" value="a sum"/>'
-        '<property name="error" value="1e-13 1e-12"/></properties></testcase>'
-        '<testcase classname="tests.equations.test_a" name="test_b[2]">'
-        '<properties><property name="label" value="eq-a"/><property name="how" value="a sum"/>'
-        '<property name="error" value="5e-14 1e-13"/><property name="error" value="0 0"/>'
-        "</properties></testcase></testsuite></testsuites>"
-    )
+def test_the_comparison_closest_to_failing_is_kept(tmp_path: Path) -> None:
+    module = tmp_path / "tests" / "equations" / "test_a.py"
+    label, how = ("label", "eq-a"), ("how", "a sum")
+    one = ("test_b", [label, how, ("error", "1e-13 1e-12")])
+    other = ("test_b", [label, how, ("error", "5e-14 1e-13"), ("error", "0 0")])
+    for path in (module, module.parent / "proof.py", tmp_path / "tests" / "reference.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "constraints.txt").touch()
+    verification.keep(module, [one, other], tmp_path)
     proof = Proof("test_a.py::test_b", "a sum", 3, 5e-14, 1e-13, "error")
-    assert verification.read_report(report) == {"eq-a": [proof]}
+    assert verification.proofs(tmp_path) == {"eq-a": [proof]}
     assert proof.outcome == "5.0e-14 (1e-13 allowed)"
     assert Proof("", "", 1, 2.25, 4.5, "standard errors").outcome == (
         "2.2 standard errors (4.5 allowed)"
@@ -206,3 +206,47 @@ def test_what_proves_nothing_is_no_proof(judged: dict[str, tuple[bool, str]], na
     passed, text = judged[name]
     assert passed == (complaint is None), text
     assert (complaint or "passed") in text
+
+
+#: Two sound proofs of one label, or one of them a failure.
+TWO = '''
+from equations.proof import Compare, verifies
+
+@verifies("eq-a")
+def test_one(compare: Compare) -> None:
+    """a sum"""
+    compare(1.0, 1.0, 1e-9)
+
+@verifies("eq-a")
+def test_other(compare: Compare) -> None:
+    """a sum"""
+    compare({}, 1.0, 1e-9)
+'''
+
+
+@pytest.mark.slow
+def test_what_the_tests_have_proved_is_not_run_again(tmp_path: Path) -> None:
+    for name in ("conftest.py", "pyproject.toml", "constraints.txt", "tests/reference.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    folder, module = tmp_path / "tests" / "equations", "tests/equations/test_a.py"
+    folder.mkdir()
+    for name in ("__init__.py", "conftest.py", "proof.py"):
+        (folder / name).write_text((ROOT / "tests" / "equations" / name).read_text())
+
+    def run(other: float, *arguments: str) -> bool:
+        (tmp_path / module).write_text(TWO.format(other))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+        extensions = str(ROOT / "book" / "_ext")
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONPATH": extensions}
+        )
+        assert done.returncode == (other != 1.0), done.stdout.decode()
+        return verification.record_of(tmp_path / module, tmp_path).exists()
+
+    assert not run(2.0, module)
+    assert not run(1.0, module, "-k", "one")
+    assert not run(1.0, f"{module}::test_one")
+    assert run(1.0, module)
+    (folder / "conftest.py").write_text("raise AssertionError('run again')")
+    assert len(verification.proofs(tmp_path)["eq-a"]) == 2
