@@ -18,7 +18,7 @@ from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Family
 from gmmedu.em import FREE, m_step
 from gmmedu.fitting import FitResult, Options, fit, with_options
-from gmmedu.models import GaussianMixture
+from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import Problem
 from gmmedu.stopping import Stopping
 from gmmedu.values import State, Statistics, each, take
@@ -32,8 +32,8 @@ def fit_model(
     model: GaussianMixture,
     x: Tensor | Iterable[Any],
     num_iterations: int = 10_000,
-    mixture_lr: float = 1e-3,
-    component_lr: float = 1e-2,
+    mixture_lr: float | Tensor = 1e-3,
+    component_lr: float | Tensor = 1e-2,
     *,
     tolerance: float | Stopping = 0.0,
     **options: Unpack[Options],
@@ -51,17 +51,36 @@ def fit_model(
         mixture_lr: learning rate of the weights' logits. Slower than the other, so that no
             component loses its weight before its mean has found its points.
         component_lr: learning rate of means and covariances. A mean moves by about so many
-            standard deviations of the data at a step, a scale by so much of its logarithm.
+            standard deviations of the data at a step, a scale by so much of its logarithm. Of a
+            batch of models each may have its own rates, in tensors that broadcast with
+            (*batch_shape).
         tolerance: as in ``fit_em``; 0 runs every iteration.
 
     Returns and raises as ``fit_em`` does.
     """
     start = partial(
         Adam,
-        mixture_lr=checks.check_number(mixture_lr, "mixture_lr", inclusive=True),
-        component_lr=checks.check_number(component_lr, "component_lr", inclusive=True),
+        mixture_lr=_rates(mixture_lr, "mixture_lr", model),
+        component_lr=_rates(component_lr, "component_lr", model),
     )
     return fit(model, x, num_iterations, tolerance, start, options)
+
+
+def _rates(value: Any, name: str, model: GaussianMixture) -> list[float]:
+    """The learning rate of all members, or that of each."""
+    if not isinstance(value, Tensor) or not value.ndim:
+        return [checks.check_number(value, name, inclusive=True)]
+    shape = check_mixture(model).batch_shape
+    rates = checks.check_floats(value, name).detach()
+    if not bool((rates.isfinite() & (rates >= 0)).all()):
+        raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
+    try:
+        return list(map(float, rates.expand(shape).flatten()))
+    except RuntimeError:
+        raise ValueError(
+            f"{name} must be a number, or broadcast with the batch {shape} of the model, got a "
+            f"tensor of shape {tuple(value.shape)}"
+        ) from None
 
 
 @with_options
@@ -121,14 +140,23 @@ class Adam:
     kept = ("numbers", "slope", "square")
 
     def __init__(
-        self, problem: Problem, num_iterations: int, mixture_lr: float, component_lr: float
+        self,
+        problem: Problem,
+        num_iterations: int,
+        mixture_lr: list[float],
+        component_lr: list[float],
     ) -> None:
         self.problem, self.num_iterations = problem, num_iterations
         self.numbers = problem.family.flatten(problem.start)
         self.slope, self.square = torch.zeros_like(self.numbers), torch.zeros_like(self.numbers)
         largest = torch.finfo(self.numbers.dtype).max
-        self.rates = torch.full_like(self.numbers[0], min(component_lr, largest))
-        self.rates[: problem.model.num_components] = min(mixture_lr, largest)
+        count = problem.model.num_components
+        # Rates of all members in one row, or a row for each.
+        self.rates = self.numbers.new_zeros(
+            max(len(mixture_lr), len(component_lr)), self.numbers.shape[1]
+        )
+        for part, rates in ((slice(count), mixture_lr), (slice(count, None), component_lr)):
+            self.rates[:, part] = self.rates.new_tensor(rates).clamp_max(largest).unsqueeze(-1)
 
     def step(
         self, state: State, statistics: Statistics, iteration: int
@@ -142,7 +170,8 @@ class Adam:
         share, share_square = (1 - beta ** (iteration + 1) for beta in self.betas)
         root = (self.square / share_square).sqrt_().add_(self.least)
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
-        self.numbers = self.numbers - self.slope / root * (decay / share) * self.rates
+        rates = self.rates if len(self.rates) == 1 else self.rates[problem.members]
+        self.numbers = self.numbers - self.slope / root * (decay / share) * rates
         state = family.unflatten(self.numbers, state)
         if problem.held[2]:
             return state, problem.e_step(state)

@@ -603,6 +603,25 @@ def test_learning_rates(argument: str, value: Any, error: Errors, said: str) -> 
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("argument", ["mixture_lr", "component_lr"])
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (torch.full((3,), 0.1), ValueError, r"with the batch (2,) of the model, got a tensor"),
+        (torch.tensor([0.1, -1.0]), ValueError, "finite and at least 0"),
+        (torch.tensor([0.1, NAN]), ValueError, "finite and at least 0"),
+        (torch.tensor([1, 2]), TypeError, "must hold floating-point numbers"),
+        ([0.1, 0.2], TypeError, "must be a number"),
+    ],
+)
+def test_learning_rates_of_a_batch(argument: str, value: Any, error: Errors, said: str) -> None:
+    model = gmmedu.initialize(gmmedu.GmmFull(K, D, batch_shape=2, dtype=torch.float64), points())
+    refuses_and_keeps(
+        model, lambda: gmmedu.fit_model(model, points(), 3, **{argument: value}), error, argument,
+        said,
+    )  # fmt: skip
+
+
 TAKES_MODEL: dict[str, Callable[[Any], Any]] = {
     "initialize": lambda model: gmmedu.initialize(model, points()),
     "fit_em": lambda model: gmmedu.fit_em(model, points(), 3),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -151,6 +154,45 @@ def test_members_leave_one_by_one(fitter: str) -> None:
     fit = FITTERS[fitter](many, x)
     assert fit.num_iterations[0] == 1 < fit.num_iterations[1]
     assert fit.num_iterations.max() == len(fit.history) - 1
+
+
+@quiet
+@pytest.mark.parametrize("shape", [(4,), (2, 2)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_each_member_has_its_own_learning_rates(
+    shape: tuple[int, ...], shared: bool, tmp_path: Path
+) -> None:
+    """With members that leave early, and with a fit that is taken up after some have left."""
+    x, tolerance = _clusters(), 1e-5
+    means = torch.tensor([1e-3, 1e-1], dtype=torch.float64)
+    logits = torch.linspace(0.01, 0.2, 4).reshape(shape)
+    rates = logits, torch.tensor(0.05) if shared else means.expand(2, 2).reshape(shape)
+    many = _many("full", x, shape=shape)
+    singles = [many[np.unravel_index(m, shape)] for m in range(4)]
+    path = tmp_path / "fit.pt"
+    start = copy.deepcopy(many)
+    gmmedu.fit_model(many, x, 100, *rates, tolerance=tolerance)
+    ended = []
+    for m, single in enumerate(singles):
+        own = [float(r.expand(shape).flatten()[m]) for r in rates]
+        ended.append(gmmedu.fit_model(single, x, 100, *own, tolerance=tolerance).num_iterations)
+        _same(many[np.unravel_index(m, shape)], single)
+    assert len({*ended}) > 2
+
+    def stop(_: Any, iteration: int, __: Any) -> bool:
+        return iteration > min(ended)
+
+    options: dict[str, Any] = {
+        "tolerance": tolerance,
+        "checkpoint": path,
+        "checkpoint_every": 1,
+    }
+    gmmedu.fit_model(start, x, 100, *rates, callback=stop, **options)
+    gmmedu.fit_model(start, x, 100, *rates, **options)
+    _same(start, many, 0)
+    if not shared:
+        with pytest.raises(ValueError, match="the algorithm"):
+            gmmedu.fit_model(start, x, 100, *reversed(rates), **options)
 
 
 @quiet
