@@ -27,7 +27,7 @@ from gmmedu.values import Scales, State, Statistics
 Kind = TypeVar("Kind", bound=type)
 
 #: Rises when what is saved changes.
-FORMAT = 2
+FORMAT = 3
 _KINDS: dict[str, type] = {}
 
 
@@ -133,7 +133,10 @@ class Checkpoint:
             plain = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             saved = _thing(plain, device)
             known = saved["format"] == FORMAT
-        except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
+        except (
+            *(RuntimeError, pickle.UnpicklingError, EOFError),
+            *(LookupError, TypeError, ValueError),
+        ) as error:
             raise ValueError(
                 f"checkpoint {str(self.path)!r} is not one that gmmedu wrote; remove it, or name "
                 "another file"
@@ -207,7 +210,6 @@ def _generator(state: Tensor) -> torch.Generator:
 _OTHERS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "array": (np.ndarray, lambda a: torch.from_numpy(a.copy()), lambda t: t.cpu().numpy()),
     "generator": (torch.Generator, lambda g: g.get_state(), _generator),
-    "set": (set, list, set),
     "failure": (
         SingularityError,
         lambda e: [str(e), e.component, e.iteration, e.member],

@@ -323,6 +323,7 @@ def check_batch_shape(value: Any) -> tuple[int, ...]:
 def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
     """Return ``dims`` as a list of distinct dimensions."""
     try:
+        dims = list(dims)
         found = [operator.index(d) for d in dims if not isinstance(d, bool)]
     except TypeError:
         found = []

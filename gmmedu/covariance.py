@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gmmedu import gaussian
-from gmmedu.values import Points, Scales, State, Statistics, each
+from gmmedu.values import Scales, State, Statistics, each
 
 #: A number, or one for each member of a batch and each covariance: (..., 1).
 Floor = float | Tensor
@@ -97,11 +97,6 @@ class Diagonal:
         return (weighted * whitened).sum(-1)
 
     @staticmethod
-    def moment_of(matrices: Tensor) -> Tensor:
-        """The same from the whole matrix (..., K, D, D)."""
-        return matrices.diagonal(dim1=-2, dim2=-1)
-
-    @staticmethod
     def apply(factor: Tensor, vectors: Tensor) -> Tensor:
         """L_k times (..., K, D); W_k times vectors too, given W."""
         return factor * vectors
@@ -161,15 +156,15 @@ class Diagonal:
         """Scales of some dimensions, of the rest given them, and the regression: none."""
         if scales.factor.shape[-1] == 1:
             return scales, scales, None
-        parts = (each_dims(scales, known), each_dims(scales, rest))
-        return *parts, None
+        one, other = (Scales(*(part[..., dims] for part in scales)) for dims in (known, rest))
+        return one, other, None
 
     # Shared features: see ``Family``.
 
     @staticmethod
-    def num_features(num_dims: int) -> int:
-        """F, the number of features."""
-        return 2 * num_dims + 1
+    def num_entries(num_dims: int) -> int:
+        """The number of entries of a covariance, and of quadratic features."""
+        return num_dims
 
     @staticmethod
     def features(block: Tensor, out: Tensor) -> None:
@@ -178,11 +173,6 @@ class Diagonal:
         out[..., : num_dims + 1, :] = block
         x = block[..., :-1, :]
         torch.mul(x, x, out=out[..., num_dims + 1 :, :])
-
-    @staticmethod
-    def linear(scales: Scales, means: Tensor) -> Tensor:
-        """Sigma_k^{-1} mu_k: (..., K, D)."""
-        return scales.whitening.square() * means
 
     @staticmethod
     def quadratic(scales: Scales, means: Tensor, layout: Layout) -> Tensor:
@@ -195,12 +185,6 @@ class Diagonal:
         return products
 
     @staticmethod
-    def shift(linear: Tensor, first: Tensor, means: Tensor) -> Tensor:
-        """What sum r x x^T has more than sum r (x - mu)(x - mu)^T, where ``linear`` is sum r x
-        and ``first`` sum r (x - mu), (..., K, D)."""
-        return means * (linear + first)
-
-    @staticmethod
     def whiten_moment(whitening: Tensor, moment: Tensor) -> Tensor:
         """W M W^T."""
         return moment * whitening.square()
@@ -209,23 +193,6 @@ class Diagonal:
     def trace(moment: Tensor) -> Tensor:
         """Sum of the variances in second moments: (..., K)."""
         return moment.sum(-1)
-
-    @staticmethod
-    def product_moment(points: Points) -> Tensor:
-        """sum_n w_n x_n x_n^T as far as it is needed: (P, 1, D)."""
-        x = points.columns[:, :-1]
-        squares = x.square() if points.weights is None else x.square() * points.weights[:, None]
-        return squares.sum(-1).unsqueeze(1)
-
-    @staticmethod
-    def conditioning(scales: Scales, means: Tensor) -> Tensor:
-        """The largest |W_k| |mu_k|, squared, of each member: (...)."""
-        return (scales.whitening * means).square().sum(-1).amax(-1)
-
-
-def each_dims(scales: Scales, dims: list[int]) -> Scales:
-    """Some dimensions of diagonal scales."""
-    return Scales(scales.factor[..., dims], scales.whitening[..., dims])
 
 
 class Triangular:
@@ -269,10 +236,6 @@ class Triangular:
     @staticmethod
     def second_moment(weighted: Tensor, whitened: Tensor) -> Tensor:
         return weighted @ whitened.mT
-
-    @staticmethod
-    def moment_of(matrices: Tensor) -> Tensor:
-        return matrices
 
     @staticmethod
     def apply(factor: Tensor, vectors: Tensor) -> Tensor:
@@ -356,8 +319,8 @@ class Triangular:
         return first, second, parts[2]
 
     @staticmethod
-    def num_features(num_dims: int) -> int:
-        return (num_dims + 1) * (num_dims + 2) // 2
+    def num_entries(num_dims: int) -> int:
+        return num_dims * (num_dims + 1) // 2
 
     @staticmethod
     def features(block: Tensor, out: Tensor) -> None:
@@ -371,11 +334,6 @@ class Triangular:
             start += num_dims - d
 
     @staticmethod
-    def linear(scales: Scales, means: Tensor) -> Tensor:
-        whitened = Triangular.apply(scales.whitening, means)
-        return Triangular.apply_transposed(scales.whitening, whitened)
-
-    @staticmethod
     def quadratic(scales: Scales, means: Tensor, layout: Layout) -> Tensor:
         precisions = scales.whitening.mT @ scales.whitening
         precisions.diagonal(dim1=-2, dim2=-1).mul_(0.5)
@@ -386,28 +344,12 @@ class Triangular:
         return products[..., layout.place]
 
     @staticmethod
-    def shift(linear: Tensor, first: Tensor, means: Tensor) -> Tensor:
-        outer = means.unsqueeze(-1) * first.unsqueeze(-2)
-        return outer + linear.unsqueeze(-1) * means.unsqueeze(-2)
-
-    @staticmethod
     def whiten_moment(whitening: Tensor, moment: Tensor) -> Tensor:
         return whitening @ moment @ whitening.mT
 
     @staticmethod
     def trace(moment: Tensor) -> Tensor:
         return moment.diagonal(dim1=-2, dim2=-1).sum(-1)
-
-    @staticmethod
-    def product_moment(points: Points) -> Tensor:
-        x = points.columns[:, :-1]
-        weighted = x if points.weights is None else x * points.weights.unsqueeze(1)
-        return (weighted @ x.mT).unsqueeze(1)
-
-    @staticmethod
-    def conditioning(scales: Scales, means: Tensor) -> Tensor:
-        bound = Triangular.apply(scales.whitening.abs(), means.abs())
-        return bound.square().sum(-1).amax(-1)
 
 
 @dataclass(frozen=True)
@@ -438,17 +380,19 @@ class Family:
         """Number of free covariance parameters (eq-free-parameters)."""
         if not self.trainable:
             return 0
-        square = self.operator is Triangular
-        each_one = num_dims * (num_dims + 1) // 2 if square else num_dims
-        return (1 if self.round else each_one) * (1 if self.shared else num_components)
+        each_one = 1 if self.round else self.operator.num_entries(num_dims)
+        return each_one * (1 if self.shared else num_components)
 
     def pool(self, values: Tensor) -> Tensor:
         """Sum (..., K, D) or (..., K, D, D) over whatever has one number, keeping dimensions."""
         if self.round:
             values = values.sum(-1, keepdim=True)
-        if self.shared:
-            values = values.sum(-1 - self.operator.event_dims, keepdim=True)
-        return values
+        return self.tie(values)
+
+    def tie(self, values: Tensor) -> Tensor:
+        """``pool`` over components alone."""
+        dim = -1 - self.operator.event_dims
+        return values.sum(dim, keepdim=True) if self.shared else values
 
     def flatten(self, state: State) -> Tensor:
         """The unconstrained numbers of states (M, ...), which an optimizer may move: log weights,
@@ -489,9 +433,7 @@ class Family:
         """
         if not self.trainable:
             return scales, self.none(scales)
-        between = self.operator.outer(statistics.first, mean)
-        if self.shared:
-            between = between.sum(-1 - self.operator.event_dims, keepdim=True)
+        between = self.tie(self.operator.outer(statistics.first, mean))
         scatter, points = self._pooled(statistics, statistics.second - between, scales, prior)
         return self.operator.refit(scales, scatter, points, floor)
 
@@ -549,14 +491,15 @@ class Family:
 
     def num_features(self, num_dims: int) -> int:
         """F, the number of shared features."""
-        return num_dims + 1 if self.shared else self.operator.num_features(num_dims)
+        return num_dims + 1 + (0 if self.shared else self.operator.num_entries(num_dims))
 
     def coefficients(self, state: State, layout: Layout) -> Tensor:
         """Log joint density = coefficients @ features, but for the part that is the same for
         each component: (..., K, F)."""
         num_dims = state.means.shape[-1]
         operator, scales = self.operator, state.scales
-        linear = operator.linear(scales, state.means)
+        whitened = operator.apply(scales.whitening, state.means)
+        linear = operator.apply_transposed(scales.whitening, whitened)
         constant = state.log_weights - 0.5 * (linear * state.means).sum(-1)
         log_det = operator.log_det(scales.factor, num_dims)
         constant = constant.unsqueeze(-1) - gaussian.log_normalizer(num_dims, log_det)
@@ -568,7 +511,7 @@ class Family:
     def common_part(self, state: State, moment: Tensor) -> Tensor:
         """What ``coefficients`` leave out of the log likelihood, summed over points: (...).
 
-        moment: sum_n w_n x_n x_n^T, as ``operator.product_moment`` has it."""
+        moment: sum_n w_n x_n x_n^T, as ``operator.second_moment`` has it, (..., 1, D or D, D)."""
         whitened = self.operator.whiten_moment(state.scales.whitening, moment)
         return -0.5 * self.operator.trace(whitened).sum(-1)
 
@@ -580,11 +523,9 @@ class Family:
         whitening = state.scales.whitening
         linear, counts, products = sums.tensor_split([num_dims, num_dims + 1], dim=-1)
         first = linear - counts * means
-        shift = operator.shift(linear, first, means)
-        if moment is None:
-            second = operator.unpack(products, layout) - shift
-        else:
-            second = moment - shift.sum(-1 - operator.event_dims, keepdim=True)
+        # What sum r x x^T has more than sum r (x - mu)(x - mu)^T.
+        shift = self.tie(operator.outer(means, first) + operator.outer(linear, means))
+        second = (operator.unpack(products, layout) if moment is None else moment) - shift
         return operator.apply(whitening, first), operator.whiten_moment(whitening, second)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Family
 from gmmedu.em import FREE, m_step
-from gmmedu.fitting import FitResult, Options, fit, with_options
+from gmmedu.fitting import Algorithm, FitResult, Options, fit, with_options
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import Problem
 from gmmedu.stopping import Stopping
@@ -131,7 +131,7 @@ def score(
     return logits, means, raw_scale
 
 
-class Adam:
+class Adam(Algorithm):
     """Adam on the numbers of all members at once (eq-adam); its rates fall along half a cosine."""
 
     #: How much of the averages of slopes, and of their squares, a step keeps; what is added to the
@@ -183,11 +183,6 @@ class Adam:
             self.numbers = torch.where(rows, family.flatten(state), self.numbers)
         return state, problem.e_step(state)
 
-    def keep(self, rows: Tensor) -> None:
-        self.numbers, self.slope, self.square = (
-            part[rows] for part in (self.numbers, self.slope, self.square)
-        )
-
 
 def _flat_score(problem: Problem, statistics: Statistics, state: State) -> Tensor:
     """``score`` as ``Family.flatten`` orders the numbers, (M, P)."""
@@ -195,7 +190,7 @@ def _flat_score(problem: Problem, statistics: Statistics, state: State) -> Tenso
     return torch.cat([slope.flatten(1) for slope in slopes], 1)
 
 
-class LBFGS:
+class LBFGS(Algorithm):
     """torch's L-BFGS, one search for each member."""
 
     kept = ("memory",)

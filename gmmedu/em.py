@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gmmedu.covariance import ConjugatePrior, Family, Floor
-from gmmedu.fitting import FitResult, Options, fit, with_options
+from gmmedu.fitting import Algorithm, FitResult, Options, fit, with_options
 from gmmedu.models import GaussianMixture
 from gmmedu.passes import expectations
 from gmmedu.problem import Problem
@@ -119,10 +119,8 @@ def _blurred(singular: Tensor, mean: Tensor) -> Tensor:
     return singular & (far.any(-1, keepdim=True) if shared else far)
 
 
-class Em:
+class Em(Algorithm):
     """An E-step, an M-step, and what the mitigation makes of it."""
-
-    kept: tuple[str, ...] = ()
 
     def __init__(self, problem: Problem, num_iterations: int) -> None:
         self.problem = problem
@@ -141,9 +139,6 @@ class Em:
         )
         following = problem.mitigate(state, following, singular, iteration + 1)
         return following, singular
-
-    def keep(self, rows: Tensor) -> None:
-        pass
 
 
 def leap(here: Tensor, there: Tensor, beyond: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,19 +176,21 @@ class Squarem(Em):
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem = self.problem
-        objective = problem.nll(statistics) + problem.penalty(state)
-        here = problem.family.flatten(state)
+        start, here = self.start, problem.family.flatten(state)
         following, singular = self.ascend(state, statistics, iteration)
-        mitigated = singular.any(-1)
-        ready = self.started & ~mitigated
-        target, length = leap(self.start, here, problem.family.flatten(following), self.longest)
-        ahead, allowed = self._state(target, following)
-        ready &= allowed & (length > 1)
+        fine = ~singular.any(-1)
+        second = self.started & fine
         # The first of two steps is the start of a leap; after a leap or a mitigation, so is the
         # next.
-        self.start, self.started = here, ~self.started & ~mitigated
+        self.start, self.started = here, ~self.started & fine
+        if not bool(second.any()):
+            return following, problem.e_step(following)
+        target, length = leap(start, here, problem.family.flatten(following), self.longest)
+        ahead, allowed = self._state(target, following)
+        ready = second & allowed & (length > 1)
         if not bool(ready.any()):
             return following, problem.e_step(following)
+        objective = problem.nll(statistics) + problem.penalty(state)
         return self._try(objective, following, ahead, ready, length)
 
     def _try(
@@ -201,8 +198,10 @@ class Squarem(Em):
     ) -> tuple[State, Statistics]:
         """The leaps that lower the objective; the step of EM in place of the others."""
         problem = self.problem
-        rows = ready.nonzero().flatten()
-        tried = put(following, rows, take(ahead, rows))
+        tried = ahead
+        if not bool(ready.all()):
+            rows = ready.nonzero().flatten()
+            tried = put(following, rows, take(ahead, rows))
         statistics = problem.e_step(tried)
         reached = problem.nll(statistics) + problem.penalty(tried)
         better = torch.from_numpy(reached < objective).to(ready.device)
@@ -216,10 +215,6 @@ class Squarem(Em):
         fallen = take(following, back)
         again = problem.e_step_of(fallen, back)
         return put(tried, back, fallen), put(statistics, back, again)
-
-    def keep(self, rows: Tensor) -> None:
-        self.longest, self.started = self.longest[rows], self.started[rows]
-        self.start = self.start[rows]
 
     def _state(self, target: Tensor, like: State) -> tuple[State, Tensor]:
         """The state with those coordinates, and which members (M,) the floor allows it to."""

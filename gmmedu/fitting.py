@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -173,23 +173,22 @@ class FitResult:
         return f"FitResult({text}, {self.seconds:.2g} s)"
 
 
-class Algorithm(Protocol):
+class Algorithm:
     """A way to lower the objective of a problem, one step at a time."""
 
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """The names of what it remembers from step to step."""
-        ...
+    #: The names of what it remembers from step to step: tensors with a row for each member.
+    kept: tuple[str, ...] = ()
 
     def step(
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         """The next state and its statistics, given those before, which were recorded."""
-        ...
+        raise NotImplementedError
 
     def keep(self, rows: Tensor) -> None:
         """Forget all members but those in these rows."""
-        ...
+        for name in self.kept:
+            setattr(self, name, getattr(self, name)[rows])
 
 
 def fit(

@@ -95,8 +95,7 @@ def with_prior(
     spread = operator.compose(whitening, start.scales.factor)
     second = operator.precision(spread, mean.shape[-1]) + operator.outer(mean, mean)
     second = counts.reshape(*counts.shape, *[1] * operator.event_dims) * second
-    if family.shared:
-        second = second.sum(-1 - operator.event_dims, keepdim=True)
+    second = family.tie(second)
     return statistics._replace(
         counts=statistics.counts + counts,
         first=statistics.first + counts.unsqueeze(-1) * mean,

@@ -83,10 +83,12 @@ class GaussianMixture(nn.Module):
         dtype = checks.check_dtype(dtype)
         device = current_device() if device is None else torch.device(device)
         shape = (*self.batch_shape, self.num_components, self.num_dims)
-        if init_means is None:
+        if init_means is not None:
+            means = checks.check_means(init_means, shape, "init_means", dtype=dtype)
+        elif radius:
             means = radius * (2 * checks.uniform(*shape, generator=generator) - 1)
         else:
-            means = checks.check_means(init_means, shape, "init_means", dtype=dtype)
+            means = torch.zeros(shape, device="cpu")  # draws nothing
         with torch.inference_mode(False):
             self._make(means.detach().to(device=device, dtype=dtype, copy=True))
 
@@ -274,10 +276,11 @@ class GaussianMixture(nn.Module):
         The BIC less 2 sum_n log max_k r_nk (eq-icl), so points that may be of two components
         count against the mixture (Biernacki, Celeux and Govaert 2000). sample_weight: (N,).
         """
-        largest = self.responsibilities(x, missing=missing).double().amax(-1).log()
+        bic = self.bic(x, sample_weight=sample_weight, missing=missing)
+        largest = self.responsibilities(_rows(x), missing=missing).double().amax(-1).log()
         weights = torch.ones_like(largest) if sample_weight is None else sample_weight
         sharpness = (torch.where(weights > 0, largest, 0.0) * weights).sum(-1)
-        return self.bic(x, sample_weight=sample_weight, missing=missing) - 2 * _number(sharpness)
+        return bic - 2 * _number(sharpness)
 
     @torch.no_grad()
     def _log_likelihood(
@@ -285,6 +288,8 @@ class GaussianMixture(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Log likelihood (...) and number of points, by weight, in float64."""
         log_prob = self.log_prob(x, missing=missing).double()
+        if x.ndim == 1:
+            x, log_prob = _rows(x), log_prob.unsqueeze(-1)
         if weights is None:
             total = torch.full((), log_prob.shape[-1], dtype=torch.float64, device=x.device)
             return log_prob.sum(-1), total

@@ -168,8 +168,9 @@ def _of_piece(points: Points, family: Family, state: State, workspace: Workspace
     few = family.num_features(num_dims) <= MOST_FEATURES * num_components * num_dims
     if points.num_points * rows <= SMALL_PASS or not few:
         return _from_residuals(points, family, state, workspace)
-    conditioning = family.operator.conditioning(state.scales, state.means)
-    exact = conditioning < CONDITIONING_LIMIT[state.means.dtype]
+    # A bound of the largest |W_k| |mu_k|, squared.
+    terms = family.operator.apply(state.scales.whitening.abs(), state.means.abs())
+    exact = terms.square().sum(-1).amax(-1) < CONDITIONING_LIMIT[state.means.dtype]
     chosen = exact.tolist()
     if all(chosen):
         return _from_features(points, family, state, workspace)
@@ -199,9 +200,7 @@ def _from_residuals(
         weights = None if points.weights is None else points.weights[:, block]
         log_likelihood = responsibilities_(log_joint, weights)
         weighted = torch.mul(whitened, log_joint.unsqueeze(2), out=work)
-        second = operator.second_moment(weighted, whitened)
-        if family.shared:
-            second = second.sum(1, keepdim=True)
+        second = family.tie(operator.second_moment(weighted, whitened))
         parts.append(Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second))
     return reduce(add, parts)
 
@@ -230,7 +229,9 @@ def _from_features(
     sums = sums.view_as(coefficients)
     moment = None
     if family.shared:
-        moment = family.operator.product_moment(points)
+        x = points.columns[:, :-1]
+        weighted = x if points.weights is None else x * points.weights.unsqueeze(1)
+        moment = family.operator.second_moment(weighted, x).unsqueeze(1)
         log_likelihood += family.common_part(state, moment).double()
     first, second = family.from_features(sums, state, moment, layout)
     return Statistics(log_likelihood, sums[..., num_dims], first, second)
@@ -278,9 +279,7 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
         if pattern.hidden.numel():
             spread = _spread(log_joint, pattern, expected, num_dims)
             matrices = matrices + whitening @ spread.to(matrices) @ whitening.mT
-        second = operator.moment_of(matrices)
-        if family.shared:
-            second = second.sum(1, keepdim=True)
+        second = family.tie(operator.of_covariances(matrices))
         parts.append(Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second))
     return reduce(add, parts)
 
@@ -364,9 +363,7 @@ def expectations(
     if weights is not None:
         log_density, r = log_density * weights, r * weights.unsqueeze(-2)
     weighted = whitened * r.unsqueeze(-2)
-    second = operator.second_moment(weighted, whitened)
-    if family.shared:
-        second = second.sum(-1 - operator.event_dims, keepdim=True)
+    second = family.tie(operator.second_moment(weighted, whitened))
     return Statistics(log_density.sum(-1).double(), r.sum(-1), weighted.sum(-1), second)
 
 

@@ -21,7 +21,7 @@ from gmmedu.covariance import ConjugatePrior, Floor
 from gmmedu.models import GaussianMixture
 from gmmedu.passes import Workspace, sums
 from gmmedu.processes import Alone
-from gmmedu.singularities import Mitigation, Reset, SingularityError, resolution
+from gmmedu.singularities import Mitigation, SingularityError, resolution
 from gmmedu.units import Units, moments, weighty
 from gmmedu.values import Points, State, Statistics, each, put, take
 
@@ -139,7 +139,9 @@ class Shared:
         """As ``Points.draw``, from the points of all processes in the order of their ranks."""
         if self.processes.size == 1:
             return self.points.draw(uniform)
-        totals = torch.tensor(self.processes.gather(float(self.points.total[0]))).double()
+        totals = torch.tensor(
+            self.processes.gather(float(self.points.total[0])), dtype=torch.float64, device="cpu"
+        )
         before = totals.cumsum(0) - totals
         place = uniform.double() * totals.sum()
         owner = (place.unsqueeze(-1) >= before.where(totals > 0, torch.inf)).sum(-1) - 1
@@ -202,10 +204,11 @@ class Problem:
         self.members = np.arange(self.num_members)
         self.passes, self._resets = np.zeros((2, self.num_members), dtype=int)
         self.events: list[Event] = []
-        self._clamped: set[tuple[int, int | None]] = set()
+        # What was clamped after the last step: it is told once.
+        self._clamped = self.family.none(self.start.scales).cpu().numpy().copy()
         self.failures: dict[int, SingularityError] = {}
         self._generators: list[torch.Generator] = []
-        if isinstance(self.mitigation, Reset):
+        if self.mitigation is not None and self.mitigation.moves:
             seeds = self.processes.gather(_seeds(generator, self.num_members))[0]
             self._generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
 
@@ -421,52 +424,63 @@ class Problem:
         """The state after a step, once the mitigation has dealt with ``singular``, (M, J).
 
         before: the state to go back to; rows: of which members these are, if not of all."""
-        if not self._clamped and not bool(singular.any()):
+        members = self.members if rows is None else self.members[rows]
+        low = singular.cpu().numpy()
+        if not low.any():
+            if self._clamped.any():
+                self._clamped[members] = False
             return state
-        rows = list(range(len(self.members))) if rows is None else rows
-        gone = {m for m in self._clamped if m[0] in self.members[rows]}
-        clamped = self._clamped - gone
-        for place in singular.any(1).nonzero().flatten():
-            member, index = int(self.members[rows[int(place)]]), place.reshape(1)
-            one, action, which = self._mitigated(
-                take(before, index),
-                take(state, index),
-                singular[place],
-                rows[int(place)],
-                iteration,
-            )
-            state = put(state, index, one)
-            for component in which:
-                if action == "reset" or (member, component) not in gone:
-                    name = member if self.batched else None
-                    self.events.append(Event(iteration, component, action, name))
-                if action == "clamped":
-                    clamped.add((member, component))
-        self._clamped = clamped
+        fell = np.flatnonzero(low.any(1))
+        if self.mitigation is None:
+            for row in fell:
+                self._fail(int(members[row]), self._name_of(low, low[row].argmax()), iteration)
+            index = torch.as_tensor(fell, device=singular.device)
+            return put(state, index, take(before, index))
+        if self._generators and not any(self.held):
+            low = low.copy()
+            for row in fell:
+                state = self._move(state, singular, low, int(row), iteration, rows)
+        self._tell(low & ~self._clamped[members], "clamped", members, iteration)
+        self._clamped[members] = low
         return state
 
-    def _mitigated(
-        self, before: State, state: State, singular: Tensor, row: int, iteration: int
-    ) -> tuple[State, str, list[Any]]:
-        """One member's state, what was done, and to which components; (1, ...), singular (J,)."""
-        member, found = int(self.members[row]), singular.nonzero().flatten().tolist()
-        which = found if len(singular) == self.model.num_components else [None]
-        if self.mitigation is None:
-            self._fail(member, which[0], iteration)
-            return before, "failed", []
-        if not self._generators or any(self.held):
-            return state, "clamped", which
-        state, action = self.mitigation.mitigate(
-            state,
-            singular,
-            self._points_of(row),
+    def _move(
+        self,
+        state: State,
+        singular: Tensor,
+        low: Any,
+        row: int,
+        iteration: int,
+        rows: list[int] | None,
+    ) -> State:
+        """The state with one row as the mitigation leaves it; what it moved is no longer low."""
+        place = row if rows is None else rows[row]
+        member, index = int(self.members[place]), torch.tensor([row], device=singular.device)
+        assert self.mitigation is not None
+        one, action = self.mitigation.mitigate(
+            take(state, index),
+            singular[row],
+            self._points_of(place),
             self.family,
             self._generators[member],
             int(self._resets[member]),
         )
-        if action == "reset":
-            self._resets[member] += len(found)
-        return state, action, which
+        if action != "clamped":
+            self._resets[member] += low[row].sum()
+            self._tell(low[row : row + 1], action, self.members[place : place + 1], iteration)
+            low[row] = False
+        return put(state, index, one)
+
+    def _tell(self, which: Any, action: str, members: Any, iteration: int) -> None:
+        """Note what was done to some covariances (M, J) of the members."""
+        for row, covariance in np.argwhere(which):
+            component = self._name_of(which, covariance)
+            member = int(members[row]) if self.batched else None
+            self.events.append(Event(iteration, component, action, member))
+
+    def _name_of(self, low: Any, covariance: Any) -> int | None:
+        """The component that has a covariance; None where all share it."""
+        return int(covariance) if low.shape[1] == self.model.num_components else None
 
     def _points_of(self, row: int) -> Shared:
         """What the member in a row looks at."""

@@ -59,7 +59,15 @@ class Drawable(Protocol):
 
 
 class Mitigation:
-    """What a fitter asks of a mitigation; this one does the least that keeps numbers finite."""
+    """What a fitter asks of a mitigation; this one does the least that keeps numbers finite.
+
+    One of your own may have another ``floor``, ``prior`` or ``mitigate``.
+    """
+
+    @property
+    def moves(self) -> bool:
+        """Whether it does more than to clamp."""
+        return type(self).mitigate is not Mitigation.mitigate
 
     def floor(self, dtype: torch.dtype) -> float:
         """The smallest standard deviation allowed in any direction, relative to the data's."""
@@ -78,10 +86,10 @@ class Mitigation:
         generator: torch.Generator | None,
         previous: int,
     ) -> tuple[State, str]:
-        """The state of one fit to go on with, (1, ...), and what was done; it is at the floor
-        already.
+        """The state of one fit to go on with, (1, ...), and what was done, "clamped" or a word for
+        the fit's ``events``; the state given is at the floor already.
 
-        singular: which covariances (J,) fell below it; previous: how many were reset before.
+        singular: which covariances (J,) fell below it; previous: how many were moved before.
         """
         return state, "clamped"
 

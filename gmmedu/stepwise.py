@@ -94,9 +94,7 @@ def own(state: State, family: Family) -> Statistics:
     counts, operator = state.log_weights.exp(), family.operator
     identity = torch.eye(state.means.shape[-1], device=counts.device).to(counts).unsqueeze(0)
     second = counts.reshape(*counts.shape, *[1] * operator.event_dims)
-    second = second * operator.moment_of(identity)
-    if family.shared:
-        second = second.sum(-1 - operator.event_dims, keepdim=True)
+    second = family.tie(second * operator.of_covariances(identity))
     nothing = torch.zeros_like(counts[:, 0], dtype=torch.float64)
     return Statistics(nothing, counts, torch.zeros_like(state.means), second)
 
@@ -109,9 +107,7 @@ def moved(statistics: Statistics, before: State, after: State, family: Family) -
     shift = operator.apply(after.scales.whitening, before.means - after.means)
     turned = operator.apply(turn, first)
     first = turned + counts.unsqueeze(-1) * shift
-    between = operator.outer(turned, shift) + operator.outer(shift, first)
-    if family.shared:
-        between = between.sum(-1 - operator.event_dims, keepdim=True)
+    between = family.tie(operator.outer(turned, shift) + operator.outer(shift, first))
     second = operator.whiten_moment(turn, second) + between
     return Statistics(log_likelihood, counts, first, second)
 

@@ -122,8 +122,7 @@ class Points:
     def of(cls, x: Tensor, weights: Tensor | None = None) -> Points:
         """x (N, D) or (P, N, D), weights (N,) or (P, N); NaN is a missing value."""
         x = x if x.ndim == 3 else x.unsqueeze(0)
-        ones = torch.ones_like(x[:, :1, 0]).unsqueeze(-1).expand(-1, 1, x.shape[1])
-        columns = torch.cat([x.mT, ones], 1)
+        columns = torch.cat([x.mT, torch.ones_like(x.mT[:, :1])], 1)
         if weights is not None:
             weights = weights.to(x).reshape(len(x), -1)
         return cls.from_columns(columns, weights)

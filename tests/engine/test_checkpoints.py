@@ -279,13 +279,14 @@ def test_the_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == saved
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", "tensor", "list"])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", "tensor", "list", "tuple"])
 def test_what_is_no_checkpoint_is_refused(content: Any, tmp_path: Path) -> None:
     path = tmp_path / "fit.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        torch.save({"tensor": torch.zeros(3), "list": [1, 2]}[content], path)
+        foreign = {"tensor": torch.zeros(3), "list": [1, 2], "tuple": (1, 2, 3)}
+        torch.save(foreign[content], path)
     with pytest.raises(ValueError, match="is not one that gmmedu wrote"):
         _fit(path)
 

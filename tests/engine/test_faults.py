@@ -9,6 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -21,6 +22,9 @@ import gmmedu
 from gmmedu import ConvergenceWarning, SingularityWarning
 from gmmedu.device import Rounding
 from gmmedu.models import GaussianMixture
+from gmmedu.problem import Shared
+from gmmedu.processes import Alone
+from gmmedu.values import Points
 
 FAMILIES = list(gmmedu.MODELS)
 Fit = Callable[..., gmmedu.FitResult]
@@ -870,3 +874,79 @@ def test_products_are_not_rounded_by_what_the_process_allows(fitter: str, way: s
     # Where no backend rounds, torch has one word again.
     assert set(seen) == {allowed.none()._replace(word="highest")}
     assert set(heard) == {allowed} == {after}
+
+
+# 15. What a reading of the engine found
+
+
+@dataclass(frozen=True)
+class Pull(gmmedu.Clamp):
+    """A mitigation of one's own: what fell moves to the first point, with the data's spread."""
+
+    def mitigate(
+        self, state: Any, singular: Tensor, points: Any, family: Any, generator: Any, previous: int
+    ) -> tuple[Any, str]:
+        if previous > 2:
+            return state, "clamped"
+        means = state.means.clone()
+        means[0, singular] = points.draw(torch.zeros(1, dtype=torch.float64))
+        return state._replace(means=means), "pulled"
+
+
+@quiet
+@pytest.mark.parametrize("fitter", FEW)
+def test_a_mitigation_of_one_s_own_is_asked(fitter: str) -> None:
+    x = torch.cat([_normal(20, 2), torch.full((10, 2), 5.0, dtype=torch.float64)])
+    model = _started("full", x, k=2)
+    model.set_parameters(means=torch.tensor([[0.0, 0.0], [5.0, 5.0]]))
+    fit = FEW[fitter](model, x, mitigation=Pull(0.2))
+    actions = [event.action for event in fit.events]
+    assert "pulled" in actions and actions.count("pulled") <= 3
+
+
+def test_a_member_of_a_batch_is_taken_without_a_draw() -> None:
+    many = gmmedu.GmmFull(2, 2, batch_shape=3)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    many[1], many[1:], many.marginal([0])
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("criterion", ["aic", "bic", "icl"])
+def test_the_criteria_of_one_point(criterion: str, missing: bool) -> None:
+    model = gmmedu.GmmFull(2, 3, batch_shape=2, dtype=torch.float64)
+    x = _normal(1, 3)
+    for one in (model, model[0]):
+        of_point = getattr(one, criterion)(x[0], missing=missing)
+        of_points = getattr(one, criterion)(x, missing=missing)
+        torch.testing.assert_close(torch.as_tensor(of_point), torch.as_tensor(of_points))
+
+
+@pytest.mark.parametrize("criterion", ["aic", "bic", "icl"])
+def test_weights_of_a_criterion_that_are_no_tensor_are_named(criterion: str) -> None:
+    model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
+    with pytest.raises(TypeError, match="sample_weight must be"):
+        getattr(model, criterion)(_normal(3, 2), sample_weight=[1.0, 2.0, 3.0])
+
+
+def test_dimensions_may_come_from_anything_that_gives_them() -> None:
+    model = gmmedu.GmmFull(2, 3, dtype=torch.float64)
+    dims: Any = (d for d in (2, 0))
+    assert torch.equal(model.marginal(dims).means, model.means[:, [2, 0]])
+
+
+def test_points_are_drawn_by_weights_beyond_what_float32_counts() -> None:
+    """The first process has a weight of 2^24 + 1, the second of 1."""
+    first = Points.of(_normal(1, 2), torch.tensor([2.0**24 + 1], dtype=torch.float64))
+
+    class Two(Alone):
+        size = 2
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, 1.0 if isinstance(value, float) else (value[0][:0], None)]
+
+    last_of_first = torch.tensor([(2.0**24 + 0.5) / (2.0**24 + 2)], dtype=torch.float64)
+    drawn = Shared(first, Two()).draw(last_of_first)
+    assert torch.equal(drawn, first.columns[:, :-1, 0])
