@@ -7,6 +7,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,8 +126,9 @@ def check_event(
         raise ValueError("x has 0 points and at least 1 is needed")
     if batch_shape and x.ndim > 2:
         try:
-            torch.broadcast_shapes(x.shape[:-2], batch_shape)
-        except RuntimeError:
+            # torch's own function imports half of its compiler.
+            np.broadcast_shapes(x.shape[:-2], batch_shape)
+        except ValueError:
             raise ValueError(
                 f"x must have shape {_shape('N', num_dims, batch_shape)}, got {tuple(x.shape)}"
             ) from None

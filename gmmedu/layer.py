@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
@@ -182,8 +183,8 @@ def _prepare(
         checks.check_weights(weights, shape, like.device, "weights")
         shapes.append(shape[:-1])
     try:
-        batch = tuple(torch.broadcast_shapes(*shapes))
-    except RuntimeError:
+        batch = np.broadcast_shapes(*shapes)
+    except ValueError:
         raise ValueError(
             "the leading dimensions of x, of the start and of weights do not broadcast: "
             + ", ".join(map(str, shapes))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -305,7 +306,7 @@ class GaussianMixture(nn.Module):
         )
         state = self.state()
         rows = _rows(x)
-        lead = torch.broadcast_shapes(rows.shape[:-2], self.batch_shape)
+        lead = np.broadcast_shapes(rows.shape[:-2], self.batch_shape)
         rows = rows.expand(*lead, *rows.shape[-2:])
         members = torch.arange(math.prod(self.batch_shape), device="cpu")
         members = members.reshape(self.batch_shape).expand(lead).flatten()

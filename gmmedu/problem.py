@@ -330,7 +330,7 @@ class Problem:
             used = (weights > 0).flatten(0, -2).any(0) if weights.ndim > 1 else weights > 0
             if not bool(used.all()):
                 x, weights = x[..., used, :], weights[..., used]
-            lead = torch.broadcast_shapes(lead, weights.shape[:-1])
+            lead = torch.Size(np.broadcast_shapes(lead, weights.shape[:-1]))
             largest = float(weights.max()) if weights.numel() else 0.0
             unit = 1 / max([*self.processes.gather(largest), torch.finfo(torch.float64).tiny])
             weights = (weights * unit).expand(*lead, -1).reshape(math.prod(lead), -1)
