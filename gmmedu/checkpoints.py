@@ -114,7 +114,7 @@ class Checkpoint:
         """That the points are those of the checkpoint: one pass over them finds its NLL again."""
         if not len(state.means):
             return
-        was, now = problem.nll(statistics), problem.nll(problem.recount(state))
+        was, now = problem.nll(statistics), problem.nll(problem.e_step(state))
         allowed = torch.finfo(state.means.dtype).eps ** 0.5 * (1 + np.abs(was))
         if not (np.abs(was - now) <= allowed).all():
             self._refuse("the NLL of x at the state that it holds", was, now)

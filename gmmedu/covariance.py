@@ -383,6 +383,11 @@ class Family:
         each_one = 1 if self.round else self.operator.num_entries(num_dims)
         return each_one * (1 if self.shared else num_components)
 
+    def shape(self, num_components: int, num_dims: int) -> tuple[int, ...]:
+        """The shape of ``raw_scale``: (J, D, D), (J, D) or (J, 1)."""
+        sizes = [1 if self.round else num_dims] * self.operator.event_dims
+        return (1 if self.shared else num_components, *sizes)
+
     def pool(self, values: Tensor) -> Tensor:
         """Sum (..., K, D) or (..., K, D, D) over whatever has one number, keeping dimensions."""
         if self.round:

@@ -162,7 +162,7 @@ class Adam(Algorithm):
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
         problem, family = self.problem, self.problem.family
-        total = torch.from_numpy(problem.total).to(self.numbers).unsqueeze(-1)
+        total = torch.from_numpy(problem.of(problem.total)).to(self.numbers).unsqueeze(-1)
         slope = -_flat_score(problem, statistics, state) / total
         self.slope.lerp_(slope, 1 - self.betas[0])
         self.square.mul_(self.betas[1]).addcmul_(slope, slope, value=1 - self.betas[1])
@@ -173,9 +173,7 @@ class Adam(Algorithm):
         rates = self.rates if len(self.rates) == 1 else self.rates[problem.members]
         self.numbers = self.numbers - self.slope / root * (decay / share) * rates
         state = family.unflatten(self.numbers, state)
-        if problem.held[2]:
-            return state, problem.e_step(state)
-        scales, singular = family.clamp(state.scales, problem.floor)
+        scales, singular = problem.clamp(state.scales)
         clamped = state._replace(scales=scales)
         state = problem.mitigate(state, clamped, singular, iteration + 1)
         rows = singular.any(-1, keepdim=True)
@@ -234,12 +232,13 @@ class LBFGS(Algorithm):
     ) -> tuple[State, Statistics]:
         """A step of EM in the place of one that led below the floor or nowhere; a new search."""
         problem = self.problem
+        floor = problem.of(problem.floor, index)
         following, singular = m_step(
-            statistics, problem.family, state, problem.floor_of(index), problem.prior, problem.held
+            statistics, problem.family, state, floor, problem.prior, problem.held
         )
         state = problem.mitigate(state, following, singular, iteration + 1, [row])
         self.searches[row] = self.searches[row].again(state)
-        return state, problem.e_step_of(state, index)
+        return state, problem.e_step(state, index)
 
     def keep(self, rows: Tensor) -> None:
         self.searches = [self.searches[row] for row in rows.tolist()]
@@ -318,8 +317,7 @@ class Search:
         if torch.equal(self.numbers, before):
             return None
         state, statistics = self._look()
-        _, singular = self.problem.family.clamp(state.scales, self.problem.floor_of(index))
-        if not self.problem.held[2] and bool(singular.any()):
+        if bool(self.problem.clamp(state.scales, rows=index)[1].any()):
             return None
         return state, statistics
 
@@ -329,7 +327,7 @@ class Search:
         if seen is None or not torch.equal(self.numbers, seen[0]):
             numbers = self.numbers.clone()
             state = self.problem.family.unflatten(numbers, self.start)
-            seen = self._seen = numbers, state, self.problem.e_step_of(state, self._index)
+            seen = self._seen = numbers, state, self.problem.e_step(state, self._index)
         return seen[1], seen[2]
 
     def _loss(self) -> float:
@@ -341,7 +339,7 @@ class Search:
         )
         slope = _flat_score(problem, statistics, state)
         finite = math.isfinite(objective) and bool(slope.isfinite().all())
-        total = float(problem._of(problem.total, self._index)[0])
+        total = float(problem.of(problem.total, self._index)[0])
         # Where a step left the range of numbers, a wall without a slope sends it back.
         self.numbers.grad = -slope / total if finite else torch.zeros_like(slope)
         return objective if finite else 1e30

@@ -134,8 +134,9 @@ class Em(Algorithm):
     def ascend(self, state: State, statistics: Statistics, iteration: int) -> tuple[State, Tensor]:
         """The state after a step of EM, and which covariances (M, J) were mitigated."""
         problem = self.problem
+        floor = problem.of(problem.floor)
         following, singular = m_step(
-            statistics, problem.family, state, problem.floor, problem.prior, problem.held
+            statistics, problem.family, state, floor, problem.prior, problem.held
         )
         following = problem.mitigate(state, following, singular, iteration + 1)
         return following, singular
@@ -213,7 +214,7 @@ class Squarem(Em):
         if not len(back):
             return tried, statistics
         fallen = take(following, back)
-        again = problem.e_step_of(fallen, back)
+        again = problem.e_step(fallen, back)
         return put(tried, back, fallen), put(statistics, back, again)
 
     def _state(self, target: Tensor, like: State) -> tuple[State, Tensor]:
@@ -222,6 +223,6 @@ class Squarem(Em):
         state, finite = family.unflatten(target, like), torch.isfinite(target).all(1)
         if self.problem.held[2]:
             return state._replace(scales=like.scales), finite
-        clamped, singular = family.clamp(state.scales, self.problem.floor)
+        clamped, singular = self.problem.clamp(state.scales)
         allowed = finite & ~singular.any(-1)
         return state._replace(scales=clamped), allowed

@@ -362,7 +362,7 @@ class Record:
 
     def begin(self, problem: Problem, outside: Surroundings) -> None:
         """Start the clock."""
-        self.problem, self._units, self._outside = problem, problem.units, outside
+        self.problem, self._outside = problem, outside
         size = problem.num_members
         self._begun = time.perf_counter()
         self._given = [n.detach().clone() for n in problem.model._numbers()]
@@ -370,7 +370,7 @@ class Record:
         self._nll, self._objective = np.full((2, size), np.inf)
         self._converged = np.zeros(size, dtype=bool)
         self._ended, self._stopped = np.zeros(size, dtype=int), np.zeros(size, dtype=bool)
-        self._floor, self._moved = problem.floor, 0.0
+        self._moved = 0.0
         # A callback of one process may stop all.
         self._heard = any(problem.processes.gather(self.callback is not None))
         if self.progress and problem.processes.rank == 0:
@@ -451,10 +451,9 @@ class Record:
         """Keep the lowest objective of each member and its state. A start may be below the floor,
         and so may its first successors; they do not count once there is another."""
         fresh = self._best is None or np.isinf(self._best_objective).any()
-        if fresh and not self.problem.held[2]:
+        if fresh:
             # What was raised to the floor is there to rounding.
-            floor = self.problem.floor * 0.999
-            _, low = self.problem.family.clamp(state.scales, floor)
+            _, low = self.problem.clamp(state.scales, 0.999)
             objective = np.where(low.any(-1).cpu().numpy(), np.inf, objective)
         if self._best is None:
             self._best, self._best_nll, self._best_objective = state, nll, objective
@@ -578,7 +577,7 @@ class Record:
 
     def _restored(self, state: State) -> State:
         """A state of all members in the data's own units and with the model's batch shape."""
-        own = self._units.restore(state, self.problem.family)
+        own = self.problem.units.restore(state, self.problem.family)
         shape = self.problem.model.batch_shape
         return each(lambda part: part.reshape(*shape, *part.shape[1:]), own)
 
@@ -614,7 +613,9 @@ class Record:
         dtype, units = problem.model.means.dtype, problem.units
         if units.center.dtype == dtype or self.iteration < 1:
             return nll
-        units = units if len(units.center) == 1 else take(units, rows)
+        if len(units.center) > 1:
+            members = torch.as_tensor(problem.members, device=rows.device)
+            units = take(units, members[rows])
         own = units.restore(state, family)
         kept = own._replace(means=own.means.to(dtype).to(own.means))
         factor = mixture.triangular_factor(family, own)
@@ -624,7 +625,7 @@ class Record:
         if not (moved > ROUNDING).any():
             return nll
         rounded = each(lambda part: part.to(dtype), units.standardize(kept, family))
-        statistics = problem.e_step_of(rounded, rows)
+        statistics = problem.e_step(rounded, rows)
         return np.where(moved > ROUNDING, problem.nll(statistics, rows), nll)
 
     def _warn_rounding(self) -> None:
@@ -658,7 +659,7 @@ class Record:
         problem, scales = self.problem, self._final.scales
         if problem.held[2] or self.iteration < 1:
             return problem.family.none(scales)
-        return problem.family.clamp(scales, self._floor * 1.001)[1]
+        return problem.family.clamp(scales, problem.floor * 1.001)[1]
 
     def _warn_floor(self, low: Tensor) -> None:
         """Say which components end on the floor of a clamp, and what to do."""

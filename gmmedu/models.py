@@ -97,11 +97,9 @@ class GaussianMixture(nn.Module):
         """Make the parameters: those means, equal weights, covariances at the identity."""
         self.means = nn.Parameter(means)
         self.logits = nn.Parameter(torch.zeros_like(means[..., 0]))
-        identity = torch.eye(self.num_dims, dtype=means.dtype, device=means.device)
-        identity = identity.expand(*means.shape, self.num_dims)
-        ones = torch.ones_like(means[..., 0])
-        factor = self.family.from_covariances(identity, ones)
-        raw_scale = self.family.operator.to_raw(factor).clone()
+        # Of the identity it is zero (eq-scale-maps, eq-log-cholesky).
+        shape = self.family.shape(self.num_components, self.num_dims)
+        raw_scale = means.new_zeros(*self.batch_shape, *shape)
         if self.family.trainable:
             self.raw_scale = nn.Parameter(raw_scale)
         else:

@@ -23,7 +23,7 @@ from gmmedu.passes import Workspace, sums
 from gmmedu.processes import Alone
 from gmmedu.singularities import Mitigation, SingularityError, resolution
 from gmmedu.units import Units, moments, weighty
-from gmmedu.values import Points, State, Statistics, each, put, take
+from gmmedu.values import Points, Scales, State, Statistics, each, put, take
 
 
 @dataclass(frozen=True)
@@ -374,44 +374,43 @@ class Problem:
     def batched(self) -> bool:
         return bool(self.model.batch_shape)
 
-    def e_step(self, state: State) -> Statistics:
-        """One pass over the points."""
-        self.passes[self.members] += 1
-        return self.recount(state)
-
-    def recount(self, state: State) -> Statistics:
-        """The same, which is not counted as one."""
-        return sums(self.points, self.family, state, self.workspace, self.processes)
-
-    def e_step_of(self, state: State, rows: Tensor) -> Statistics:
-        """One pass for the members in some rows, whose states these are."""
-        if len(rows) == len(self.members):
-            return self.e_step(state)
+    def e_step(self, state: State, rows: Tensor | None = None) -> Statistics:
+        """One pass over the points, for all members or for those in some rows."""
+        if rows is None or len(rows) == len(self.members):
+            self.passes[self.members] += 1
+            return sums(self.points, self.family, state, self.workspace, self.processes)
         self.passes[self.members[rows.cpu().numpy()]] += 1
         return sums(self.points.take(rows), self.family, state, Workspace(), self.processes)
 
-    def nll(self, statistics: Statistics, rows: Any = slice(None)) -> Any:
+    def nll(self, statistics: Statistics, rows: Tensor | None = None) -> Any:
         """Mean NLL in the data's own units, in nats, of each member or of those in some rows:
         float64, (M,)."""
         log_likelihood = statistics.log_likelihood.cpu().numpy()
-        return self._of(self.offset, rows) - log_likelihood / self._of(self.total, rows)
+        return self.of(self.offset, rows) - log_likelihood / self.of(self.total, rows)
 
-    def penalty(self, state: State, rows: Any = slice(None)) -> Any:
+    def penalty(self, state: State, rows: Tensor | None = None) -> Any:
         """What the objective of a fit has more than the NLL: less the log prior per point."""
         if self.prior is None:
             return 0.0
         num_dims = state.means.shape[-1]
         log_prior = self.family.log_prior(state.scales, num_dims, self.prior)
-        return -log_prior.double().cpu().numpy() / self._of(self.total, rows)
+        return -log_prior.double().cpu().numpy() / self.of(self.total, rows)
 
-    def floor_of(self, rows: Tensor) -> Floor:
-        """The floor of the members in some rows."""
-        return self.floor[rows] if isinstance(self.floor, Tensor) else self.floor
+    def of(self, values: Any, rows: Tensor | None = None) -> Any:
+        """Of what each member has, or all share, that of the members in some rows, or of all that
+        are left."""
+        if isinstance(values, float) or len(values) == 1:
+            return values
+        return values[self.members if rows is None else self.members[rows.cpu().numpy()]]
 
-    @staticmethod
-    def _of(values: Any, rows: Any) -> Any:
-        rows = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        return values if len(values) == 1 else values[rows]
+    def clamp(
+        self, scales: Scales, share: float = 1.0, rows: Tensor | None = None
+    ) -> tuple[Scales, Tensor]:
+        """Scales with no standard deviation below a share of the floor, and which (M, J) were;
+        those that are held are what they are."""
+        if self.held[2]:
+            return scales, self.family.none(scales)
+        return self.family.clamp(scales, self.of(self.floor, rows) * share)
 
     def mitigate(
         self,
@@ -521,13 +520,7 @@ class Problem:
         """Go on with these members alone."""
         self.members = self.members[rows.cpu().numpy()]
         if len(self.units.center) > 1:
-            self.points = self.points.take(rows)
-            self.units = take(self.units, rows)
-            kept = rows.cpu().numpy()
-            self.offset, self.total = self.offset[kept], self.total[kept]
-            self.workspace = Workspace()
-            if isinstance(self.floor, Tensor):
-                self.floor = self.floor[rows]
+            self.points, self.workspace = self.points.take(rows), Workspace()
 
 
 def check_part(model: GaussianMixture, x: Any, missing: bool, processes: Alone) -> Tensor:

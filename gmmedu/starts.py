@@ -253,22 +253,18 @@ class Search:
             # All sets at first, then those whose finalists have all come to the floor.
             rows = (~best.regular).nonzero().flatten()
             if len(rows):
-                self._finish(best, many, sets, rows, columns[rows], tolerance)
+                few = many[rows.unsqueeze(1), columns[rows]]
+                if tolerance < COARSE:
+                    own, _ = self._fit(few, sets.take(rows), tolerance)
+                else:
+                    own = Ends(*(part[rows].gather(1, columns[rows]) for part in ends))
+                self._keep(best, few, own, rows)
         return best
 
+    @staticmethod
     @torch.no_grad()
-    def _finish(
-        self,
-        best: Best,
-        many: GaussianMixture,
-        sets: Sets,
-        rows: Tensor,
-        columns: Tensor,
-        tolerance: float,
-    ) -> None:
-        """Fit the starts in some columns of the sets in some rows to the end, and keep the best."""
-        few = many[rows.unsqueeze(1), columns]
-        ends, _ = self._fit(few, sets.take(rows), tolerance)
+    def _keep(best: Best, few: GaussianMixture, ends: Ends, rows: Tensor) -> None:
+        """Keep the best of a few fits to each of the sets in some rows."""
         first = ends.ranked()[:, :1]
         nll, _, on_floor, converged = (part.gather(1, first)[:, 0] for part in ends)
         # What there is so far is on the floor, or nothing.
@@ -323,6 +319,8 @@ class Search:
         ended, and why one failed."""
         num_sets, num_starts = many.batch_shape
         size = _at_once(many, sets.x.shape[-2])
+        if num_sets * num_starts <= size:
+            return self._fit_part(many, sets, torch.arange(num_sets, device="cpu"), tolerance)
         ends, reason = Ends.failed((num_sets, num_starts)), ""
         for rows in torch.arange(num_sets, device="cpu").split(max(1, size // num_starts)):
             for columns in torch.arange(num_starts, device="cpu").split(size):

@@ -168,9 +168,8 @@ class Stepwise:
             return self.state
         problem = self.problem
         statistics = each(lambda part: part * self.memory, self.averaged)
-        return m_step(
-            statistics, problem.family, self.state, problem.floor, problem.prior, problem.held
-        )[0]
+        floor = problem.of(problem.floor)
+        return m_step(statistics, problem.family, self.state, floor, problem.prior, problem.held)[0]
 
     def _maximized(self, statistics: Statistics, memory: float) -> State:
         """The next state, mitigated."""
@@ -355,9 +354,7 @@ class Record:
 
     def _result(self, state: State) -> StepwiseResult:
         problem = self.problem
-        low = problem.family.none(state.scales)
-        if not problem.held[2]:
-            low = problem.family.clamp(state.scales, problem.floor * 1.001)[1]
+        low = problem.clamp(state.scales, 1.001)[1]
         low = low.any(-1).reshape(problem.model.batch_shape).cpu()
         if bool(low.any()):
             warnings.warn(

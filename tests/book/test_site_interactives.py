@@ -49,7 +49,7 @@ def test_an_interactive_lives_in_the_page(inspector: Inspector, chapter: str, na
     before = knob.get_attribute("aria-valuetext")
     for key in ("ArrowRight", "ArrowUp"):
         page.keyboard.press(key)
-    after, link = knob.get_attribute("aria-valuetext"), link_to(page, name)
+    link, after = link_to(page, name), knob.get_attribute("aria-valuetext")
     assert after != before and link.startswith(f"{name}=")
     page.close()
     page = inspector.context("light").new_page()

@@ -286,6 +286,19 @@ def test_on_floor_agrees_with_find_singular() -> None:
 # The search
 
 
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6])
+def test_a_coarse_tolerance_keeps_the_best_of_all_starts(tolerance: float) -> None:
+    """Coarser than the first look of a search, and closer."""
+    x = old_faithful()
+    close = select(x, (2, 3), "full", generator=generator())
+    found = select(x, (2, 3), "full", tolerance=tolerance, generator=generator())
+    for row, best in zip(found.table, close.table, strict=True):
+        model = found.models["full", row.num_components]
+        assert row.log_likelihood == pytest.approx(float(model.log_prob(x).sum()), abs=1e-8)
+        assert -1e-6 < best.log_likelihood - row.log_likelihood < len(x) * 20 * tolerance
+        assert row.regular and not row.note
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_many_sets_at_once_are_each_set_alone(family: str) -> None:
     sets = torch.stack([old_faithful()[:60], old_faithful()[60:120] * 2, old_faithful()[120:180]])
