@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         _mark(item)
     items.sort(key=_place)
-    if items and not any("::" in arg for arg in items[0].config.args):
+    if items and _whole(items[0].config):
         for proof in filter(_proves, items):
             proof.parent.stash[ALL] = proof.parent.stash.get(ALL, 0) + 1  # type: ignore[union-attr]
     yield
@@ -111,6 +111,11 @@ def pytest_runtest_makereport(
         if len(passed) == len(cells):
             _keep(item.path, passed)
     return report
+
+
+def _whole(config: pytest.Config) -> bool:
+    """Whether all tests of the modules that are run are collected."""
+    return not config.getoption("lf", False) and not any("::" in arg for arg in config.args)
 
 
 def _proves(item: pytest.Item) -> bool:

@@ -131,8 +131,8 @@ class Checkpoint:
     def _loaded(self, data: bytes, device: torch.device) -> dict[str, Any]:
         try:
             plain = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            saved = _thing(plain, device)
-            known = saved["format"] == FORMAT
+            known = dict(plain[1])["format"] == FORMAT
+            saved = _thing(plain, device) if known else {}
         except (
             *(RuntimeError, pickle.UnpicklingError, EOFError),
             *(LookupError, TypeError, ValueError),

@@ -75,7 +75,7 @@ def _rates(value: Any, name: str, model: GaussianMixture) -> list[float]:
     if not bool((rates.isfinite() & (rates >= 0)).all()):
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
     try:
-        return list(map(float, rates.expand(shape).flatten()))
+        return [float(rate) for rate in rates.expand(shape).flatten().tolist()]
     except RuntimeError:
         raise ValueError(
             f"{name} must be a number, or broadcast with the batch {shape} of the model, got a "

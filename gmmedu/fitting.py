@@ -176,7 +176,8 @@ class FitResult:
 class Algorithm:
     """A way to lower the objective of a problem, one step at a time."""
 
-    #: The names of what it remembers from step to step: tensors with a row for each member.
+    #: The names of what it remembers from step to step; ``keep`` takes tensors with a row for each
+    #: member.
     kept: tuple[str, ...] = ()
 
     def step(

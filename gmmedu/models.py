@@ -575,7 +575,6 @@ def _number(value: Tensor) -> float | Tensor:
 
 def _precisions_cholesky(held: Any, kind: str) -> Any:
     """Upper triangular roots of the precisions, as scikit-learn keeps them."""
-    import numpy as np
 
     if kind in ("diag", "spherical"):
         return 1 / np.sqrt(held)

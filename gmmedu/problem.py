@@ -29,7 +29,8 @@ from gmmedu.values import Points, Scales, State, Statistics, each, put, take
 @dataclass(frozen=True)
 class Event:
     """Something a mitigation did: at which iteration, to which component (None: to the covariance
-    that all share), what ("clamped" or "reset"), and in which fit of a batch (None: the only)."""
+    that all share), what ("clamped", "reset", or a word of a mitigation of one's own), and in
+    which fit of a batch (None: the only)."""
 
     iteration: int
     component: int | None

@@ -58,10 +58,12 @@ class Drawable(Protocol):
     def draw(self, uniform: Tensor) -> Tensor: ...
 
 
+@dataclass(frozen=True)
 class Mitigation:
     """What a fitter asks of a mitigation; this one does the least that keeps numbers finite.
 
-    One of your own may have another ``floor``, ``prior`` or ``mitigate``.
+    One of your own may have another ``floor``, ``prior`` or ``mitigate``; the last is asked where
+    no parameter is held. Make it a data class: processes and checkpoints know it by its ``repr``.
     """
 
     @property

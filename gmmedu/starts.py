@@ -22,9 +22,10 @@ from gmmedu.values import each
 
 #: Numbers that the largest array of a batch of starts may hold; more starts go in turns.
 _BATCH_NUMBERS = 2**24
-#: ``Search`` ranks its starts after a fit to this tolerance, in nats per point,
+#: ``Search`` ranks its starts after a fit to this tolerance, in nats per point, and where a closer
+#: one is asked for
 COARSE = 1e-5
-#: and fits so many of them to the end, each from where it was.
+#: fits so many of them to the end, each from where it was.
 FINALISTS = 3
 
 

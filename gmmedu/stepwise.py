@@ -189,8 +189,8 @@ class Stepwise:
             raise next(iter(self.problem.failures.values()))
 
     def _restart(self, events: list[Event]) -> None:
-        """A member with a component that was reset forgets what it knew of the old one."""
-        reset = [event.member or 0 for event in events if event.action == "reset"]
+        """A member with a component that was moved forgets what it knew of the old one."""
+        reset = [event.member or 0 for event in events if event.action != "clamped"]
         if reset:
             which = torch.zeros_like(self.age).index_fill(
                 0, torch.tensor(reset, device=self.age.device), 1.0

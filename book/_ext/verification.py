@@ -2,7 +2,7 @@
 
 ``{verification}`` stands for the table. The equations are read from the chapters, the proofs are
 run (tests marked ``@verifies``), and what those of a module found is kept under ``_build`` until
-the package, the module or the pinned set change.
+the package, the module, what all proofs share or the pinned set change.
 """
 
 from __future__ import annotations
@@ -95,8 +95,10 @@ def proofs(root: Path = ROOT) -> dict[str, list[Proof]]:
         # Without the options of `make test`: here there may be no nbval.
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += ["-o", "addopts=--strict-markers", *missing]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-        if done.returncode:
+        # Options of one's own might leave some of them out.
+        environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=environment)
+        if done.returncode or not all(record.exists() for record in records.values()):
             raise RuntimeError(f"a proof of an equation failed:\n{done.stdout}{done.stderr}")
     return read(records.values())
 
@@ -108,7 +110,8 @@ def modules(root: Path) -> list[Path]:
 
 def record_of(module: Path, root: Path) -> Path:
     """Where what its proofs found is kept, for this state of what they depend on."""
-    shared = [root / "tests" / "reference.py", module.parent / "proof.py"]
+    shared = [root / "tests" / "reference.py"]
+    shared += [module.parent / name for name in ("conftest.py", "proof.py")]
     digest = gmmedu_book.digest([*gmmedu_book.engine(root), *shared, module], root)
     return root / "_build" / ".proofs" / f"{module.stem}-{digest}.json"
 
@@ -121,6 +124,9 @@ def keep(module: Path, found: Iterable[tuple[str, list[tuple[str, Any]]]], root:
     named = [(f"{module.name}::{name}", noted) for name, noted in found]
     fresh.write_text(json.dumps(named), encoding="utf-8")
     fresh.replace(record)
+    for old in record.parent.glob(f"{module.stem}-*.json"):
+        if old != record:
+            old.unlink(missing_ok=True)
 
 
 def read(records: Iterable[Path]) -> dict[str, list[Proof]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import gmmedu
 from gmmedu.models import GaussianMixture
+from gmmedu.singularities import Mitigation
 
 FAMILIES = list(gmmedu.MODELS)
 FITTERS: dict[str, Callable[..., gmmedu.FitResult]] = {
@@ -289,6 +290,25 @@ def test_what_is_no_checkpoint_is_refused(content: Any, tmp_path: Path) -> None:
         torch.save(foreign[content], path)
     with pytest.raises(ValueError, match="is not one that gmmedu wrote"):
         _fit(path)
+
+
+@quiet
+def test_the_checkpoint_of_another_version_says_so(tmp_path: Path) -> None:
+    """Whatever kinds of things it held."""
+    path = tmp_path / "fit.pt"
+    torch.save(("dict", [("format", 2), ("problem", ("set", [1, 2]))]), path)
+    with pytest.raises(ValueError, match="was written by another version of gmmedu"):
+        _fit(path)
+
+
+def test_a_mitigation_of_one_s_own_is_known_by_its_name(tmp_path: Path) -> None:
+    """Processes and checkpoints compare what is written of it."""
+
+    class Mine(Mitigation):
+        def floor(self, dtype: torch.dtype) -> float:
+            return 0.01
+
+    assert repr(Mine()) == repr(Mine()) and "Mine" in repr(Mine())
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:

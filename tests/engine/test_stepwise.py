@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -508,6 +509,28 @@ def test_a_reset_component_forgets() -> None:
     fit = fit_stepwise(model, batches, step_size=0.5, mitigation=reset, generator=_generator(4))
     assert fit.events[0].action == "reset" and fit.events[0].component == 1
     assert math.isfinite(float(model(torch.cat(batches)).detach()))
+
+
+@dataclass(frozen=True)
+class Renamed(gmmedu.Reset):
+    """A mitigation of one's own, that does what ``Reset`` does."""
+
+    def mitigate(self, *arguments: Any) -> tuple[Any, str]:
+        state, action = super().mitigate(*arguments)
+        return state, "moved" if action == "reset" else action
+
+
+def test_after_a_mitigation_of_one_s_own_a_component_forgets_too() -> None:
+    ends = []
+    for kind, action in ((gmmedu.Reset, "reset"), (Renamed, "moved")):
+        model, batches = _collapsing()
+        mitigation = kind(max_resets=1)
+        fit = fit_stepwise(
+            model, batches, step_size=0.5, mitigation=mitigation, generator=_generator(4)
+        )
+        assert fit.events[0].action == action
+        ends.append(model)
+    assert all(map(torch.equal, *(model.parameters() for model in ends)))
 
 
 # Bad input, and streams that break

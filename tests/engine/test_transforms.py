@@ -165,6 +165,17 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_density_of_a_batch_compiles_to_one_graph(family: str) -> None:
+    many = gmmedu.MODELS[family](
+        2, 2, batch_shape=3, validate_args=False, dtype=torch.float64, generator=_generator()
+    )
+    compiled = _compiled(many.log_prob)
+    for x in (_points(), torch.stack([_points() + m for m in range(3)]), _points()[None]):
+        torch.testing.assert_close(compiled(x), many.log_prob(x))
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_density_compiles_to_one_graph(family: str) -> None:
     model, x = _model(family, validate_args=False), _points()
     numbers = [p for p in model.parameters() if p.requires_grad]
