@@ -44,8 +44,8 @@ test: $(VENV)/.installed-test ## every check: units, notebooks, style, types, th
 	$(BIN)/python tests/chromium.py
 	$(BIN)/python $(RUNS) $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.installed-test ## in two minutes: no browser, no notebooks, nothing slow
-	$(BIN)/python $(RUNS) -m "not browser and not slow" tests $(PYTEST_ARGS)
+test-fast: $(VENV)/.installed-test ## in a minute: of each test two cases; no browser, no notebooks, nothing slow
+	$(BIN)/python $(RUNS) -m "not browser and not slow" --few 2 tests $(PYTEST_ARGS)
 
 coverage: $(VENV)/.installed-test ## which lines of the engine its own tests and the proofs run
 	$(BIN)/coverage erase

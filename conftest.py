@@ -45,6 +45,10 @@ PROVED = pytest.StashKey[list[tuple[str, list[tuple[str, Any]]]]]()
 ALL = pytest.StashKey[int]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--few", type=int, metavar="N", help="of each test at most N cases")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Marks, the order of the files, and what stands for the browser where there is none."""
@@ -54,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     if items and _whole(items[0].config):
         for proof in filter(_proves, items):
             proof.parent.stash[ALL] = proof.parent.stash.get(ALL, 0) + 1  # type: ignore[union-attr]
+    if items and items[0].config.getoption("few"):
+        _thin(items, items[0].config.getoption("few"))
     yield
     # What -m and -k left; where it needs a browser that is not there, one failure says so.
     wanting = [item for item in items if item.get_closest_marker("browser")]
@@ -73,6 +79,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
                 callobj=lambda: pytest.fail(chromium.REMEDY, pytrace=False),
             )
         )
+
+
+def _thin(items: list[pytest.Item], few: int) -> None:
+    """Leave of each test so many cases, from the first to the last of them."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {
+        own[i * (len(own) - 1) // max(1, few - 1)] for own in cases.values() for i in range(few)
+    }
+    items[0].config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 def _mark(item: pytest.Item) -> None:

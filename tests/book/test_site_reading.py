@@ -217,6 +217,7 @@ def test_an_equation_says_what_its_letters_mean(inspector: Inspector, page: Page
     expect(tip).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_an_address_that_is_none_leads_back(site: Path) -> None:
     """The page is shown at any depth of the host, so its links name the site's place there."""
     text = (site / "404.html").read_text("utf-8")

@@ -142,6 +142,7 @@ def greedy_law(x: np.ndarray, num_tries: int) -> np.ndarray:
     return law
 
 
+@pytest.mark.slow
 def test_kmeans_plus_plus_draws_by_squared_distance_and_keeps_the_best() -> None:
     x = torch.tensor([[0.0], [1.0], [3.0], [7.0]], dtype=torch.float64)
     law = greedy_law(x.numpy(), num_tries=3)  # 2 + log 3, rounded down

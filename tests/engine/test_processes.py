@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import product
@@ -108,7 +109,9 @@ def _all(rank: int, size: int) -> dict[str, Any]:
 def _found(size: int) -> list[dict[str, Any]]:
     """What each of so many processes finds."""
     if size == 1:
-        return [_all(0, 1)]
+        with warnings.catch_warnings():  # as in the others, whichever test asks first
+            warnings.simplefilter("ignore")
+            return [_all(0, 1)]
     found = groups.run(_all, size)
     for one in found:
         if isinstance(one, Exception):
@@ -122,6 +125,7 @@ def _both(function: Callable[..., Any], size: int) -> tuple[Any, list[Any]]:
     return _found(1)[0][name], [one[name] for one in _found(size)]
 
 
+@pytest.mark.slow
 @quiet
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("case", CASES, ids=" ".join)
@@ -184,6 +188,7 @@ def _others(rank: int, size: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore::gmmedu.SingularityWarning", "ignore::gmmedu.ConvergenceWarning"
 )
@@ -215,6 +220,7 @@ def _padded(rank: int, size: int) -> list[Tensor]:
     return _numbers(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_the_padding_of_a_sampler_weighs_nothing(size: int) -> None:
     alone, together = _both(_padded, size)
@@ -267,6 +273,7 @@ def _ended(rank: int, size: int, how: str) -> tuple[str, str, Any, bool]:
     raise AssertionError("the fit ended as if nothing had happened")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hows", "timeout"), [(("raises", "reads", "dies"), 20.0), (("hangs",), 6.0)]
 )

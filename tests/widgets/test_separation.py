@@ -48,6 +48,7 @@ def test_the_rate_is_that_of_the_jacobian_of_em(apart: float, share: float) -> N
     assert values["doubt"] == pytest.approx(float(weaker.sum()), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_em_on_a_large_sample_shrinks_its_error_at_that_rate() -> None:
     """No formula: EM iterates, on a million points, and successive steps are compared."""
     generator = torch.Generator().manual_seed(0)
