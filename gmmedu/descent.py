@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Family
-from gmmedu.em import FREE, m_step
+from gmmedu.em import FREE, ascend
 from gmmedu.fitting import Algorithm, FitResult, Options, fit, with_options
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import Problem
@@ -231,14 +231,9 @@ class LBFGS(Algorithm):
         self, state: State, statistics: Statistics, row: int, index: Tensor, iteration: int
     ) -> tuple[State, Statistics]:
         """A step of EM in the place of one that led below the floor or nowhere; a new search."""
-        problem = self.problem
-        floor = problem.of(problem.floor, index)
-        following, singular = m_step(
-            statistics, problem.family, state, floor, problem.prior, problem.held
-        )
-        state = problem.mitigate(state, following, singular, iteration + 1, [row])
+        state, _ = ascend(self.problem, state, statistics, iteration, index)
         self.searches[row] = self.searches[row].again(state)
-        return state, problem.e_step(state, index)
+        return state, self.problem.e_step(state, index)
 
     def keep(self, rows: Tensor) -> None:
         self.searches = [self.searches[row] for row in rows.tolist()]

@@ -119,6 +119,27 @@ def _blurred(singular: Tensor, mean: Tensor) -> Tensor:
     return singular & (far.any(-1, keepdim=True) if shared else far)
 
 
+def maximize(
+    problem: Problem, state: State, statistics: Statistics, rows: Tensor | None = None
+) -> tuple[State, Tensor]:
+    """``m_step`` under the floor, the prior and what is held of a problem, for all members or for
+    those in some rows."""
+    floor = problem.of(problem.floor, rows)
+    return m_step(statistics, problem.family, state, floor, problem.prior, problem.held)
+
+
+def ascend(
+    problem: Problem,
+    state: State,
+    statistics: Statistics,
+    iteration: int,
+    rows: Tensor | None = None,
+) -> tuple[State, Tensor]:
+    """The state after a step of EM, and which covariances (M, J) were mitigated."""
+    following, singular = maximize(problem, state, statistics, rows)
+    return problem.mitigate(state, following, singular, iteration + 1, rows), singular
+
+
 class Em(Algorithm):
     """An E-step, an M-step, and what the mitigation makes of it."""
 
@@ -128,18 +149,8 @@ class Em(Algorithm):
     def step(
         self, state: State, statistics: Statistics, iteration: int
     ) -> tuple[State, Statistics]:
-        state = self.ascend(state, statistics, iteration)[0]
+        state = ascend(self.problem, state, statistics, iteration)[0]
         return state, self.problem.e_step(state)
-
-    def ascend(self, state: State, statistics: Statistics, iteration: int) -> tuple[State, Tensor]:
-        """The state after a step of EM, and which covariances (M, J) were mitigated."""
-        problem = self.problem
-        floor = problem.of(problem.floor)
-        following, singular = m_step(
-            statistics, problem.family, state, floor, problem.prior, problem.held
-        )
-        following = problem.mitigate(state, following, singular, iteration + 1)
-        return following, singular
 
 
 def leap(here: Tensor, there: Tensor, beyond: Tensor, longest: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,7 +189,7 @@ class Squarem(Em):
     ) -> tuple[State, Statistics]:
         problem = self.problem
         start, here = self.start, problem.family.flatten(state)
-        following, singular = self.ascend(state, statistics, iteration)
+        following, singular = ascend(problem, state, statistics, iteration)
         fine = ~singular.any(-1)
         second = self.started & fine
         # The first of two steps is the start of a leap; after a leap or a mitigation, so is the

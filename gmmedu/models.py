@@ -575,7 +575,6 @@ def _number(value: Tensor) -> float | Tensor:
 
 def _precisions_cholesky(held: Any, kind: str) -> Any:
     """Upper triangular roots of the precisions, as scikit-learn keeps them."""
-
     if kind in ("diag", "spherical"):
         return 1 / np.sqrt(held)
     identity = np.eye(held.shape[-1])

@@ -380,7 +380,7 @@ class Problem:
         if rows is None or len(rows) == len(self.members):
             self.passes[self.members] += 1
             return sums(self.points, self.family, state, self.workspace, self.processes)
-        self.passes[self.members[rows.cpu().numpy()]] += 1
+        self.passes[self._left(rows)] += 1
         return sums(self.points.take(rows), self.family, state, Workspace(), self.processes)
 
     def nll(self, statistics: Statistics, rows: Tensor | None = None) -> Any:
@@ -402,7 +402,11 @@ class Problem:
         are left."""
         if isinstance(values, float) or len(values) == 1:
             return values
-        return values[self.members if rows is None else self.members[rows.cpu().numpy()]]
+        return values[self._left(rows)]
+
+    def _left(self, rows: Tensor | None) -> Any:
+        """The members in some rows, or all that are left."""
+        return self.members if rows is None else self.members[rows.cpu().numpy()]
 
     def clamp(
         self, scales: Scales, share: float = 1.0, rows: Tensor | None = None
@@ -419,12 +423,12 @@ class Problem:
         state: State,
         singular: Tensor,
         iteration: int,
-        rows: list[int] | None = None,
+        rows: Tensor | None = None,
     ) -> State:
         """The state after a step, once the mitigation has dealt with ``singular``, (M, J).
 
         before: the state to go back to; rows: of which members these are, if not of all."""
-        members = self.members if rows is None else self.members[rows]
+        members = self._left(rows)
         low = singular.cpu().numpy()
         if not low.any():
             if self._clamped.any():
@@ -451,10 +455,10 @@ class Problem:
         low: Any,
         row: int,
         iteration: int,
-        rows: list[int] | None,
+        rows: Tensor | None,
     ) -> State:
         """The state with one row as the mitigation leaves it; what it moved is no longer low."""
-        place = row if rows is None else rows[row]
+        place = row if rows is None else int(rows[row])
         member, index = int(self.members[place]), torch.tensor([row], device=singular.device)
         assert self.mitigation is not None
         one, action = self.mitigation.mitigate(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.covariance import Family
-from gmmedu.em import Em, m_step
+from gmmedu.em import ascend, maximize
 from gmmedu.fitting import Callback, Surroundings
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.passes import Workspace, sums
@@ -168,14 +168,13 @@ class Stepwise:
             return self.state
         problem = self.problem
         statistics = each(lambda part: part * self.memory, self.averaged)
-        floor = problem.of(problem.floor)
-        return m_step(statistics, problem.family, self.state, floor, problem.prior, problem.held)[0]
+        return maximize(problem, self.state, statistics)[0]
 
     def _maximized(self, statistics: Statistics, memory: float) -> State:
         """The next state, mitigated."""
         problem = self.problem
         counted = each(lambda part: part * memory, statistics)
-        state = Em(problem, 0).ascend(self.state, counted, self.num_steps)[0]
+        state = ascend(problem, self.state, counted, self.num_steps)[0]
         if problem.failures:
             raise next(iter(problem.failures.values()))
         # Over many steps a factor and its inverse would drift apart.

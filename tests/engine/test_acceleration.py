@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import gmmedu
-from gmmedu.em import Squarem, leap
+from gmmedu.em import Squarem, ascend, leap
 from gmmedu.problem import Problem
 from gmmedu.values import State, Statistics
 
@@ -97,7 +97,7 @@ def _searching(mitigation: gmmedu.Clamp | None = None) -> tuple[Squarem, list[St
     states = [problem.start]
     for iteration in range(5):
         counted = problem.e_step(states[-1])
-        states.append(squarem.ascend(states[-1], counted, iteration)[0])
+        states.append(ascend(squarem.problem, states[-1], counted, iteration)[0])
     return squarem, states
 
 
@@ -114,7 +114,7 @@ def test_each_pair_of_steps_is_used_once() -> None:
     moved = (second.means - states[2].means).abs().max()
     assert float(moved) > 1e-3, "after the second step there is a leap"
     third = _step(squarem, second)
-    expected = squarem.ascend(second, squarem.problem.e_step(second), 2)[0]
+    expected = ascend(squarem.problem, second, squarem.problem.e_step(second), 2)[0]
     torch.testing.assert_close(third.means, expected.means)
 
 
