@@ -91,6 +91,9 @@ def open_static(
             lambda r: wrong.append(r.url) if r.url[:5] not in ("file:", "data:") else None,
         )
         page.goto(path.as_uri() + (f"#{hash}" if hash else ""))
+        if options.get("java_script_enabled", True):
+            # What is drawn in the first frame can be used, and nothing before it.
+            page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         return page
 
     yield open_it
