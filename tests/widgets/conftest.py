@@ -93,7 +93,8 @@ def open_static(
         page.goto(path.as_uri() + (f"#{hash}" if hash else ""))
         if options.get("java_script_enabled", True):
             # What is drawn in the first frame can be used, and nothing before it.
-            page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+            drawn = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+            page.evaluate(drawn)
         return page
 
     yield open_it
