@@ -31,6 +31,12 @@ def link_to(page: Page, name: str) -> str:
     return str(page.evaluate("location.hash.slice(1)"))
 
 
+def still(page: Page, wait: int = 50) -> None:
+    """Wait until what has to be drawn is drawn, and so many milliseconds more."""
+    frame = "wait => new Promise(done => requestAnimationFrame(() => setTimeout(done, wait)))"
+    page.evaluate(frame, wait)
+
+
 def reopen(page: Page, hash: str) -> None:
     """Load the same page anew, by a link to it."""
     address = page.url.split("#")[0]
@@ -93,8 +99,7 @@ def open_static(
         page.goto(path.as_uri() + (f"#{hash}" if hash else ""))
         if options.get("java_script_enabled", True):
             # What is drawn in the first frame can be used, and nothing before it.
-            drawn = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
-            page.evaluate(drawn)
+            still(page, 0)
         return page
 
     yield open_it

@@ -12,7 +12,7 @@ import traitlets
 from playwright.sync_api import Browser, Page, expect
 
 from gmmbook.widgets import GaussianExplorer
-from widgets.conftest import OpenStatic, drag
+from widgets.conftest import OpenStatic, drag, still
 
 FLOAT64 = torch.float64
 COVARIANCES = {
@@ -116,7 +116,7 @@ def test_what_is_no_gaussian_is_refused_and_nothing_changes(
 
 
 def state(page: Page, trait: str) -> Any:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+    still(page, 30)
     return page.evaluate(f"gmmedu.views.gaussian.store.state.{trait}")
 
 

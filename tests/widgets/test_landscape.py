@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 import gmmedu
 from gmmbook.widgets import LandscapeExplorer
-from widgets.conftest import OpenStatic, reopen
+from widgets.conftest import OpenStatic, reopen, still
 
 FLOAT64 = torch.float64
 TRAITS = (
@@ -239,10 +239,6 @@ def test_every_view_can_be_printed_and_mounted(open_static: OpenStatic) -> None:
         drawn = paths.evaluate_all("all => all.map(p => p.getAttribute('d'))")
         assert len(drawn) == 11, name
         assert not any("NaN" in d or "Infinity" in d for d in drawn), name
-
-
-def still(page: Page) -> None:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
 
 
 def state(page: Page, trait: str) -> Any:

@@ -18,7 +18,7 @@ import gmmedu
 from gmmbook.widgets import MixtureExplorer
 from gmmbook.widgets.base import _SOURCES
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
-from widgets.conftest import OpenStatic, drag, link_to, reopen
+from widgets.conftest import OpenStatic, drag, link_to, reopen, still
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -129,7 +129,7 @@ def close(found: dict[str, Any], explorer: MixtureExplorer) -> None:
 
 
 def live(page: Page) -> Any:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+    still(page, 30)
     return page.evaluate(STATE)
 
 

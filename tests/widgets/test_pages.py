@@ -33,7 +33,7 @@ from gmmbook.widgets import (
 )
 from gmmbook.widgets.base import _IDLE, _SOURCES, module
 from gmmedu.plot import GRAY, PALETTE
-from widgets.conftest import OpenStatic, link_to
+from widgets.conftest import OpenStatic, link_to, still
 from widgets.test_jupyterlab import CASES
 
 BOOK = Path(gmmbook.__file__).parents[1]
@@ -69,11 +69,6 @@ EVERY = pytest.mark.parametrize("name", EXAMPLES)
 
 def state(page: Page, name: str) -> Any:
     return page.evaluate("name => JSON.parse(JSON.stringify(gmmedu.views[name].store.state))", name)
-
-
-def still(page: Page) -> None:
-    """Wait until what has to be drawn is drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
 
 
 def test_every_interactive_is_tested_wherever_interactives_are() -> None:

@@ -16,11 +16,10 @@ from torch import Tensor
 import gmmedu
 from gmmbook.widgets import FitScrubber
 from gmmedu.fitting import FitResult, Snapshot
-from widgets.conftest import OpenStatic, link_to, reopen
+from widgets.conftest import OpenStatic, link_to, reopen, still
 
 FLOAT64 = torch.float64
 PHONE = {"viewport": {"width": 390, "height": 844}}
-FRAME = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))"
 
 
 def pair(scale: float = 1.0, far: float = 0.0) -> Tensor:
@@ -115,7 +114,7 @@ def state(
     if run:
         run(50)
     else:
-        page.evaluate(FRAME)
+        still(page, 30)
     found: dict[str, Any] = page.evaluate(
         "n => JSON.parse(JSON.stringify(gmmedu.views[n].store.state))", name
     )

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from gmmbook.widgets import SingularityExplorer
 from gmmedu import Prior, load_galaxies
-from widgets.conftest import OpenStatic, drag, link_to, reopen
+from widgets.conftest import OpenStatic, drag, link_to, reopen, still
 
 FLOAT64 = torch.float64
 CURES = ("none", "clamp", "prior", "tied")
@@ -237,7 +237,7 @@ def test_the_still_and_its_words(cure: str) -> None:
 
 
 def state(page: Page, trait: str, view: str = "singularity") -> Any:
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+    still(page, 30)
     return page.evaluate(f"gmmedu.views['{view}'].store.state.{trait}")
 
 
