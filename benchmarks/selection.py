@@ -45,11 +45,15 @@ for (name in c("VVV", "EEE", "VVI", "VII", "EII"))
 
 
 def run(quick: bool = False) -> Iterator[dict[str, Any]]:
-    """Seconds of each contender in turn, the median of three turns after one, and by how much the
-    worst shared cell of gmmedu has a higher BIC."""
+    """Seconds of each contender in turn, the median of three turns after one, and by how much
+    gmmedu from ten starts, under its own tolerance and as close as mclust, has a higher BIC in the
+    worst of the cells shared, over all turns."""
     most = 3 if quick else 9
     contenders: dict[str, Callable[[int], tuple[float, float, Criteria]]] = {
         "gmmedu, 10 starts": lambda seed: ours(most, 10, seed, bootstrap=False),
+        "gmmedu, 10 starts, as close as mclust": lambda seed: ours(
+            most, 10, seed, bootstrap=False, tolerance=CLOSE
+        ),
         "gmmedu, 1 start": lambda seed: ours(most, 1, seed, bootstrap=True),
         "gmmedu, 1 start, as close as mclust": lambda seed: ours(
             most, 1, seed, bootstrap=True, tolerance=CLOSE
@@ -59,11 +63,12 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     if shutil.which("Rscript"):
         contenders["mclust"] = mclust
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    found: dict[str, Criteria] = {}
+    found: dict[str, list[Criteria]] = {name: [] for name in contenders}
     for seed in range(1 if quick else 1 + TURNS):
         for name, contender in contenders.items():
-            grid, lrt, found[name] = contender(seed)
+            grid, lrt, criteria = contender(seed)
             seconds[name].append((grid, lrt))
+            found[name].append(criteria)
     for name, turns in seconds.items():
         grids, ratios = zip(*turns[0 if quick else 1 :], strict=True)
         yield {
@@ -72,14 +77,21 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
             "grid_range": [round(min(grids), 3), round(max(grids), 3)],
             "bootstrap_seconds": round(statistics.median(ratios), 3),
             "worst_cell": worst(found["gmmedu, 10 starts"], found[name]),
+            "worst_cell_if_close": worst(
+                found["gmmedu, 10 starts, as close as mclust"], found[name]
+            ),
         }
 
 
-def worst(own: Criteria, theirs: Criteria) -> dict[str, Any]:
-    """The shared cell in which gmmedu's BIC is higher by most, and by how much."""
-    shared = {cell: own[cell] - theirs[cell] for cell in theirs if cell in own}
-    cell = max(shared, key=lambda cell: shared[cell])
-    return {"family": cell[0], "K": cell[1], "higher_by": round(shared[cell], 4)}
+def worst(own: list[Criteria], theirs: list[Criteria]) -> dict[str, Any]:
+    """The shared cell in which gmmedu's BIC is higher by most in some turn, and by how much."""
+    excess, cell = max(
+        (ours[cell] - its[cell], cell)
+        for ours, its in zip(own, theirs, strict=True)
+        for cell in its
+        if cell in ours
+    )
+    return {"family": cell[0], "K": cell[1], "higher_by": round(excess, 4)}
 
 
 def ours(

@@ -17,6 +17,7 @@ DATA: dict[str, Callable[[], Tensor]] = {
     "Old Faithful": gmmedu.load_old_faithful,
     "Old Faithful, standardized": lambda: standardized(gmmedu.load_old_faithful()),
     "iris": iris,
+    "iris, standardized": lambda: standardized(iris()),
     "wine, standardized": wine,
     "galaxies": gmmedu.load_galaxies,
 }
