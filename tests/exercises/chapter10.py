@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.optimize import brentq
+from scipy.stats import norm
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
@@ -16,18 +18,29 @@ def _by_torch(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tens
     return MixtureSameFamily(mixing, Normal(means, log_sds.exp())).log_prob(t)
 
 
-def _naive(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    parts = Normal(means, log_sds.exp()).log_prob(t[:, None]).exp()
-    return (logits.softmax(-1) * parts).sum(-1).log()
+def _by_scipy(weights: Tensor, means: Tensor, sds: Tensor, u: Tensor) -> Tensor:
+    """Each root of F(t) - u by itself."""
+
+    def excess(t: float, level: float) -> float:
+        return float((weights.numpy() * norm.cdf(t, means.numpy(), sds.numpy())).sum()) - level
+
+    roots = [brentq(excess, -1e3, 1e3, args=(float(level),), xtol=1e-13) for level in u]
+    return torch.tensor(roots, dtype=u.dtype)
 
 
-def _bound(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    parts = Normal(means, log_sds.exp()).log_prob(t[:, None])
-    return (logits.softmax(-1) * parts).sum(-1)
+def _by_a_fixed_bracket(weights: Tensor, means: Tensor, sds: Tensor, u: Tensor) -> Tensor:
+    mixture = MixtureSameFamily(Categorical(weights), Normal(means, sds))
+    low, high = torch.full_like(u, -200.0), torch.full_like(u, 200.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        more = mixture.cdf(middle) < u
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    return low
 
 
-def _unnormalized(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    return (logits + Normal(means, log_sds.exp()).log_prob(t[:, None])).logsumexp(-1)
+def _moment_matched(weights: Tensor, means: Tensor, sds: Tensor, u: Tensor) -> Tensor:
+    mixture = MixtureSameFamily(Categorical(weights), Normal(means, sds))
+    return Normal(mixture.mean, mixture.variance.sqrt()).icdf(u)
 
 
 def _slopes_by_autograd() -> Tensor:
@@ -64,12 +77,14 @@ CASES = {
         wrong=[(0.511, "squared"), (0.3455, "longer"), (0.58, "gap"), (0.631, "gap")],
     ),
     "10-4": Case(
-        right=[_by_torch, lambda a, m, s, t: _unnormalized(a.log_softmax(-1), m, s, t)],
+        right=[_by_scipy, _by_a_fixed_bracket],
         wrong=[
-            (_naive, "underflow"),
-            (_bound, "bound"),
-            (_unnormalized, "normalized"),
-            (lambda a, m, s, t: _by_torch(a, m, s, t) * 0 + 1, "log_softmax"),
+            (lambda w, m, s, u: (w * Normal(m, s).icdf(u[:, None])).sum(1), "average"),
+            (_moment_matched, "one normal"),
+            (lambda w, m, s, u: _by_scipy(w, m, s, 1 - u), "above"),
+            (lambda w, m, s, u: _by_scipy(w, m, s.sqrt(), u), "root"),
+            (lambda w, m, s, u: _by_scipy(w * 0 + 1 / len(w), m, s, u), "weight"),
+            (lambda w, m, s, u: _by_scipy(w, m, s, u) * 0 + 1, "middle"),
         ],
     ),
     "10-5": Case(right=["b", "B"], wrong=[("a", "middle"), ("c", "one side"), ("d", "even")]),

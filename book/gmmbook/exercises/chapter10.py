@@ -11,33 +11,48 @@ from torch import Tensor
 from gmmbook.exercises.checkers import Checker, Choice, Code, Value
 
 
-def _log_density(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    """log p(t) of numbers (N, K) and targets (N,)."""
-    return _joint(logits.log_softmax(-1), means, log_sds, t).logsumexp(-1)
+def _quantile(weights: Tensor, means: Tensor, sds: Tensor, u: Tensor) -> Tensor:
+    """The t below which a mixture (K,) in one dimension has each share u (M,)."""
+    ends = means + sds * torch.special.ndtri(u).unsqueeze(1)
+    low, high = ends.amin(1), ends.amax(1)
+    for _ in range(100):
+        middle = (low + high) / 2
+        above = _below(weights, means, sds, middle) < u
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return (low + high) / 2
 
 
-def _joint(log_weights: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    z = (t.unsqueeze(-1) - means) * (-log_sds).exp()
-    return log_weights - 0.5 * z.square() - log_sds - 0.5 * math.log(2 * math.pi)
+def _below(weights: Tensor, means: Tensor, sds: Tensor, t: Tensor) -> Tensor:
+    return (weights * torch.special.ndtr((t.unsqueeze(1) - means) / sds)).sum(1)
 
 
-def _naive(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    return _joint(logits.log_softmax(-1), means, log_sds, t).exp().sum(-1).log()
+def _average_of_quantiles(weights: Tensor, means: Tensor, sds: Tensor, u: Tensor) -> Tensor:
+    return (weights * (means + sds * torch.special.ndtri(u).unsqueeze(1))).sum(1)
 
 
-def _sum_of_logs(logits: Tensor, means: Tensor, log_sds: Tensor, t: Tensor) -> Tensor:
-    parts = _joint(torch.zeros_like(logits), means, log_sds, t)
-    return (logits.softmax(-1) * parts).sum(-1)
+def _of_one_normal(weights: Tensor, means: Tensor, sds: Tensor, u: Tensor) -> Tensor:
+    mean = (weights * means).sum()
+    variance = (weights * (sds.square() + means.square())).sum() - mean.square()
+    return mean + variance.sqrt() * torch.special.ndtri(u)
 
 
-def _log_density_cases() -> list[tuple[str, list[Any]]]:
-    generator = torch.Generator().manual_seed(10)
-    numbers = [torch.randn(6, 3, generator=generator, dtype=torch.float64) for _ in range(3)]
-    t = torch.randn(6, generator=generator, dtype=torch.float64)
+def _quantile_cases() -> list[tuple[str, list[Any]]]:
+    def numbers(*values: float) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+    u = numbers(0.05, 0.3, 0.75, 0.95)
     return [
-        ("targets near the means", [*numbers, t]),
-        ("targets a hundred deviations away", [*numbers, 100 + t]),
-        ("one component", [*(part[:, :1] for part in numbers), t]),
+        ("two components", [numbers(0.4, 0.6), numbers(0.0, 3.0), numbers(1.0, 0.5), u]),
+        ("one component", [numbers(1.0), numbers(-2.0), numbers(0.25), u]),
+        (
+            "components far from each other, and levels near 0 and 1",
+            [
+                numbers(0.2, 0.5, 0.3),
+                numbers(-40.0, 0.0, 60.0),
+                numbers(0.1, 5.0, 1.0),
+                numbers(1e-6, 0.1, 0.6, 1 - 1e-6),
+            ],
+        ),
     ]
 
 
@@ -104,22 +119,33 @@ EXERCISES: dict[str, Checker] = {
         praise="The median is at least a possible answer here; the mean is not.",
     ),
     "10-4": Code(
-        reference=_log_density,
-        cases=_log_density_cases(),
+        reference=_quantile,
+        cases=_quantile_cases(),
         mistakes=[
-            (_naive, "the exponentials underflow before their logarithm; use logsumexp."),
-            (_sum_of_logs, "a sum of logs is no log of a sum: this is a bound, and not p."),
             (
-                lambda a, m, s, t: _joint(a, m, s, t).logsumexp(-1),
-                "logits are no log weights until they are normalized.",
+                _average_of_quantiles,
+                "a quantile of a mixture is no average of those of its components.",
             ),
             (
-                lambda a, m, s, t: (_joint(a.log_softmax(-1), m, s, t) + s).logsumexp(-1),
-                "the normalizer of a component has its log sigma.",
+                _of_one_normal,
+                "that is the quantile of one normal with the mixture's mean and variance.",
+            ),
+            (
+                lambda w, m, s, u: _quantile(w, m, s, 1 - u),
+                "that much lies above: the wrong half of the bracket is kept.",
+            ),
+            (
+                lambda w, m, s, u: _quantile(w, m, s.sqrt(), u),
+                "s is a standard deviation: divide by it, not by its root.",
+            ),
+            (
+                lambda w, m, s, u: _quantile(torch.ones_like(w) / len(w), m, s, u),
+                "each component counts by its weight.",
             ),
         ],
-        hint="log_softmax of the logits, plus the log density of each component, then logsumexp.",
-        praise="Three lines, and no target is too far away.",
+        hint="F at the middle of the bracket says which half to keep; halve it until it is "
+        "narrower than a millionth.",
+        praise="Half of the bracket goes at each step, wherever the components are.",
     ),
     "10-5": Choice(
         right="b",
