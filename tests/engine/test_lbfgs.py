@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import gmmedu
+from engine.told import Told
 
 FAMILIES = list(gmmedu.MODELS)
 MITIGATIONS = [None, gmmedu.Clamp(), gmmedu.Reset(), gmmedu.Prior()]
@@ -52,13 +55,22 @@ def test_it_finds_the_optimum_of_em_in_fewer_passes(family: str) -> None:
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_minimized_never_rises(family: str, mitigation: object) -> None:
-    x = _overlapping()
-    fit = gmmedu.fit_lbfgs(_started(family, x, 3), x, 60, 0.0, mitigation=mitigation)  # type: ignore[arg-type]
-    if isinstance(mitigation, gmmedu.Prior):
-        assert fit.nll < fit.history[0]
-    else:
-        assert float(fit.history.diff().max()) <= 1e-12
-    assert len(fit.history) == 61
+    x, rule = _overlapping(), Told(0.0)
+    fit = gmmedu.fit_lbfgs(_started(family, x, 3), x, 60, rule, mitigation=mitigation)  # type: ignore[arg-type]
+    assert len(fit.history) == len(rule.told) == 61
+    assert max(np.diff(rule.told)) <= 1e-12 and fit.objective == min(rule.told)
+    assert isinstance(mitigation, gmmedu.Prior) or fit.history.tolist() == rule.told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_a_prior_it_finds_what_em_maximizes(family: str) -> None:
+    x, ends = _overlapping(), []
+    model = _started(family, x)
+    gmmedu.fit_em(model, x, 20, 0.0, mitigation=gmmedu.Prior())
+    for fit, count in ((gmmedu.fit_em, 20_000), (gmmedu.fit_lbfgs, 500)):
+        one = copy.deepcopy(model)
+        ends.append(fit(one, x, count, 1e-14, mitigation=gmmedu.Prior()).objective)
+    assert ends[0] == pytest.approx(ends[1], abs=1e-9)
 
 
 # The floor is where the collapse ends, and the fit says so.

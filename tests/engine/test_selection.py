@@ -16,7 +16,7 @@ from sklearn.mixture import GaussianMixture as Peer
 from torch import Tensor
 
 import gmmedu
-from gmmedu import Prior, bootstrap_lrt, select
+from gmmedu import Prior, bootstrap_lrt, select, selection
 from gmmedu.starts import Search, Sets, split
 
 SKLEARN = {"full": "full", "tied": "tied", "diagonal": "diag", "isotropic": "spherical"}
@@ -389,11 +389,42 @@ def test_the_p_value_is_uniform_where_the_null_hypothesis_is_true() -> None:
     assert abs(np.mean(values) - 0.55) < 3 * math.sqrt((0.9**2 / 12 + 2e-3) / 40)
 
 
-def test_the_bootstrap_keeps_what_is_missing_missing() -> None:
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Sets]:
+    """The sets that a bootstrap fits to: the data, then the samples."""
+    seen, ratio = [], selection._ratio
+
+    def watched(search: Any, sets: Sets, *arguments: Any) -> Any:
+        seen.append(sets)
+        return ratio(search, sets, *arguments)
+
+    monkeypatch.setattr(selection, "_ratio", watched)
+    return seen
+
+
+def test_the_bootstrap_keeps_what_is_missing_missing(fitted: list[Sets]) -> None:
     x = old_faithful()[:80].clone()
     x[::4, 0] = torch.nan
     found = bootstrap_lrt(x, "tied", 1, 9, num_starts=1, missing=True, generator=generator())
     assert found.p_value == 0.1 and len(found.samples) == 9
+    _, samples = fitted
+    assert torch.equal(samples.x.isnan(), x.isnan().expand(9, -1, -1))
+
+
+def test_the_samples_of_a_bootstrap_are_of_the_null(fitted: list[Sets]) -> None:
+    """By the moments of each, and by how many are of the first component."""
+    x = old_faithful()
+    null = bootstrap_lrt(x, "full", 2, 99, num_starts=1, num_iterations=5, generator=generator())
+    mixture, (_, samples) = null.null.to_distribution(), fitted
+    assert samples.x.shape == (99, 272, 2)
+    drawn, number = samples.x.flatten(0, 1), 99 * 272
+    mean, covariance = mixture.mean.detach(), mixture.covariance.detach()
+    error = (covariance.diagonal() / number).sqrt()
+    assert bool(((drawn.mean(0) - mean).abs() < 4 * error).all())
+    torch.testing.assert_close(drawn.T.cov(), covariance, rtol=0.03, atol=0)
+    weights = null.null.weights.detach()
+    shares = null.null.predict(drawn).bincount(minlength=2) / number
+    torch.testing.assert_close(shares.double(), weights, rtol=0, atol=0.02)
 
 
 def test_a_bootstrap_of_data_without_a_regular_fit_is_refused() -> None:

@@ -62,7 +62,7 @@ def test_bic_is_the_evidence_to_a_bounded_term(compare: Compare) -> None:
         log_prior = norm.logpdf(mean, 0, 2) + norm.logpdf(math.log(sd), 0, 1)
         dropped = -2 * log_prior - 2 * math.log(2 * math.pi) + math.log(2 / sd**2)
         evidence = _log_evidence(num_points, mean, sd)
-        compare(float(model.bic(x)) + dropped, -2 * evidence, 5 / num_points)
+        compare(float(model.bic(x)) + dropped + 2 * evidence, 0.0, 5 / num_points)
 
 
 def _log_evidence(num_points: int, mean: float, sd: float) -> float:
@@ -122,7 +122,7 @@ def test_cross_validation_is_a_loop_over_folds(compare: Compare) -> None:
 
 @verifies("eq-bootstrap-p-value")
 def test_the_p_value_is_the_rank_of_the_data(compare: Compare) -> None:
-    """By sorting the samples' ratios, each from fits that are made again, one by one."""
+    """By sorting the ratios; that of the data is from fits that are made again, one by one."""
     x = load_old_faithful()[:100, :1]
     test = bootstrap_lrt(x, "tied", 1, 19, num_starts=3, generator=generator(5))
     ratios = sorted([test.statistic, *test.samples.tolist()], reverse=True)

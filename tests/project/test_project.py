@@ -118,7 +118,9 @@ def test_the_peers_are_pinned_as_benchmarked() -> None:
 def test_every_direct_dependency_says_why_it_is_there() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for requirement in _requirements():
-        stated = re.search(rf'^ *"{re.escape(requirement.name)}\b[^\n]*", # \w', text, re.MULTILINE)
+        stated = re.search(
+            rf'^ *"{re.escape(requirement.name)}(?![\w-])[^\n]*", # \w', text, re.MULTILINE
+        )
         assert stated, f"{requirement.name} has no reason beside it"
 
 
