@@ -27,7 +27,7 @@ from gmmedu.values import Scales, State, Statistics
 Kind = TypeVar("Kind", bound=type)
 
 #: Rises when what is saved changes.
-FORMAT = 3
+FORMAT = 4
 _KINDS: dict[str, type] = {}
 
 
@@ -56,15 +56,16 @@ class Checkpoint:
     every: int
 
     @classmethod
-    def of(cls, path: Any, every: Any) -> Checkpoint | None:
-        """Raises ``TypeError`` or ``ValueError`` that names the argument; None without a path."""
+    def of(cls, path: Any, every: Any, here: bool) -> Checkpoint | None:
+        """None without a path. here: whether this process reads and writes it. Raises
+        ``TypeError`` or ``ValueError`` that names the argument."""
         every = checks.check_count(every, "checkpoint_every")
         if path is None:
             return None
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"checkpoint must be a path or None, got {path!r}")
         path = Path(path)
-        if path.is_dir() or not path.parent.is_dir():
+        if here and (path.is_dir() or not path.parent.is_dir()):
             raise ValueError(
                 f"checkpoint must name a file in a directory that exists, got {str(path)!r}"
             )
@@ -112,8 +113,6 @@ class Checkpoint:
 
     def _check_points(self, problem: Problem, state: State, statistics: Statistics) -> None:
         """That the points are those of the checkpoint: one pass over them finds its NLL again."""
-        if not len(state.means):
-            return
         was, now = problem.nll(statistics), problem.nll(problem.e_step(state))
         allowed = torch.finfo(state.means.dtype).eps ** 0.5 * (1 + np.abs(was))
         if not (np.abs(was - now) <= allowed).all():
@@ -150,7 +149,7 @@ class Checkpoint:
 
 def _alike(one: Any, other: Any) -> bool:
     if isinstance(other, Tensor):
-        same = isinstance(one, Tensor) and one.shape == other.shape
+        same = isinstance(one, Tensor) and one.shape == other.shape and one.dtype == other.dtype
         return same and bool(torch.allclose(one.cpu(), other, rtol=1e-6))
     return bool(one == other)
 

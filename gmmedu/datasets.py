@@ -10,6 +10,7 @@ the truth.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
@@ -184,7 +185,13 @@ def sample_mixture(
     check_count(num_components, "num_components")
     check_count(num_dims, "num_dims")
     check_choice(family, "family", MODELS)
-    check_number(radius, "radius", inclusive=True)
+    dtype = check_dtype(dtype)
+    largest = math.sqrt(torch.finfo(dtype).max)
+    if check_number(radius, "radius", inclusive=True) > largest:
+        raise ValueError(
+            f"radius must be at most {largest:.1e}, whose square is in the range of {dtype}; "
+            f"got {radius:g}"
+        )
     check_number(variance, "variance")
     check_generator(generator)
     equal_share = 1.0 / num_components

@@ -103,15 +103,18 @@ def run(options: argparse.Namespace) -> None:
 def work(options: argparse.Namespace, group: torch.distributed.ProcessGroup | None) -> None:
     """``run`` in one process."""
     generator = torch.Generator().manual_seed(options.seed)
-    data = sample_mixture(
-        options.samples,
-        options.components,
-        options.dims,
-        family=options.family,
-        radius=options.radius,
-        generator=generator,
-        device=options.device,
-    )
+    try:
+        data = sample_mixture(
+            options.samples,
+            options.components,
+            options.dims,
+            family=options.family,
+            radius=options.radius,
+            generator=generator,
+            device=options.device,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     with torch.no_grad():
         truth = float(data.model(data.x))
     print(

@@ -36,9 +36,10 @@ class MixtureDensityHead(nn.Module):
         family: of the covariances: "full", "tied", "diagonal", "isotropic", "shared_isotropic" or
             "constant". What a family shares, components share at each input.
         variance: sigma^2 of the constant family, in squared units of the targets; 1 unless given.
-        min_scale: the smallest standard deviation, in units of the targets: of each dimension, or
-            of the full and tied families of each dimension given those before, so that no
-            density is above (2 pi)^(-D/2) times its product.
+        min_scale: the smallest standard deviation, in units of the targets (once ``initialize``
+            has seen them, of their clumps, and never below what the dtype resolves, 1.1e-3 in
+            float32): of each dimension, or of the full and tied families of each dimension given
+            those before. No density is above (2 pi)^(-D/2) divided by their product.
         validate_args: whether to look at the values of what comes in, which waits for a GPU.
         device, dtype: of the parameters; torch's defaults when not given.
 
@@ -47,7 +48,7 @@ class MixtureDensityHead(nn.Module):
 
     The linear layer's outputs are K logits, K D means and the covariances' unconstrained numbers,
     in units of the targets: ``initialize`` sets these, and until then they are 1. A standard
-    deviation is ``min_scale + softplus(output)`` (eq-smooth-floor).
+    deviation is that smallest one plus ``softplus(output)`` (eq-smooth-floor).
     """
 
     center: Tensor
@@ -209,13 +210,16 @@ def crps(distribution: MixtureDistribution, value: Tensor) -> Tensor:
     (*sample, *batch), in units of the data; lower is better (eq-mixture-crps).
 
     Of a mixture of normals it is a sum over pairs of components (Grimit, Gneiting, Berrocal and
-    Johnson 2006). Raises ``NotImplementedError`` in more dimensions.
+    Johnson 2006). Raises ``NotImplementedError`` in more dimensions, ``ValueError`` for a value of
+    the wrong shape or that is not finite.
     """
     if distribution.event_shape != (1,):
         raise NotImplementedError(
             f"crps is that of one dimension, and this mixture has {distribution.event_shape[0]}; "
             "take a marginal first"
         )
+    if distribution._validate_args:
+        distribution._validate_sample(value)
     weights, means = distribution.weights, distribution.component_means[..., 0]
     variances = distribution.component_covariances[..., 0, 0]
     to_value = (weights * _distance(value - means, variances)).sum(-1)

@@ -172,9 +172,9 @@ class Adam(Algorithm):
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
         rates = self.rates if len(self.rates) == 1 else self.rates[problem.members]
         self.numbers = self.numbers - self.slope / root * (decay / share) * rates
-        state = family.unflatten(self.numbers, state)
-        scales, singular = problem.clamp(state.scales)
-        clamped = state._replace(scales=scales)
+        following = family.unflatten(self.numbers, state)
+        scales, singular = problem.clamp(following.scales)
+        clamped = following._replace(scales=scales)
         state = problem.mitigate(state, clamped, singular, iteration + 1)
         rows = singular.any(-1, keepdim=True)
         if bool(rows.any()):
@@ -259,7 +259,7 @@ class Search:
             line_search_fn="strong_wolfe",
         )
         self._seen: tuple[Tensor, State, Statistics] | None = None
-        self._index = torch.zeros(1, dtype=torch.int64, device=state.means.device)
+        self._index: Tensor
         # A search in vain costs many passes: so many steps of EM before the next one, and after
         # another in vain. Beside an active floor all are in vain.
         self.pause, self.patience = 0, 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +60,21 @@ class Rounding(NamedTuple):
             torch.set_float32_matmul_precision(self.word)
         for product, word in zip(_products(), self.backends, strict=True):
             product.fp32_precision = word
+
+
+@contextmanager
+def unrounded(device: str) -> Iterator[None]:
+    """Inside, products on devices of a type are in their own dtype, whatever the process lets
+    torch round, and whatever autocast is on."""
+    found = Rounding.now()
+    try:
+        if found.any:
+            found.none().set()
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        if found.any:
+            found.set()
 
 
 def _products() -> list[Any]:

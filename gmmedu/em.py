@@ -51,9 +51,9 @@ def fit_em(
             lowers the NLL; fewer passes over the data where EM is slow.
 
     Returns the record. Raises ``SingularityError`` when a component collapses and mitigation is
-    None, ``ValueError`` or ``TypeError`` for bad input. The model then keeps the last good
-    parameters. Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008) for
-    "squarem".
+    None, ``ValueError`` or ``TypeError`` for bad input. The model then keeps the best
+    parameters that it had. Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008)
+    for "squarem".
     """
     if accelerate not in (None, "squarem"):
         raise ValueError(f'accelerate must be None or "squarem", got {accelerate!r}')

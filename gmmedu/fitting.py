@@ -66,7 +66,7 @@ class Options(TypedDict, total=False):
             part of the points, that may be empty, and the same other arguments; the fit is that of
             all points together. It starts from the first process's model.
         checkpoint: a file that the fit is saved to; where it exists, the fit goes on from there,
-            whatever the model holds. In a group it is the first process's.
+            whatever the model holds. In a group all give one, and the first process's is used.
         checkpoint_every: after how many iterations it is saved, each time whole or not at all.
     """
 
@@ -114,7 +114,7 @@ def with_options(fitter: Fitter) -> Fitter:
     fitter.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*named, *options]
     )
-    described = inspect.cleandoc(Options.__doc__ or "").split("\n\n")[1]
+    described = inspect.cleandoc(Options.__doc__ or "").partition("\n\n")[2]
     fitter.__doc__ = f"{inspect.cleandoc(fitter.__doc__ or '')}\n\n{described}"
     return fitter
 
@@ -245,8 +245,10 @@ def _checked(
         nonlocal record, checkpoint
         count = checks.check_count(num_iterations, "num_iterations", minimum=0)
         record = Record(count, rule(tolerance), chosen)
-        checkpoint = Checkpoint.of(chosen["checkpoint"], chosen["checkpoint_every"])
+        path, every = chosen["checkpoint"], chosen["checkpoint_every"]
+        checkpoint = Checkpoint.of(path, every, processes.rank == 0)
         named = {"num_iterations": count, "tolerance": record.stopping, "the algorithm": start}
+        named |= {"whether there is a checkpoint": path is not None, "checkpoint_every": every}
         return {name: repr(value) for name, value in named.items()}
 
     processes.same(door)
@@ -346,7 +348,6 @@ class Record:
             raise TypeError(f"callback must be callable, got {callback!r}")
         checks.check_flag(options["progress"], "progress")
         self.callback, self.stopping = callback, stopping
-        # As they are around the fit; a callback finds them so.
         self.snapshot_every = checks.check_count(
             options["snapshot_every"], "snapshot_every", minimum=0
         )
@@ -402,6 +403,7 @@ class Record:
         if self.iteration < self.num_iterations:
             return None
         if self.iteration > self.num_iterations:
+            self._best = None
             raise ValueError(
                 f"the checkpoint is at iteration {self.iteration}, and num_iterations is "
                 f"{self.num_iterations}; ask for more, or remove it"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gmmedu import checks
+from gmmedu.device import unrounded
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.problem import check_part
 from gmmedu.processes import Alone, processes_of
@@ -83,7 +84,7 @@ def initialize(
         which = torch.arange(len(sets), device=device).reshape(x.shape[:-2])
         which = which.expand(batch_shape).flatten()
         z, units = z[which], take(units, which)
-    with torch.autocast(device.type, enabled=False):
+    with unrounded(device.type):
         data = _Data(z, processes)
         weights, means, covariances = _start(data, math.prod(batch_shape), k, method, generator)
     unit = units.scale.unsqueeze(1)

@@ -18,6 +18,7 @@ from torch.func import jvp, vjp, vmap
 
 from gmmedu import checks
 from gmmedu.covariance import Family
+from gmmedu.device import unrounded
 from gmmedu.em import m_step
 from gmmedu.fitting import ConvergenceWarning
 from gmmedu.mixture import MixtureDistribution
@@ -148,7 +149,7 @@ def em_fixed_point(
     checks.check_count(num_iterations, "num_iterations")
     checks.check_number(tolerance, "tolerance", inclusive=True)
     step, batch = _prepare(start, x, family, weights, prior_points, min_scale)
-    with torch.autocast(x.device.type, enabled=False):
+    with unrounded(x.device.type):
         if gradient == "unrolled":
             numbers = _unrolled(step, num_iterations, tolerance)
         else:
@@ -171,6 +172,11 @@ def _prepare(
     min_scale: float,
 ) -> tuple[Step, tuple[int, ...]]:
     """The step, with one batch dimension, and the batch's shape."""
+    for value, kind, name in ((start, State, "start"), (family, Family, "family")):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name} must be a {kind.__name__}, as a model has it, got a {type(value).__name__}"
+            )
     num_dims, like = start.means.shape[-1], start.means
     checks.check_number(prior_points, "prior_points", inclusive=True)
     checks.check_number(min_scale, "min_scale", inclusive=True)
@@ -283,7 +289,8 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        solution = ctx.solve(gradients[0])
+        with unrounded(gradients[0].device.type):
+            solution = ctx.solve(gradients[0])
         if torch.is_grad_enabled():
             # The solution holds J fixed, whose slope a second derivative would need.
             solution = _Once.apply(solution, *ctx.saved_tensors)

@@ -7,7 +7,7 @@ dimensions and gradients; ``models`` has the same as modules with parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -54,14 +54,19 @@ def log_joint(family: Family, state: State, x: Tensor) -> Tensor:
 
 def log_density(family: Family, state: State, x: Tensor) -> Tensor:
     """log p(x_n) for x (..., N, D): (..., N) (eq-gmm-log-density); in blocks of points."""
-    blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
+    blocks = _blocks(state, x)
     return torch.cat([log_joint(family, state, block).logsumexp(-2) for block in blocks], -1)
 
 
 def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
     """r_nk = p(component k | x_n) for x (..., N, D): (..., N, K) (eq-responsibilities)."""
-    blocks = x.split(max(1, _BLOCK_NUMBERS // state.means.numel()), -2)
+    blocks = _blocks(state, x)
     return torch.cat([log_joint(family, state, block).softmax(-2).mT for block in blocks], -2)
+
+
+def _blocks(state: State, x: Tensor) -> Sequence[Tensor]:
+    """Points (..., N, D) in parts that memory holds with all components; a batch may be empty."""
+    return x.split(max(1, _BLOCK_NUMBERS // max(1, state.means.numel())), -2)
 
 
 @exact
@@ -254,7 +259,8 @@ class MixtureDistribution(distributions.Distribution):
         """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D)."""
         raw = family.operator.to_raw(family.from_covariances(covariances, weights))
         scales = family.operator.from_raw(raw)
-        log_weights = (weights / weights.sum(-1, keepdim=True)).log()
+        shares = weights / weights.sum(-1, keepdim=True)
+        log_weights = shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
         return cls(State(log_weights, means, scales), family, validate_args)
 
     def __repr__(self) -> str:
@@ -305,7 +311,21 @@ class MixtureDistribution(distributions.Distribution):
         """log p of value (*sample, *batch, D): (*sample, *batch)."""
         if self._validate_args:
             self._validate_sample(value)
-        return log_density(self.family, self.state, value.unsqueeze(-2)).squeeze(-1)
+        points, sample_shape = self._points(value)
+        density = log_density(self.family, self.state, points)
+        return density.movedim(-1, 0).reshape((*sample_shape, *density.shape[:-1]))
+
+    def _points(self, value: Tensor) -> tuple[Tensor, torch.Size]:
+        """value (*sample, *batch, D) as points of each mixture, (*batch, S, D), which a density
+        takes in blocks; and the sample shape."""
+        sample_shape = value.shape[: max(0, value.ndim - 1 - len(self.batch_shape))]
+        points = value.reshape(sample_shape.numel(), *value.shape[len(sample_shape) :])
+        return points.movedim(0, -2), sample_shape
+
+    def _validate_sample(self, value: Tensor) -> None:
+        # Of no values at all torch cannot tell the shape of an event.
+        if not isinstance(value, Tensor) or value.numel():
+            super()._validate_sample(value)
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value) in one dimension, for value (*sample, *batch, 1): (*sample, *batch)
@@ -331,7 +351,9 @@ class MixtureDistribution(distributions.Distribution):
 
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(component | value) for value (*sample, *batch, D): (*sample, *batch, K)."""
-        return responsibilities(self.family, self.state, value.unsqueeze(-2)).squeeze(-2)
+        points, sample_shape = self._points(value)
+        r = responsibilities(self.family, self.state, points)
+        return r.movedim(-2, 0).reshape((*sample_shape, *r.shape[:-2], r.shape[-1]))
 
     def sample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
         """Points (*sample, *batch, D), without a gradient; drawn on the CPU and moved."""
@@ -354,7 +376,8 @@ class MixtureDistribution(distributions.Distribution):
         points = self.sample(sample_shape, generator)
         if torch.is_inference_mode_enabled():
             return points
-        x = points.unsqueeze(-2).requires_grad_()
+        x, _ = self._points(points)
+        x = x.detach().requires_grad_()
         with torch.enable_grad():
             fixed = each(lambda part: part.detach(), self.state)
             u = rosenblatt(self.family, fixed, x)
@@ -362,10 +385,10 @@ class MixtureDistribution(distributions.Distribution):
                 torch.autograd.grad(u[..., d].sum(), x, retain_graph=True)[0]
                 for d in range(u.shape[-1])
             ]
-        slopes = torch.stack(rows, -2).squeeze(-3)
-        moved = rosenblatt(self.family, self.state, points.unsqueeze(-2)) - u.detach()
-        step = torch.linalg.solve_triangular(slopes, moved.mT, upper=False)
-        return points - step.squeeze(-1)
+        slopes = torch.stack(rows, -2)
+        moved = rosenblatt(self.family, self.state, x.detach()) - u.detach()
+        step = torch.linalg.solve_triangular(slopes, moved.unsqueeze(-1), upper=False)
+        return points - step.squeeze(-1).movedim(-2, 0).reshape(points.shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureDistribution:
         new = self._get_checked_instance(MixtureDistribution, _instance)

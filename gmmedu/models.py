@@ -355,7 +355,10 @@ class GaussianMixture(nn.Module):
         normal = normal.to(self.means)
         points, labels = mixture.draw(self.family, self.state(), uniform, normal)
         points, labels = points.movedim(-2, 0), labels.movedim(-1, 0)
-        return points.unflatten(0, sizes), labels.unflatten(0, sizes)
+        return (
+            points.reshape(*sizes, *points.shape[1:]),
+            labels.reshape((*sizes, *labels.shape[1:])),
+        )
 
     @torch.no_grad()
     def marginal(self, dims: Sequence[int]) -> Self:

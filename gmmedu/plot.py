@@ -242,9 +242,10 @@ def contours(
     Axes, or, when they are still empty, three standard deviations around every component.
     """
     ax = _axes(ax)
-    if model.num_dims != 2:
+    num_dims = _parameters(model)[1].shape[1]
+    if num_dims != 2:
         raise ValueError(
-            f"contours need a mixture in 2 dimensions, got {model.num_dims}; "
+            f"contours need a mixture in 2 dimensions, got {num_dims}; "
             "take a marginal first, for example model.marginal([0, 1])"
         )
     if limits is None:
@@ -279,12 +280,12 @@ def density_1d(
     x: (N, 1) or None; drawn as a histogram of unit area and a mark at each point.
     """
     ax = _axes(ax)
-    if model.num_dims != 1:
+    weights, means, covariances = _parameters(model)
+    if means.shape[1] != 1:
         raise ValueError(
-            f"density_1d needs a mixture in 1 dimension, got {model.num_dims}; "
+            f"density_1d needs a mixture in 1 dimension, got {means.shape[1]}; "
             "take a marginal first, for example model.marginal([0])"
         )
-    weights, means, covariances = _parameters(model)
     means, deviations = means[:, 0], np.sqrt(covariances[:, 0, 0])
     low, high = ((means - 4 * deviations).min(), (means + 4 * deviations).max())
     if x is not None:
@@ -469,6 +470,11 @@ def _parameters(
         weights, means, covariances = components
     else:
         weights, means, covariances = (components.weights, components.means, components.covariances)
+    if weights.ndim != 1:
+        raise ValueError(
+            f"a plot shows one mixture, got a batch of them, {tuple(weights.shape[:-1])}; "
+            "take one, for example model[0]"
+        )
     return _numpy(weights), _numpy(means), _numpy(covariances)
 
 

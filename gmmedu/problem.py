@@ -175,8 +175,7 @@ class Problem:
         self.processes = Alone() if processes is None else processes
         self.model, self.family, self.mitigation = model, model.family, mitigation
         self.num_members = max(1, int(np.prod(model.batch_shape)))
-        numbers = (model.logits, model.means, model.raw_scale)
-        self.held = [not number.requires_grad for number in numbers]
+        self.held = [not number.requires_grad for number in model._numbers()]
         self.workspace = Workspace()
         self.offset: Any = None
         self.named: dict[str, Any] = {}
@@ -190,10 +189,9 @@ class Problem:
             return self.named
 
         self.processes.same(door)
-        self._start_alike()
         unit = self._stream(given) if isinstance(given, Stream) else self._lay_out(given, weights)
-        total, center = torch.from_numpy(self.total.copy()), self.units.center.cpu()
-        self.named |= {"the weight of x": total, "the center of x": center}
+        self._start_alike()
+        self._name_numbers()
         self._set_floor(unit)
         state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
@@ -264,6 +262,15 @@ class Problem:
             "the batch of sample_weight": weighted,
         }
 
+    def _name_numbers(self) -> None:
+        """Add to what tells this problem from others what its points are, and what is held."""
+        total, center = torch.from_numpy(self.total.copy()), self.units.center.cpu()
+        self.named |= {"the weight of x": total, "the center of x": center}
+        names = ("logits", "means", "scales")
+        for name, number, held in zip(names, self.model._numbers(), self.held, strict=True):
+            if held:
+                self.named[f"the {name}, held fixed,"] = number.detach().cpu().clone()
+
     def _start_alike(self) -> None:
         """Set the model to what it is in the first process."""
         if self.processes.size > 1:
@@ -299,8 +306,7 @@ class Problem:
         x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
         of_each = [None] * len(x) if weights is None else list(weights)
         found = [moments([pair], self.processes) for pair in zip(x, of_each, strict=True)]
-        if self.processes.size > 1:
-            self._enough(min(one.num_points for one in found))
+        self._enough(min(one.num_points for one in found))
         self.units = Units.of(found, self.family.per_dimension)
         columns = self.units.columns(x, model.means.dtype)
         if weights is not None:
@@ -499,7 +505,7 @@ class Problem:
         self.failures[member] = SingularityError(
             f"{subject} became singular at iteration {iteration}: its standard deviation in "
             f"some direction fell below {least:.1e} times that of the data. The model "
-            "keeps the parameters of the iteration before. Fit with mitigation=Clamp(), "
+            "keeps the best parameters that it had. Fit with mitigation=Clamp(), "
             "Reset() or Prior(), use fewer components, or remove duplicate points.",
             component,
             iteration,
@@ -514,7 +520,7 @@ class Problem:
         which = f"component {bad[0]}" if bad else "the mixture as a whole"
         self.failures[member] = SingularityError(
             f"the NLL is no longer finite at iteration {iteration}; {which} left the range of "
-            f"{state.means.dtype}. The model keeps the parameters of the iteration before. Start "
+            f"{state.means.dtype}. The model keeps the best parameters that it had. Start "
             "from gmmedu.initialize(model, x), lower the learning rates, or use float64.",
             bad[0] if bad else None,
             iteration,

@@ -26,7 +26,7 @@ GRACE = 5.0
 
 class ProcessError(RuntimeError):
     """Another process of the group failed, or no longer answers; ``ranks`` are those, in the
-    group. The model keeps the parameters of the last good iteration."""
+    group. The model keeps the best parameters that it had."""
 
     def __init__(self, message: str, ranks: Sequence[int]) -> None:
         super().__init__(message)

@@ -153,7 +153,7 @@ def select(
     """Fit every family with every number of components, and choose by a criterion.
 
     Args:
-        x: data, (N, D); the models have its dtype and its device.
+        x: data, (N, D); the models have its device and its dtype, float32 where that is narrower.
         num_components: the values of K.
         families: names of families, as in ``MODELS``.
         criterion: "aic" (eq-aic), "bic" (eq-bic), "icl" (eq-icl), or "held_out", the mean NLL of
@@ -162,7 +162,8 @@ def select(
             been fitted with one component less there are more, in each of which one component of
             that fit is two; so the likelihood does not fall from K to K + 1.
         num_folds: of the cross-validation: at random, and equally large to one point.
-        mitigation, sample_weight, missing, num_iterations, tolerance: as in ``fit_em``.
+        mitigation, sample_weight, missing, num_iterations: as in ``fit_em``.
+        tolerance: stop when the mean NLL changes by less, in nats; at least four roundings.
         variance: of the constant family, in squared units of the data.
         progress: show a progress bar, of cells.
         generator: a CPU generator, for starts and folds.
@@ -174,7 +175,7 @@ def select(
     counts, names = _grid(num_components, families)
     checks.check_choice(criterion, "criterion", CRITERIA)
     checks.check_flag(progress, "progress")
-    x = checks.check_points(x, minimum=counts[-1], missing=missing).detach()
+    x = _checked(x, counts[-1], missing)
     if sample_weight is not None:
         sample_weight = checks.check_weights(sample_weight, x.shape[:1], x.device, "sample_weight")
     search = Search(num_starts, method, mitigation, num_iterations, tolerance, variance, generator)
@@ -189,15 +190,27 @@ def select(
     return Selection(Table(rows), models, criterion)
 
 
+def _checked(x: Any, minimum: int, missing: bool) -> Tensor:
+    """Points in a dtype that a model may have."""
+    x = checks.check_points(x, minimum=minimum, missing=missing).detach()
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _grid(num_components: Any, families: Any) -> tuple[list[int], list[str]]:
     """The values of K, ascending, and the families, each once."""
-    counts = [num_components] if isinstance(num_components, int) else list(num_components)
-    names = [families] if isinstance(families, str) else list(families)
+    counts = _several(num_components)
+    names = _several(families)
     if not counts or not names:
         empty = "families" if counts else "num_components"
         raise ValueError(f"{empty} must name at least one, got none")
     counts = sorted({checks.check_count(count, "num_components") for count in counts})
     return counts, list(dict.fromkeys(checks.check_choice(n, "families", MODELS) for n in names))
+
+
+def _several(value: Any) -> list[Any]:
+    """One value, or each of many."""
+    scalar = isinstance(value, str) or getattr(value, "shape", None) == ()
+    return [value] if scalar or not isinstance(value, Iterable) else list(value)
 
 
 def _folds(x: Tensor, num_folds: int, largest: int, generator: torch.Generator | None) -> Tensor:
@@ -364,7 +377,7 @@ def bootstrap_lrt(
     checks.check_choice(family, "family", MODELS)
     num_components = checks.check_count(num_components, "num_components")
     num_samples = checks.check_count(num_samples, "num_samples")
-    x = checks.check_points(x, minimum=num_components + 1, missing=missing).detach()
+    x = _checked(x, num_components + 1, missing)
     search = Search(num_starts, method, mitigation, num_iterations, tolerance, variance, generator)
     null, alternative, statistic = _ratio(search, Sets(x, None, missing), family, num_components)
     for fits in (null, alternative):

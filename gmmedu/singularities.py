@@ -26,8 +26,8 @@ class SingularityError(RuntimeError):
     """A fit without mitigation met a component that shrinks onto a point.
 
     component: its index, or None when all components share the covariance; iteration: when;
-    member: which fit of a batch, or None for a single one. The model keeps the parameters of the
-    last good iteration.
+    member: which fit of a batch, or None for a single one. The model keeps the best parameters
+    that it had.
     """
 
     def __init__(
@@ -191,7 +191,8 @@ def find_singular(
     """Components that are degenerate on x (N, D): all of them when a shared covariance is.
 
     A component is degenerate when, in units of the data, its standard deviation in some direction
-    is below ``min_scale``. missing: whether NaN is a value that was not observed.
+    is below ``min_scale``; one of a given (constant) variance never is. missing: whether NaN is a
+    value that was not observed.
     """
     check_mixture(model)
     if model.batch_shape:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gmmedu import checks
 from gmmedu.em import fit_em
-from gmmedu.fitting import ConvergenceWarning, FitResult
+from gmmedu.fitting import ConvergenceWarning, FitResult, Snapshot
 from gmmedu.initialization import METHODS, initialize
 from gmmedu.models import MODELS, GaussianMixture, check_mixture
 from gmmedu.problem import check_part
@@ -136,19 +136,27 @@ def _member(result: FitResult, member: int) -> FitResult:
         passes=int(result.passes[member]),
         seconds=result.seconds,
         events=[replace(e, member=None) for e in result.events if e.member == member],
-        snapshots=[
-            replace(
-                s,
-                nll=float(s.nll[member]),
-                weights=s.weights[member],
-                means=s.means[member],
-                covariances=s.covariances[member],
-            )
-            for s in result.snapshots
-            if s.iteration < length
-        ],
+        snapshots=_snapshots(result.snapshots, member, length - 1),
         errors=[],
     )
+
+
+def _snapshots(shared: list[Snapshot], member: int, last: int) -> list[Snapshot]:
+    """Those of one fit of a batch. The first one at or after its last iteration shows its end."""
+    before = [s for s in shared if s.iteration < last]
+    end = next((s for s in shared if s.iteration >= last), None)
+    if end is not None:
+        before.append(replace(end, iteration=last))
+    return [
+        replace(
+            s,
+            nll=float(s.nll[member]),
+            weights=s.weights[member],
+            means=s.means[member],
+            covariances=s.covariances[member],
+        )
+        for s in before
+    ]
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ class Steps:
         if not 0.5 < checks.check_number(exponent, "exponent") <= 1:
             raise ValueError(
                 f"exponent must be above 0.5 and at most 1, got {exponent:g}: steps must shrink, "
-                "and not too fast; for a stream that drifts give step_size, a constant"
+                "and not too fast; for a stream that drifts give step_size, a constant, and "
+                "average=None"
             )
         return cls(exponent, checks.check_number(offset, "offset", inclusive=True), constant)
 
@@ -235,7 +236,8 @@ def fit_stepwise(
         num_epochs: how often to read x, which must be able to begin again where it is above 1.
         exponent: above 0.5, at most 1. At 1, with offset 0, all points weigh the same.
         offset: at least 0; with 0 the first batch replaces the start.
-        step_size: a constant step instead, at most 1, for a stream that drifts.
+        step_size: a constant step instead, at most 1, for a stream that drifts; with average=None,
+            as an average of all steps lags behind it.
         average: the power of t by which step t counts in the average of the statistics whose
             M-step is returned (eq-averaged-statistics): 0 for all alike, 1 to forget the start;
             None to return the last step. What they vary: eq-average-variance, eq-last-variance.

@@ -246,8 +246,49 @@ def test_more_iterations_may_be_asked_for_not_fewer(tmp_path: Path) -> None:
     assert torch.equal(fit.history, _fit(None, num_iterations=40).history)
     # It was saved at iteration 35.
     assert _fit(path, num_iterations=35).num_iterations == 35
+    model = _started()
+    kept = [p.detach().clone() for p in model.parameters()]
     with pytest.raises(ValueError, match="at iteration 35, and num_iterations is 34"):
-        _fit(path, num_iterations=34)
+        _fit(path, model, num_iterations=34)
+    assert all(map(torch.equal, kept, model.parameters()))
+
+
+@quiet
+def test_points_of_another_dtype_are_other_points(tmp_path: Path) -> None:
+    path = tmp_path / "fit.pt"
+    _fit(path, _started().float(), _points().float())
+    with pytest.raises(ValueError, match="is of another fit: the center of x was"):
+        _fit(path, _started().float(), _points())
+
+
+@quiet
+@pytest.mark.parametrize("number", ["logits", "means", "raw_scale"])
+def test_what_is_held_fixed_is_part_of_the_fit(number: str, tmp_path: Path) -> None:
+    path, name = tmp_path / "fit.pt", {"raw_scale": "scales"}.get(number, number)
+
+    def held(by: float) -> GaussianMixture:
+        model = _started()
+        with torch.no_grad():
+            getattr(model, number).requires_grad_(False).add_(by)
+        return model
+
+    known = _fit(path, held(0.0))
+    assert torch.equal(_fit(path, held(0.0)).history, known.history)
+    with pytest.raises(ValueError, match=f"another fit: the {name}, held fixed, was"):
+        _fit(path, held(0.1))
+
+
+@quiet
+def test_a_given_variance_is_part_of_the_fit(tmp_path: Path) -> None:
+    path = tmp_path / "fit.pt"
+
+    def constant(variance: float) -> GaussianMixture:
+        model = gmmedu.GmmConstant(2, 2, variance=variance, dtype=torch.float64)
+        return gmmedu.initialize(model, _points(), generator=_generator())
+
+    _fit(path, constant(1.0))
+    with pytest.raises(ValueError, match="another fit: the scales, held fixed, was"):
+        _fit(path, constant(4.0))
 
 
 def _mirrored() -> Tensor:

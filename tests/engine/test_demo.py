@@ -330,6 +330,7 @@ def test_the_style_of_other_figures_is_left_alone(capsys: pytest.CaptureFixture[
         (("--seed", str(2**63)), "--seed: expected a whole number of at least 0"),
         (("--radius", "nan"), "--radius: expected a number of at least 0, got 'nan'"),
         (("--radius", "wide"), "--radius: expected a number of at least 0, got 'wide'"),
+        (("--radius", "1e39"), "radius must be at most 1.8e+19, whose square is in the range"),
         (("--mixture_lr", "-1"), "--mixture_lr: expected a number of at least 0, got '-1'"),
         (("--component_lr", "inf"), "--component_lr: expected a number of at least 0, got 'inf'"),
         (

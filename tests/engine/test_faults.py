@@ -12,15 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
+from torch.overrides import TorchFunctionMode
 
 import gmmedu
-from gmmedu import ConvergenceWarning, SingularityWarning
+from gmmedu import ConvergenceWarning, SingularityWarning, plot
 from gmmedu.device import Rounding
+from gmmedu.mixture import MixtureDistribution
 from gmmedu.models import GaussianMixture
 from gmmedu.problem import Shared
 from gmmedu.processes import Alone
@@ -950,3 +954,218 @@ def test_points_are_drawn_by_weights_beyond_what_float32_counts() -> None:
     last_of_first = torch.tensor([(2.0**24 + 0.5) / (2.0**24 + 2)], dtype=torch.float64)
     drawn = Shared(first, Two()).draw(last_of_first)
     assert torch.equal(drawn, first.columns[:, :-1, 0])
+
+
+# 16. What a reading of the layers above it found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_density_of_many_samples_is_the_model_s_bit_for_bit(family: str) -> None:
+    """Sample dimensions are points: they go in the same blocks, and copy no factor."""
+    x = _normal(7_000, 16)
+    model = _started(family, x[:50], k=3)
+    mixture = model.to_distribution()
+    assert torch.equal(mixture.log_prob(x), model.log_prob(x))
+    assert torch.equal(mixture.responsibilities(x), model.responsibilities(x))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("batch_shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("sample_shape", [(), (0,), (5,), (4, 5)])
+def test_samples_of_any_shape_are_those_of_torch_s_mixture(
+    family: str, batch_shape: tuple[int, ...], sample_shape: tuple[int, ...]
+) -> None:
+    model = gmmedu.MODELS[family](2, 3, batch_shape=batch_shape, dtype=torch.float64)
+    mixture = model.to_distribution()
+    x = mixture.rsample(sample_shape, generator=_generator())
+    assert x.shape == (*sample_shape, *batch_shape, 3)
+    torch.testing.assert_close(mixture.log_prob(x), mixture.to_torch().log_prob(x))
+    r = mixture.responsibilities(x)
+    assert r.shape == (*sample_shape, *batch_shape, 2)
+    torch.testing.assert_close(r.sum(-1), torch.ones(*sample_shape, *batch_shape).double())
+    # One point for all of a batch.
+    torch.testing.assert_close(
+        mixture.log_prob(torch.ones(3).double()),
+        mixture.to_torch().log_prob(torch.ones(3).double()),
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_takes_no_features_at_all(family: str) -> None:
+    """As the last batch of a filtered data set may be."""
+    mixture = gmmedu.MixtureDensityHead(4, 3, 1, family)(torch.zeros(0, 4))
+    assert mixture.log_prob(torch.zeros(0, 1)).shape == (0,)
+    assert mixture.responsibilities(torch.zeros(0, 1)).shape == (0, 3)
+    assert mixture.cdf(torch.zeros(0, 1)).shape == (0,)
+    for found in (mixture.mode, mixture.mean, mixture.rsample(), mixture.icdf(torch.zeros(0))):
+        assert found.shape == (0, 1)
+    assert gmmedu.crps(mixture, torch.zeros(0, 1)).shape == (0,)
+
+
+@pytest.mark.parametrize("num_components", [1, 2, 5])
+def test_targets_without_their_last_dimension_have_no_score(num_components: int) -> None:
+    mixture = gmmedu.MixtureDensityHead(4, num_components, 1)(torch.zeros(5, 4))
+    with pytest.raises(ValueError, match="event"):
+        gmmedu.crps(mixture, torch.zeros(5))
+    with pytest.raises(ValueError, match="support"):
+        gmmedu.crps(mixture, torch.full((5, 1), torch.nan))
+
+
+class Products(TorchFunctionMode):
+    """What the process lets torch round, and whether autocast is on, at each product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[bool, bool]] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.matmul, Tensor.matmul, Tensor.__matmul__):
+            self.seen.add((Rounding.now().any, torch.is_autocast_enabled("cpu")))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("way", ROUNDING)
+@pytest.mark.parametrize("what", ["kmeans", "kmeans++", "layer", "iterated"])
+def test_a_start_and_a_layer_are_not_rounded_either(
+    what: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autograd's own products, of the last step's way back, are as rounded as those of any."""
+    x = _normal(60, 2).float()
+    model = _started("full", x)
+    if what == "iterated":
+        # As where a mixture has many numbers.
+        monkeypatch.setattr("gmmedu.layer.LARGEST_DIRECT", 0)
+    layer = gmmedu.EMLayer(gmmedu.GmmFull(2, 2), prior_points=20.0)
+    before, products = Rounding.now(), Products()
+    try:
+        ROUNDING[way]()
+        allowed = Rounding.now()
+        with torch.autocast("cpu"), products:
+            if what.startswith("kmeans"):
+                gmmedu.initialize(model, x, what, generator=_generator())
+            else:
+                points = x.requires_grad_()
+                layer(points).component_means.square().sum().backward()
+        assert Rounding.now() == allowed
+    finally:
+        before.set()
+    assert products.seen == {(False, False)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_points_are_selected_among_in_float32(dtype: torch.dtype) -> None:
+    x = _normal(80, 2).to(dtype)
+    assert gmmedu.select(x, 1, "full", num_starts=1).best.means.dtype == torch.float32
+    test = gmmedu.bootstrap_lrt(x, "diagonal", 1, 3, num_starts=1, generator=_generator())
+    assert test.null.means.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("grid", "name"),
+    [
+        ((2.0, "full"), "num_components"),
+        ((None, "full"), "num_components"),
+        ((2, None), "families"),
+    ],
+)
+def test_what_is_no_grid_is_named(grid: tuple[Any, Any], name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=name):
+        gmmedu.select(_normal(20, 2), *grid)
+
+
+def test_numpy_s_numbers_are_numbers_of_components() -> None:
+    x = _normal(30, 1)
+    for counts in (np.int64(2), np.array([2])):
+        rows = gmmedu.select(x, counts, "full", num_starts=1, generator=_generator()).table
+        assert [row.num_components for row in rows] == [2]
+
+
+@pytest.mark.parametrize("num_components", [1, 2, 3])
+@pytest.mark.parametrize("num_dims", [1, 2])
+def test_a_plot_refuses_a_batch_of_mixtures(num_components: int, num_dims: int) -> None:
+    many = gmmedu.GmmFull(num_components, num_dims, batch_shape=2)
+    draws = (plot.density_1d,) if num_dims == 1 else (plot.ellipses, plot.contours)
+    for draw in draws:
+        with pytest.raises(ValueError, match=r"a batch of them, \(2,\)"):
+            draw(many)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("every", [1, 7, 50, 10_000])
+def test_the_snapshots_of_the_best_of_many_end_where_it_ends(every: int) -> None:
+    x, model = gmmedu.load_old_faithful(), gmmedu.GmmFull(2, 2, dtype=torch.float64)
+    options: Any = {"num_iterations": 400, "snapshot_every": every, "generator": _generator()}
+    fit = gmmedu.fit_best(model, x, 20, **options)
+    assert len(fit.starts) == 20 and fit.num_iterations < 400
+    iterations = [snapshot.iteration for snapshot in fit.snapshots]
+    last = fit.num_iterations
+    assert iterations == [*range(0, last, every), last]
+    end = fit.snapshots[-1]
+    assert end.nll == pytest.approx(fit.nll, abs=1e-9)
+    torch.testing.assert_close(end.means, model.means.detach(), rtol=0, atol=1e-9)
+
+
+def test_a_fixed_point_names_what_is_no_start_and_no_family() -> None:
+    model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
+    with pytest.raises(TypeError, match="start must be a State"):
+        gmmedu.em_fixed_point(model, _normal(9, 2), model.family)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="family must be a Family"):
+        gmmedu.em_fixed_point(model.state(), _normal(9, 2), "full")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_radius_beyond_what_the_dtype_squares_is_named(dtype: torch.dtype) -> None:
+    largest = math.sqrt(torch.finfo(dtype).max)
+    with pytest.raises(ValueError, match="radius must be at most"):
+        gmmedu.sample_mixture(5, 2, 2, radius=1.01 * largest, dtype=dtype)
+    drawn = gmmedu.sample_mixture(5, 2, 2, radius=0.99 * largest, dtype=dtype)
+    assert bool(drawn.x.isfinite().all())
+
+
+@pytest.mark.parametrize("fitter", FEW)
+def test_points_that_weigh_nothing_are_no_points(fitter: str) -> None:
+    x, weights = _normal(5, 2), torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0])
+    model = gmmedu.GmmFull(3, 2, dtype=torch.float64)
+    kept = _numbers(model)
+    for points, options in ((x, {"sample_weight": weights}), ([(x, weights)], {})):
+        with pytest.raises(ValueError, match="x has 2 points and at least 3 are needed"):
+            FEW[fitter](model, points, **options)
+        assert all(map(torch.equal, kept, _numbers(model)))
+
+
+@quiet
+@pytest.mark.parametrize("fitter", FITTERS)
+def test_what_is_told_of_a_fit_that_fails_is_of_the_state_before(fitter: str) -> None:
+    """In a batch, where the others go on."""
+    x = torch.cat([_normal(20, 2), torch.full((3, 2), 9.0, dtype=torch.float64)])
+    many = gmmedu.GmmFull(2, 2, batch_shape=2, dtype=torch.float64)
+    means = torch.tensor([[[-0.5, 0.0], [0.5, 0.0]], [[0.0, 0.0], [9.0, 9.0]]])
+    covariances = torch.eye(2).repeat(2, 2, 1, 1)
+    covariances[1, 1] *= 1e-2
+    many.set_parameters(means=means, covariances=covariances)
+    # Long enough for one of them to fail, and not for the other.
+    long: dict[str, Fit] = {
+        "adam": lambda: gmmedu.fit_model(many, x, 300, 0.1, 0.1, mitigation=None),
+        "lbfgs": lambda: FITTERS["lbfgs"](many, x, mitigation=None),
+    }
+    fit = long.get(fitter, lambda: FEW[fitter](many, x, mitigation=None))()
+    assert len(fit.errors) == 1 and fit.errors[0].member == 1
+    told = fit.history[: int(fit.num_iterations[1]) + 1, 1]
+    assert bool(told.isfinite().all())
+    assert float(told[-1]) == pytest.approx(float(told[-2]), abs=1e-9)
+    assert _nll(many[1], x) == pytest.approx(float(told.min()), abs=1e-9)
+
+
+@pytest.mark.parametrize("batch_shape", [(), (2,)])
+def test_one_point_is_drawn_for_an_empty_shape(batch_shape: tuple[int, ...]) -> None:
+    model = gmmedu.GmmFull(3, 2, batch_shape=batch_shape)
+    x, labels = model.sample_with_labels((), generator=_generator())
+    assert x.shape == (*batch_shape, 2) and labels.shape == batch_shape
+    assert model.sample((0, 3)).shape == (0, 3, *batch_shape, 2)
+
+
+def test_a_component_of_no_weight_is_none() -> None:
+    means = torch.tensor([[0.0], [5.0]])
+    mixture = MixtureDistribution.of(torch.tensor([1.0, 0.0]), means, torch.ones(2, 1, 1))
+    x = torch.linspace(-2, 7, 5)[:, None]
+    torch.testing.assert_close(mixture.log_prob(x), Normal(0.0, 1.0).log_prob(x[:, 0]))

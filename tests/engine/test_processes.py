@@ -301,6 +301,8 @@ WRONG = {
     "iterations": 2 * ("ValueError: num_iterations must be the same",),
     "rate": 2 * ("ValueError: the algorithm must be the same",),
     "few": 2 * ("ValueError: x has 2 points and at least 3",),
+    "checkpoint": 2 * ("ValueError: whether there is a checkpoint must be the same",),
+    "every": 2 * ("ValueError: checkpoint_every must be the same",),
 }
 
 
@@ -323,8 +325,13 @@ def _refused(rank: int, size: int, name: str) -> str:
             "mitigation": {"mitigation": gmmedu.Prior()},
             "weights": {"sample_weight": torch.ones(len(x))},
             "iterations": {"num_iterations": 7},
+            "checkpoint": {"checkpoint": "fit.pt"},
+            "every": {"checkpoint_every": 3},
         }
         options |= other.get(name, {})
+    with torch.no_grad():
+        # As it may be before the first process's model is copied.
+        model.means += rank
     kept = _numbers(model)
     try:
         fitter(model, x, **options)
