@@ -206,14 +206,17 @@
   // ---- what is kept on this machine: an answer for each exercise, and whether it is right ----
 
   const KEY = "gmmedu-answers";
+  // Where the browser keeps nothing, the page does while it is open.
+  let own = {};
   const kept = () => {
-    try { return JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { return {}; }
+    try { return JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { return own; }
   };
   const keep = (answers) => {
+    own = answers;
     try {
       if (Object.keys(answers).length) localStorage.setItem(KEY, JSON.stringify(answers));
       else localStorage.removeItem(KEY);
-    } catch { /* a browser that keeps nothing still checks */ }
+    } catch { /* as above */ }
   };
 
   // ---- the page ----

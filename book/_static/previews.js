@@ -19,7 +19,11 @@
     if (address === location.href.split("#")[0]) return document;
     if (!pages.has(address)) {
       const parse = (text) => new DOMParser().parseFromString(text, "text/html");
-      pages.set(address, fetch(address).then((answer) => answer.text()).then(parse));
+      const textOf = (answer) => answer.ok ? answer.text() : Promise.reject(new Error(answer.status));
+      const page = fetch(address).then(textOf).then(parse);
+      // What did not come is asked for again the next time.
+      page.catch(() => pages.delete(address));
+      pages.set(address, page);
     }
     return pages.get(address);
   }
@@ -79,7 +83,7 @@
 
   /** A line for each letter of those that the page of notation has: what it means. */
   async function meaningsOf(letters) {
-    meanings ??= readMeanings();
+    meanings ??= readMeanings().catch((error) => { meanings = null; throw error; });
     const known = await meanings;
     const rows = letters.map((letter) => namesOf(letter).map((name) => known.get(name)).find(Boolean));
     return [...new Set(rows)].filter(Boolean).map((row) => {
@@ -165,9 +169,12 @@
       }
     });
     document.addEventListener("focusout", hide);
+    // A click does not tell in every browser what made it.
+    let pointer = "mouse";
+    document.addEventListener("pointerdown", (event) => { pointer = event.pointerType; });
     document.addEventListener("click", (event) => {
-      const letter = event.target.closest?.(LETTERS);
-      if (event.pointerType === "touch") letter ? show(letter) : hide();
+      const subject = event.target.closest?.(`${NUMBERS}, ${LETTERS}`);
+      if (pointer === "touch") subject ? show(subject) : hide();
     });
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   }

@@ -41,7 +41,7 @@
         const inTitle = count(title), inText = count(words);
         if (!asked.every((_, i) => inTitle[i] + inText[i])) continue;
         // A title that says little else is what was looked for.
-        const share = 20 / split(title).length;
+        const share = 20 / Math.max(1, split(title).length);
         let score = asked.length > 1 && words.toLowerCase().includes(phrase) ? 20 : 0;
         asked.forEach((_, i) => { score += share * inTitle[i] + Math.min(inText[i], 5); });
         found.push({ page, pageTitle: entries[0][1], anchor, title, words, score });
@@ -78,12 +78,14 @@
 
   function show(query, found) {
     const { asked, fits } = matcher(query);
-    for (const { page, pageTitle, anchor, title, words } of found.slice(0, LIMIT)) {
+    for (const { page, pageTitle, anchor, title, words, score } of found.slice(0, LIMIT)) {
       const link = make("a", { href: `${page}${DOCUMENTATION_OPTIONS.LINK_SUFFIX}#${anchor}` });
       link.append(title || pageTitle);
       const below = title && title !== pageTitle;
       const where = below ? make("span", { className: "gm-page" }, pageTitle) : "";
-      Search.output.append(make("li", {}, link, where, excerpt(words, fits)));
+      const result = make("li", {}, link, where, excerpt(words, fits));
+      result.dataset.score = score;
+      Search.output.append(result);
     }
     Search.stopPulse();
     Search.title.textContent = "Search results";

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import traitlets
@@ -150,6 +151,19 @@ def test_an_axis_of_a_circle_can_be_turned(open_static: OpenStatic) -> None:
     drag(page, "end of principal axis 1", 60, -60)
     (a, b), (_, c) = state(page, "covariance")
     assert b > 0.1 and a > c
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, 0.785, 1.2, 2.0])
+@pytest.mark.parametrize("narrow", [0.04, 0.006])
+def test_a_link_to_a_thin_gaussian_restores_it(
+    open_static: OpenStatic, narrow: float, angle: float
+) -> None:
+    """As thin as its handles make it, and thinner, as its slider of the correlation does."""
+    axes = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    covariance = axes @ np.diag([2.0**2, narrow**2]) @ axes.T
+    numbers = [0.5, 0, covariance[0, 0], covariance[0, 1], covariance[1, 1], 1, 0, 0]
+    page = open_static(GaussianExplorer(), hash="gaussian=" + ",".join(f"{v:.6g}" for v in numbers))
+    assert state(page, "mean") == [0.5, 0]
 
 
 def test_a_tap_reads_the_density_there(open_static: OpenStatic) -> None:

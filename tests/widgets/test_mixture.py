@@ -732,3 +732,39 @@ def test_a_phone_has_room(open_static: OpenStatic) -> None:
 def test_a_step_is_no_random_number_and_asks_for_nothing() -> None:
     (source,) = [p.read_text("utf-8") for p in _SOURCES if p.name == "4-mixture.js"]
     assert "Math.random" not in source and "fetch" not in source and "innerHTML" not in source
+
+
+@pytest.mark.parametrize("ulps", [0, 1, 2, 30])
+def test_what_moves_by_rounding_alone_is_drawn_flat(open_static: OpenStatic, ulps: int) -> None:
+    """As after one step from where a fit has ended."""
+    page = open_static(MixtureExplorer())
+    nll = 4.155382
+    history = [nll, nll + ulps * math.ulp(nll)]
+    page.evaluate(
+        """history => { const { store } = gmmedu.views.mixture;
+        store.set("history", history); store.changed(); }""",
+        history,
+    )
+    still(page)
+    chart = page.locator("svg[aria-label='mean NLL after each step']")
+    labels = chart.locator(".gm-text[text-anchor=end]").all_inner_texts()
+    assert 2 <= len(labels) == len(set(labels)) < 20
+
+
+def test_interactives_that_share_a_document_share_no_mask(open_static: OpenStatic) -> None:
+    """In JupyterLab each has a copy of the script to itself."""
+    page = open_static(MixtureExplorer(), MixtureExplorer())
+    ids = page.locator("clipPath").evaluate_all("nodes => nodes.map(n => n.id)")
+    script = page.locator("script:not([type])").last.evaluate("node => node.textContent")
+    assert len(ids) >= 4 and script
+    page.evaluate(
+        """script => { delete window.gmmedu;
+        for (const figure of document.querySelectorAll("figure[data-gmmedu]")) {
+          delete figure.dataset.live;
+        }
+        (0, eval)(script); }""",
+        script,
+    )
+    still(page)
+    ids = page.locator("clipPath").evaluate_all("nodes => nodes.map(n => n.id)")
+    assert len(ids) >= 8 and len(set(ids)) == len(ids)

@@ -311,6 +311,52 @@ def test_only_the_first_button_and_finger_drag(open_static: OpenStatic, name: st
 
 
 @EVERY
+def test_a_reader_who_comes_back_stays_where_they_were(open_static: OpenStatic, name: str) -> None:
+    page = open_static(EXAMPLES[name]())
+    page.add_init_script("Element.prototype.scrollIntoView = () => { window.brought = true; };")
+    page.locator(".gm-widget [role=slider]").last.focus()
+    page.keyboard.press("ArrowRight")
+    link_to(page, name)
+    address = page.url
+    page.reload()
+    still(page)
+    assert page.url == address and page.evaluate("window.brought") is None
+    page.evaluate("location.hash = 'elsewhere'")
+    page.go_back()
+    still(page)
+    assert page.url == address and page.evaluate("window.brought") is None
+    # One who comes by a link is brought to the view.
+    page.goto("about:blank")
+    page.goto(address)
+    still(page)
+    assert page.evaluate("window.brought")
+
+
+@EVERY
+def test_a_second_finger_moves_nothing_and_the_first_goes_on(
+    open_static: OpenStatic, name: str
+) -> None:
+    page = open_static(EXAMPLES[name](), has_touch=True)
+    knob = page.locator(".gm-handle .gm-knob").last
+    box = knob.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *places: tuple[float, float]) -> Any:
+        points = [{"x": px, "y": py, "id": i} for i, (px, py) in enumerate(places)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        still(page)
+        return knob.bounding_box()
+
+    touch("touchStart", (x, y))
+    held = touch("touchStart", (x, y), (x + 4, y + 4))
+    assert touch("touchMove", (x, y), (x - 40, y - 15)) == held
+    assert touch("touchMove", (x - 25, y - 10), (x - 40, y - 15)) != held
+    touch("touchEnd")
+
+
+@EVERY
 def test_values_can_be_read_at_twice_the_size(open_static: OpenStatic, name: str) -> None:
     page = open_static(EXAMPLES[name](), viewport={"width": 390, "height": 844})
     page.add_style_tag(content="html { font-size: 200% } figure { margin: 0 }")

@@ -323,6 +323,18 @@ def test_values_of_the_page_are_those_of_torch(open_static: OpenStatic, name: st
         assert_close(found, own)
 
 
+def test_fits_of_different_numbers_of_components(open_static: OpenStatic) -> None:
+    """Each weight has its row, whichever fit has more."""
+    two, three = made(random_covariances(2)), made(random_covariances(3))
+    for fits_shown in ({"two": two, "three": three}, {"three": three, "two": two}):
+        page = open_static(FitScrubber(fits_shown, pair()))
+        rows = page.locator(".gm-values table").last.locator("tbody tr")
+        cells = [row.locator("td").all_inner_texts() for row in rows.all()]
+        assert len(cells) == 3 and all(cells[0]) and all(cells[1])
+        assert [bool(cell) for cell in cells[2]] == [name == "three" for name in fits_shown]
+        assert page.locator(".gm-values dl dd").first.inner_text()
+
+
 # Gestures
 
 

@@ -48,8 +48,10 @@ class Axis {
     const [low, high] = [this.u(this.low), this.u(this.high)].sort((a, b) => a - b), found = [];
     const raw = (high - low) / (this.log ? clip(count / 1.5, 1, floor(high - low)) : count), power = 10 ** floor(log10(raw));
     const step = power * [5, 2, 1].find((s) => s * power <= raw * (1 + 1e-9));
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) {
-      const u = rounded(i * step, 12);
+    const first = Math.ceil(low / step - 1e-9);
+    // Where the axis is no longer than rounding, a step leads nowhere.
+    for (let i = 0; i < 100 && (first + i) * step <= high + 1e-9 * step; i++) {
+      const u = rounded((first + i) * step, 12);
       if (!this.log || u % 1 === 0) found.push(this.v(u));
     }
     return found;
@@ -75,14 +77,14 @@ const downTo = (low, curve) => curve.slice(0, curve.findIndex(([, y]) => y <= lo
 const disc = (stroke) => svg("circle", { r: 9, fill: "#fff", stroke, "stroke-width": 3 });
 const numeral = (number) => svg("text", { y: 4.5, "text-anchor": "middle", class: "gm-text gm-numeral" }, number);
 
-let planes = 0;
 /** Axes in a drawing as wide as its place; `height(width, narrow)` and `margin(width)` lay it out. */
 class Plane {
   constructor(ui, { label, x, y, height = (w, narrow) => (narrow ? 0.48 : 0.8) * w, margin = () => {}, into = ui.planes.length ? ui.side : ui.main }) {
     Object.assign(this, { ui, height, margin, x: new Axis(x), y: new Axis(y), knobs: [], mask: svg("rect") });
     this.frame = svg("g", { "aria-hidden": true });
     // What must not reach over the axes.
-    const id = `gm-inside-${++planes}`;
+    // In JupyterLab each interactive has a copy of this script, and all share one document.
+    const id = `gm-inside-${Math.random().toString(36).slice(2)}`;
     this.inside = svg("g", { "clip-path": `url(#${id})` });
     this.back = svg("g", { "aria-hidden": true }, svg("clipPath", { id }, this.mask), this.inside);
     this.front = svg("g");

@@ -16,7 +16,9 @@ kinds.gaussian = {
   actions: {},
   encode: ({ mean, covariance: [[a, b], [, c]], slice, point }) => [...mean, a, b, c, slice, ...point],
   decode(numbers, { limit }) {
-    const [m, n, a, b, c, slice, u, v] = numbers, covariance = [[a, b], [b, c]], place = [-limit, limit], size = [0.01 * limit, limit];
+    const [m, n, a, b, c, slice, u, v] = numbers, covariance = [[a, b], [b, c]], place = [-limit, limit];
+    // A thin one that lies aslant is thinner than its handles allow, and a link rounds.
+    const size = [5e-4 * limit, 1.01 * limit];
     const fits = numbers.length === 8 && factorOf(covariance) && within([m, n, slice, u, v, ...principal(covariance).sds], [...Array(5).fill(place), size, size]);
     return fits ? { mean: [m, n], covariance, slice, point: [u, v] } : null;
   },

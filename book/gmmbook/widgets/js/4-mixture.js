@@ -120,7 +120,7 @@ kinds.mixture = (() => {
     const place = kept(["box"], () => dots.forEach((dot, i) => { const [cx, cy] = plane.pixel(points[i]); put(dot, { cx, cy }); }));
     const drawCurve = ({ history: past, values: { nll } }) => {
       const history = past.length ? past : [nll];
-      const low = min(...history), high = max(...history), room = 0.05 * (high - low) || 0.1;
+      const low = min(...history), high = max(...history), room = high - low > 1e-9 * (1 + abs(high)) ? 0.05 * (high - low) : 0.1;
       chart.x.high = max(10, history.length - 1);
       Object.assign(chart.y, { low: low - room, high: high + room });
       chart.drawAxes();

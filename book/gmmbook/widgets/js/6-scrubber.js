@@ -95,8 +95,9 @@ kinds.scrubber = (() => {
     ui.table(["fit", "NLL (nats)", "iteration", "seconds"], fits.map(({ label }, i) => [
       colors[i], label, ({ fits: shown }) => [format(shown[i].nll, 7), shown[i].iteration, format(shown[i].seconds)],
     ]));
-    ui.table(["weight", ...fits.map(({ label }) => label)], fits[0].weights[0].map((_, k) => [
-      colorOf(k), k + 1, ({ fits: shown }) => shown.map(({ weights }) => format(weights[k], 3)),
+    // One fit may have more components than the other.
+    ui.table(["weight", ...fits.map(({ label }) => label)], times(max(...fits.map(({ weights }) => weights[0].length)), (k) => [
+      colorOf(k), k + 1, ({ fits: shown }) => shown.map(({ weights }) => (k in weights ? format(weights[k], 3) : "")),
     ]));
     ui.readout(fits.slice(1).map(({ label }) => [`NLL of ${label} less ${fits[0].label}`, (v) => format(zeroed(v.difference))]));
   }

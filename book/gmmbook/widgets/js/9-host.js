@@ -171,11 +171,12 @@ class Store {
 
 // The view in the address: #name=1.5,-2,...&other=..., numbers only. What does not parse, or is not
 // a state that the interactive can be in, is ignored.
+const written = (kind, state) => String(kind.encode(state).map((v) => rounded(v, 6)));
 function writeAddress() {
   const parts = [];
   for (const [name, { store, kind }] of Object.entries(views)) {
-    const now = kind.encode(store.state);
-    if (String(now) !== String(kind.encode(store.first))) parts.push(`${name}=${now.map((v) => rounded(v, 6))}`);
+    const now = written(kind, store.state);
+    if (now !== written(kind, store.first)) parts.push(`${name}=${now}`);
   }
   // The place in the page that the address names stays in it.
   const place = location.hash.slice(1).split("&").filter((part) => part && !part.includes("="));
@@ -188,14 +189,17 @@ let writing = 0, shown;
 // What a link is to show; again when all formulas above it have their height, unless the reader has moved on.
 const show = () => shown?.scrollIntoView();
 const settle = () => window.MathJax?.startup?.promise?.then(show);
-function restore() {
+/** Take the view that the address names, and show it; a reader who comes back to the page, or finds it as it is, stays. */
+function restore(event) {
+  const back = !event && ["reload", "back_forward"].includes(performance.getEntriesByType("navigation")[0]?.type);
   for (const part of location.hash.slice(1).split("&")) {
     const [, name, text] = /^([a-z][a-z0-9-]*)=([-+.0-9e]+(?:,[-+.0-9e]+)*)$/i.exec(part) ?? [], numbers = text?.split(",").map(Number);
     if (!views[name] || !numbers.every(Number.isFinite)) continue;
     const { store, kind, figure } = views[name], state = kind.decode(numbers, store.state);
-    if (!state) continue;
+    if (!state || String(numbers) === written(kind, store.state)) continue;
     Object.assign(store.state, state);
     store.save_changes();
+    if (back) continue;
     shown = figure;
     show();
     for (const gesture of ["wheel", "touchstart", "pointerdown", "keydown"]) addEventListener(gesture, () => { shown = null; }, { once: true, passive: true });
