@@ -173,8 +173,11 @@
     let pointer = "mouse";
     document.addEventListener("pointerdown", (event) => { pointer = event.pointerType; });
     document.addEventListener("click", (event) => {
-      const subject = event.target.closest?.(`${NUMBERS}, ${LETTERS}`);
-      if (pointer === "touch") subject ? show(subject) : hide();
+      if (pointer !== "touch") return;
+      const number = event.target.closest?.(NUMBERS), subject = number ?? event.target.closest?.(LETTERS);
+      // The link of a number leads to where the reader is, and would take the focus with it.
+      if (number) event.preventDefault();
+      subject ? show(subject) : hide();
     });
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   }

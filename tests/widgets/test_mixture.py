@@ -747,7 +747,7 @@ def test_what_moves_by_rounding_alone_is_drawn_flat(open_static: OpenStatic, ulp
     )
     still(page)
     chart = page.locator("svg[aria-label='mean NLL after each step']")
-    labels = chart.locator(".gm-text[text-anchor=end]").all_inner_texts()
+    labels = chart.locator(".gm-text[text-anchor=end]").all_text_contents()
     assert 2 <= len(labels) == len(set(labels)) < 20
 
 

@@ -352,7 +352,9 @@ def test_a_second_finger_moves_nothing_and_the_first_goes_on(
     touch("touchStart", (x, y))
     held = touch("touchStart", (x, y), (x + 4, y + 4))
     assert touch("touchMove", (x, y), (x - 40, y - 15)) == held
-    assert touch("touchMove", (x - 25, y - 10), (x - 40, y - 15)) != held
+    # One of them may be at the end of its way.
+    went = [touch("touchMove", (x + dx, y - 10), (x - 40, y - 15)) for dx in (-60, 60)]
+    assert any(place != held for place in went)
     touch("touchEnd")
 
 
