@@ -306,7 +306,8 @@ class Problem:
         x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
         of_each = [None] * len(x) if weights is None else list(weights)
         found = [moments([pair], self.processes) for pair in zip(x, of_each, strict=True)]
-        self._enough(min(one.num_points for one in found))
+        if self.processes.size > 1:
+            self._enough(min(one.num_points for one in found))
         self.units = Units.of(found, self.family.per_dimension)
         columns = self.units.columns(x, model.means.dtype)
         if weights is not None:
