@@ -84,7 +84,7 @@ class Plane {
     this.frame = svg("g", { "aria-hidden": true });
     // What must not reach over the axes.
     // In JupyterLab each interactive has a copy of this script, and all share one document.
-    const id = `gm-inside-${Math.random().toString(36).slice(2)}`;
+    const id = `gm-inside-${(globalThis.gmPlanes = (globalThis.gmPlanes ?? 0) + 1)}`;
     this.inside = svg("g", { "clip-path": `url(#${id})` });
     this.back = svg("g", { "aria-hidden": true }, svg("clipPath", { id }, this.mask), this.inside);
     this.front = svg("g");
