@@ -81,6 +81,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         )
 
 
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """A test draws the same, whichever tests its worker has run before."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 def _thin(items: list[pytest.Item], few: int) -> None:
     """Leave of each test so many cases, from the first to the last of them."""
     cases: dict[str, list[pytest.Item]] = {}

@@ -291,6 +291,28 @@ def test_the_place_in_the_page_stays_in_the_address(open_static: OpenStatic, nam
 
 
 @EVERY
+def test_a_link_shows_the_view_when_what_is_above_it_comes_late(
+    open_static: OpenStatic, name: str
+) -> None:
+    page = open_static(EXAMPLES[name]())
+    page.locator(".gm-widget [role=slider]").last.focus()
+    page.keyboard.press("ArrowRight")
+    link_to(page, name)
+    address = page.url
+    page.add_init_script(
+        """document.addEventListener("DOMContentLoaded", () => {
+        const tall = document.createElement("img");
+        document.documentElement.style.overflowAnchor = "none";
+        document.body.prepend(tall);
+        tall.style = "display: block; height: 3000px; width: 9px";
+        tall.src = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>"; })"""
+    )
+    page.goto("about:blank")
+    page.goto(address)
+    expect(page.locator(f"[data-gmmedu={name}]")).to_be_in_viewport()
+
+
+@EVERY
 def test_only_the_first_button_and_finger_drag(open_static: OpenStatic, name: str) -> None:
     page = open_static(EXAMPLES[name]())
     knob = page.locator(".gm-handle .gm-knob").last

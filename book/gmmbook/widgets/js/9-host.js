@@ -186,9 +186,9 @@ function writeAddress() {
 
 const views = Object.create(null);
 let writing = 0, shown;
-// What a link is to show; again when all formulas above it have their height, unless the reader has moved on.
+// What a link is to show; again when all pictures and formulas above it have their height, unless the reader has moved on.
 const show = () => shown?.scrollIntoView();
-const settle = () => window.MathJax?.startup?.promise?.then(show);
+const settle = () => { show(); window.MathJax?.startup?.promise?.then(show); };
 /** Take the view that the address names, and show it; a reader who comes back to the page, or finds it as it is, stays. */
 function restore(event) {
   const back = !event && ["reload", "back_forward"].includes(performance.getEntriesByType("navigation")[0]?.type);
