@@ -148,7 +148,7 @@ EXERCISES: dict[str, Checker] = {
     "11-8": Choice(
         right="c",
         others={
-            "a": "a constant step never settles, and alpha = 1 is slowest of all to leave it.",
+            "a": "alpha = 1 is the slowest of all to leave a bad start.",
             "b": "an average holds on to the steps that were still far away.",
             "d": "the optimum of a thousand points is near that of all; the start was not.",
         },
