@@ -61,7 +61,7 @@ def collapses(family: str, num_dims: int, num_components: int, num_points: int, 
         dtype=torch.float64,
     ).x  # fmt: skip
     model = gmmedu.MODELS[family](num_components, num_dims, dtype=torch.float64)
-    gmmedu.initialize(model, x, generator=generator)
+    gmmedu.initialize(model, x, "kmeans++", generator=generator)
     try:
         gmmedu.fit_em(model, x, ITERATIONS, TOLERANCE, mitigation=None)
     except gmmedu.SingularityError:

@@ -117,9 +117,10 @@ class Clamp(Mitigation):
 class Reset(Clamp):
     """Move a component that fell below ``min_scale`` to a random data point and start it afresh.
 
-    It starts with an equal weight and the covariance of the data. After ``max_resets`` in one fit
-    components are clamped instead, so that the fit ends; and so they are where a parameter is held
-    fixed.
+    It starts with an equal weight and the variances of the data, without correlations. After
+    ``max_resets`` in one fit components are clamped instead, so that the fit ends; and so they are
+    where a parameter is held fixed. What a fit returns is still the lowest that it saw, which may be
+    of before a component fell below the floor.
     """
 
     max_resets: int = 20

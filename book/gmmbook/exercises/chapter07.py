@@ -199,7 +199,7 @@ EXERCISES: dict[str, Checker] = {
             ),
             (lambda u0, u1, u2: u2, "this is the second step of EM itself."),
         ],
-        hint="First s and v, then a from their lengths, then the three terms.",
+        hint="First s and v, then omega from their lengths, then the three terms.",
         praise="Along a single rate it lands on the limit.",
     ),
     "07-6": Value(
