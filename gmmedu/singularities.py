@@ -119,8 +119,8 @@ class Reset(Clamp):
 
     It starts with an equal weight and the variances of the data, without correlations. After
     ``max_resets`` in one fit components are clamped instead, so that the fit ends; and so they are
-    where a parameter is held fixed. What a fit returns is still the lowest that it saw, which may be
-    of before a component fell below the floor.
+    where a parameter is held fixed. What a fit returns is still the lowest that it saw, which may
+    be of before a component fell below the floor.
     """
 
     max_resets: int = 20
