@@ -7,6 +7,7 @@ wrong with the model; there are only too few points. A fit has collapsed when it
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,24 +47,35 @@ def run(quick: bool = False) -> Iterator[Share]:
     for family, num_dims, num_components in CELLS:
         for ratio in RATIOS:
             num_points = round(num_components * (num_dims + 1) * ratio)
-            collapsed = sum(
-                collapses(family, num_dims, num_components, num_points, seed)
-                for seed in range(starts)
-            )
+            collapsed = count(family, num_dims, num_components, num_points, starts)
             yield Share(family, num_dims, num_components, ratio, num_points, starts, collapsed)
 
 
-def collapses(family: str, num_dims: int, num_components: int, num_points: int, seed: int) -> bool:
-    """Whether EM meets a singularity on the sample of this seed, from a start by k-means++."""
-    generator = torch.Generator().manual_seed(seed)
-    x = gmmedu.sample_mixture(
-        num_points, num_components, num_dims, family=family, generator=generator,
-        dtype=torch.float64,
-    ).x  # fmt: skip
-    model = gmmedu.MODELS[family](num_components, num_dims, dtype=torch.float64)
-    gmmedu.initialize(model, x, "kmeans++", generator=generator)
-    try:
-        gmmedu.fit_em(model, x, ITERATIONS, TOLERANCE, mitigation=None)
-    except gmmedu.SingularityError:
-        return True
-    return False
+def count(family: str, num_dims: int, num_components: int, num_points: int, starts: int) -> int:
+    """In how many samples EM meets a singularity, each from a start of its own by k-means++."""
+    samples, firsts = [], []
+    for seed in range(starts):
+        generator = torch.Generator().manual_seed(seed)
+        x = gmmedu.sample_mixture(
+            num_points, num_components, num_dims, family=family, generator=generator,
+            dtype=torch.float64,
+        ).x  # fmt: skip
+        model = gmmedu.MODELS[family](num_components, num_dims, dtype=torch.float64)
+        firsts.append(gmmedu.initialize(model, x, "kmeans++", generator=generator))
+        samples.append(x)
+    many = gmmedu.MODELS[family](
+        num_components, num_dims, batch_shape=(starts,), dtype=torch.float64
+    ).set_parameters(
+        *(
+            torch.stack([getattr(first, name).detach() for first in firsts])
+            for name in ("weights", "means", "covariances")
+        )
+    )
+    with warnings.catch_warnings():
+        # Cut off by a fixed number of iterations.
+        warnings.simplefilter("ignore", gmmedu.ConvergenceWarning)
+        try:
+            fit = gmmedu.fit_em(many, torch.stack(samples), ITERATIONS, TOLERANCE, mitigation=None)
+        except gmmedu.SingularityError:
+            return starts  # all of them
+    return len(fit.errors)

@@ -277,6 +277,32 @@ def test_a_press_anywhere_sets_the_start_to_be_dragged(open_static: OpenStatic) 
     expect(page.locator(".gm-said")).to_contain_text("EM is at 80.45, 55.3", timeout=3_000)
 
 
+def test_other_limits_and_other_data_set_by_code_are_followed(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    page.evaluate(
+        """() => { const { store } = gmmedu.views.landscape;
+        store.set("limits", [0, 200]);
+        store.set("x", store.state.x.map(v => 1.5 * v));
+        store.save_changes(); }"""
+    )
+    still(page)
+    knob = page.get_by_role("slider", name="start, the two means")
+    assert [float(knob.get_attribute(f"aria-value{end}") or "") for end in ("min", "max")] == [
+        0,
+        200,
+    ]
+    plane = page.locator(".gm-plane").first
+    assert {"0", "200"} <= set(plane.locator(".gm-axis ~ text").all_text_contents())
+    box, mask = plane.bounding_box(), plane.locator("clipPath rect")
+    assert box
+    left, width = (float(mask.get_attribute(name) or "") for name in ("x", "width"))
+    page.mouse.click(box["x"] + left + 0.9 * width, box["y"] + box["height"] / 2)
+    still(page)
+    start = page.evaluate("gmmedu.views.landscape.store.state.start")
+    assert start[0] == pytest.approx(180, abs=2)
+    assert page.locator(".gm-values").inner_text().count("NaN") == 0
+
+
 def test_the_start_meets_the_diagonal(open_static: OpenStatic) -> None:
     page = open_static(LandscapeExplorer())
     page.mouse.click(*pixel(page, 62, 62.1))

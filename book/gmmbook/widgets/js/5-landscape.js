@@ -61,11 +61,18 @@ kinds.landscape = (() => {
   const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `is at ${list(road.at(-1))}`);
 
   function build(ui) {
-    const { now } = ui, { limits: [low, high], unit, label, sds } = now, top = 10 ** Math.ceil(log10(surface(now).span)), step = (high - low) / 120;
-    const axis = (name) => ({ low, high, step, name: `mean ${name}${unit && " (" + unit + ")"}` }), square = [[low, high], [low, high]];
+    const { now } = ui, { limits: [low, high], unit, label, sds } = now, topOf = (span) => 10 ** Math.ceil(log10(span)), top = topOf(surface(now).span);
+    const axis = (name) => ({ low, high, name: `mean ${name}${unit && " (" + unit + ")"}` });
     const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w, narrow) => (narrow ? 0.85 : 1) * w - 12 });
     const below = ui.excess("NLL after each step", { low: 0, name: "step" }, top / 1e8, top);
     ui.stage.style.setProperty("--main", "1.4fr");
+    // Code may set other limits and other data.
+    const drawAxes = kept(["limits", "span"], ({ limits: [low, high], span }) => {
+      for (const each of [plane.x, plane.y]) Object.assign(each, { low, high, step: (high - low) / 120 });
+      Object.assign(below.y, { low: topOf(span) / 1e8, high: topOf(span) });
+      for (const each of [plane, below]) each.drawAxes();
+    });
+    ui.refresh.push(() => drawAxes({ limits: now.limits, span: surface(now).span }));
     const diagonal = plane.curve(GRAY, 2, { "stroke-dasharray": "2 6" }), contours = plane.curve(GRAY, 1), marks = plane.back.appendChild(svg("g")), cross = plane.curve("currentColor");
     // The roads differ in color, dashes and the shape of their dots: caps of segments of no length.
     const drawings = [0, 1].map((k) => [plane, below].map((where) => [
@@ -75,7 +82,7 @@ kinds.landscape = (() => {
     let begun = -Infinity;
     const walked = () => { begun = performance.now(); };
     // Onto the diagonal, which no hand would meet; an arrow key leaves it.
-    const snapped = ([m, n]) => [m, abs(m - n) < 0.9 * step ? m : n];
+    const snapped = ([m, n]) => [m, abs(m - n) < 0.9 * plane.x.step ? m : n];
     const knob = plane.handle({
       label: "start, the two means", at: () => now.start, move: (start) => ui.set({ start: snapped(start) }),
       text: () => `${list(now.start, 3)}; NLL ${format(roads(now).em.nll[0])}`,
@@ -83,7 +90,7 @@ kinds.landscape = (() => {
     // A tap too, which is no scrolling.
     plane.svg.addEventListener("click", (event) => {
       const start = plane.units(plane.pixels(event));
-      if (knob.contains(event.target) || !within(start, square)) return;
+      if (knob.contains(event.target) || !within(start, [now.limits, now.limits])) return;
       knob.focus({ preventScroll: true });
       walked();
       ui.set({ start: snapped(start) });
@@ -102,6 +109,7 @@ kinds.landscape = (() => {
     ]);
     ui.readout([["slopes at the start", (v) => list(v.gradient, 3)]]);
     const drawSurface = kept(["lines", "box"], ({ lines, means }) => {
+      const [low, high] = now.limits;
       put(contours, { d: lines.map(([, segments]) => segments.map((line) => plane.path(line)).join("")).join("") });
       // Named where they pass below the lowest, as far as there is room.
       const names = [];
@@ -111,7 +119,7 @@ kinds.landscape = (() => {
       }
       marks.replaceChildren(...names.map(([x, y, level]) => svg("text", { x, y: y + 4, "text-anchor": "middle", class: "gm-text gm-halo" }, format(level, 2))));
       put(diagonal, { d: plane.path([[low, low], [high, high]]) });
-      put(cross, { d: within(means, square) ? plane.cross(means) : "" });
+      put(cross, { d: within(means, [now.limits, now.limits]) ? plane.cross(means) : "" });
     });
     const drawSteps = kept(["num_steps"], ({ num_steps }) => { below.x.high = num_steps; below.drawAxes(); });
     ui.refresh.push(() => {
