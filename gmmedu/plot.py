@@ -8,8 +8,9 @@ a white page and on a dark one, so figures are drawn with a transparent backgrou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -22,6 +23,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from torch import Tensor
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 if TYPE_CHECKING:
     from gmmedu.fitting import FitResult, Snapshot
@@ -102,6 +106,23 @@ def component_line_style(component: int) -> str:
     return LINE_STYLES[component // len(PALETTE) % len(LINE_STYLES)]
 
 
+def _or_no_figure(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Leave no figure of one's own behind where something cannot be drawn."""
+
+    @wraps(draw)
+    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        before = plt.get_fignums()
+        try:
+            return draw(*args, **kwargs)
+        except BaseException:
+            for number in set(plt.get_fignums()).difference(before):
+                plt.close(number)
+            raise
+
+    return drawn
+
+
+@_or_no_figure
 def scatter(
     x: Tensor,
     ax: Axes | None = None,
@@ -177,6 +198,7 @@ def ellipse(mean: Tensor, covariance: Tensor, mass: float) -> NDArray[np.float64
     return _numpy(mean) + ellipse_radius(mass) * (circle * deviations) @ axes.T
 
 
+@_or_no_figure
 def ellipses(
     components: Components,
     ax: Axes | None = None,
@@ -226,6 +248,7 @@ def ellipses(
     return ax
 
 
+@_or_no_figure
 def contours(
     model: GaussianMixture,
     ax: Axes | None = None,
@@ -264,6 +287,7 @@ def contours(
     return ax
 
 
+@_or_no_figure
 def density_1d(
     model: GaussianMixture,
     x: Tensor | None = None,
@@ -335,6 +359,7 @@ def density_1d(
     return ax
 
 
+@_or_no_figure
 def nll_curves(
     results: Mapping[str, FitResult],
     ax: Axes | None = None,
@@ -378,6 +403,7 @@ def nll_curves(
     return ax
 
 
+@_or_no_figure
 def criterion_curves(
     values: Mapping[str, Mapping[int, float]],
     criterion: str,
@@ -406,6 +432,7 @@ def criterion_curves(
     return ax
 
 
+@_or_no_figure
 def fit_figure(
     x: Tensor,
     model: GaussianMixture,

@@ -427,11 +427,18 @@ def test_functions_draw_on_the_axes_they_are_given() -> None:
             lambda: plot.density_1d(line_model(), torch.zeros(4)),
             r"x must have shape \(N, 1\), got \(4,\)",
         ),
+        (
+            lambda: plot.fit_figure(torch.zeros(4, 2), GmmFull(2, 2, batch_shape=(3,))),
+            r"a batch of them, \(3,\)",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_by_name(call: Any, message: str) -> None:
+    """And no figure is left behind."""
+    before = plt.get_fignums()
     with pytest.raises(ValueError, match=message):
         call()
+    assert plt.get_fignums() == before
 
 
 def test_the_same_figure_is_the_same_svg_with_a_transparent_page() -> None:
