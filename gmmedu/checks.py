@@ -32,14 +32,14 @@ def check_points(
     dtype: torch.dtype | None = None,
     minimum: int = 1,
     missing: bool = False,
-    complete: bool = False,
+    complete: tuple[str, ...] = (),
     name: str = "x",
 ) -> Tensor:
     """Return ``x``, in ``dtype``, if it is a finite floating-point tensor of shape (N, num_dims),
     or (*batch_shape, N, num_dims), in which a 1 stands for points that a dimension shares.
 
-    missing: whether NaN may stand for a value that was not observed; complete: whether then each
-    row and each column must have one that was. Raises ``TypeError`` for a wrong type or dtype,
+    missing: whether NaN may stand for a value that was not observed; complete: of what then each
+    must have one that was, "row", "column" or both. Raises ``TypeError`` for a wrong type or dtype,
     ``ValueError`` for a wrong shape, device, number of points, or an entry that is NaN or
     infinite.
     """
@@ -167,7 +167,7 @@ def check_values(
     dtype: torch.dtype | None,
     *,
     missing: bool = False,
-    complete: bool = False,
+    complete: tuple[str, ...] = (),
     name: str = "x",
 ) -> Tensor:
     """Return ``x`` in ``dtype`` if its values are finite, or NaN where they may be missing.
@@ -235,14 +235,15 @@ def _refuse(x: Tensor, name: str) -> None:
     )
 
 
-def _check_observed(x: Tensor, name: str, complete: bool) -> None:
-    """Raise where a value is infinite, and unless every row and column of x has a value."""
+def _check_observed(x: Tensor, name: str, complete: tuple[str, ...]) -> None:
+    """Raise where a value is infinite, and unless each row or column asked for has a value."""
     if bool(torch.isinf(x).any()):
         raise ValueError(f"{name} must not hold infinity; NaN marks a value that is missing")
-    if not complete:
-        return
-    for dim, kind in ((-1, "row"), (-2, "column")):
-        empty = x.isnan().all(dim).reshape(-1, x.shape[-2 if dim == -1 else -1]).any(0)
+    for kind in complete:
+        dim = {"row": -1, "column": -2}[kind]
+        empty = x.isnan().all(dim) if x.numel() else x.new_zeros(1, dtype=torch.bool)
+        while empty.ndim > 1:
+            empty = empty.any(0)
         if bool(empty.any()):
             raise ValueError(
                 f"{name} has no observed value in {kind} {_listed(empty)}; drop it first"

@@ -69,7 +69,14 @@ class Stream:
                     f"are, got a {kinds}; convert it with torch.as_tensor(x)"
                 )
             x = pair[0].to(self.like.device)
-            checks.check_points(x, self.num_dims, minimum=0, missing=self.missing, name="a batch")
+            checks.check_points(
+                x,
+                self.num_dims,
+                minimum=0,
+                missing=self.missing,
+                complete=("row",),
+                name="a batch",
+            )
             weights = None
             if len(pair) == 2:
                 weights = pair[1]
@@ -545,7 +552,7 @@ def check_part(model: GaussianMixture, x: Any, missing: bool, processes: Alone) 
         device=model.means.device,
         minimum=model.num_components if alone else 0,
         missing=missing,
-        complete=alone,
+        complete=("row", "column") if alone else ("row",),
     )
 
 

@@ -226,6 +226,18 @@ def test_a_column_that_no_batch_observes_is_refused() -> None:
         gmmedu.fit_em(gmmedu.GmmFull(2, 2).double(), list(x.split(10)), missing=True)
 
 
+def test_a_row_without_any_value_is_refused_as_in_a_tensor() -> None:
+    x = _points()
+    x[17] = torch.nan
+    batches = list(x.split(10))
+    model = gmmedu.GmmFull(2, 2).double()
+    kept = model.means.detach().clone()
+    for fit in (gmmedu.fit_em, gmmedu.fit_stepwise):
+        with pytest.raises(ValueError, match="a batch has no observed value in row 7"):
+            fit(model, batches, missing=True)
+        assert torch.equal(model.means, kept)
+
+
 def test_batches_with_and_without_weights() -> None:
     x = _points()
     weights = torch.cat([torch.ones(30), torch.full((20,), 2.0)]).double()
