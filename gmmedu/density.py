@@ -211,7 +211,7 @@ def crps(distribution: MixtureDistribution, value: Tensor) -> Tensor:
 
     Of a mixture of normals it is a sum over pairs of components (Grimit, Gneiting, Berrocal and
     Johnson 2006). Raises ``NotImplementedError`` in more dimensions, ``ValueError`` for a value of
-    the wrong shape or that is not finite.
+    the wrong shape, and where the distribution validates its arguments for NaN.
     """
     if distribution.event_shape != (1,):
         raise NotImplementedError(
@@ -220,6 +220,11 @@ def crps(distribution: MixtureDistribution, value: Tensor) -> Tensor:
         )
     if distribution._validate_args:
         distribution._validate_sample(value)
+    elif value.shape[-1:] != (1,):
+        raise ValueError(
+            f"value must have the event shape (1,) as its last, got {tuple(value.shape)}; "
+            "add it by value.unsqueeze(-1)"
+        )
     weights, means = distribution.weights, distribution.component_means[..., 0]
     variances = distribution.component_covariances[..., 0, 0]
     to_value = (weights * _distance(value - means, variances)).sum(-1)

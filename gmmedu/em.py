@@ -45,15 +45,17 @@ def fit_em(
             batches (B, D), or pairs of those and weights (B,), that can be read again and again,
             such as a DataLoader.
         num_iterations: the most iterations.
-        tolerance: stop when the mean NLL changes by less, in nats; 0 runs every iteration. Or
-            another rule: ``Relative(...)``, ``Aitken(...)``.
+        tolerance: stop when the objective (the mean NLL; with ``Prior()`` less the log prior per
+            point) changes by less, in nats; 0 runs every iteration. Or another rule:
+            ``Relative(...)``, ``Aitken(...)``.
         accelerate: None, or "squarem": every second step is extrapolated, and kept where that
             lowers the NLL; fewer passes over the data where EM is slow.
 
     Returns the record. Raises ``SingularityError`` when a component collapses and mitigation is
-    None, ``ValueError`` or ``TypeError`` for bad input. The model then keeps the best
-    parameters that it had. Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008)
-    for "squarem".
+    None, or the NLL is no longer finite, in a batch only where every member fails (else see
+    ``FitResult.errors``); ``ValueError`` or ``TypeError`` for bad input. The model then keeps the
+    best parameters that it had. Sources: Dempster, Laird and Rubin (1977); Varadhan and Roland
+    (2008) for "squarem".
     """
     if accelerate not in (None, "squarem"):
         raise ValueError(f'accelerate must be None or "squarem", got {accelerate!r}')

@@ -1,8 +1,9 @@
 """Figures: data in gray, components in one palette, ellipses at a stated mass.
 
-Every function draws on the Axes it is given, makes one when given none, and returns it. Component
-k has the same color in every figure, and every color, the gray of text and axes included, reads on
-a white page and on a dark one, so figures are drawn with a transparent background.
+A function that takes an Axes draws on it, makes one when given none, and returns it; `fit_figure`
+returns a figure of its own. Component k has the same color in every figure, and every color, the
+gray of text and axes included, reads on a white page and on a dark one, so figures are drawn with a
+transparent background.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def select(
             that fit is two; so the likelihood does not fall from K to K + 1.
         num_folds: of the cross-validation: at random, and equally large to one point.
         mitigation, sample_weight, missing, num_iterations: as in ``fit_em``.
-        tolerance: stop when the mean NLL changes by less, in nats; at least four roundings.
+        tolerance: stop when the objective changes by less, in nats; at least four roundings.
         variance: of the constant family, in squared units of the data.
         progress: show a progress bar, of cells.
         generator: a CPU generator, for starts and folds.

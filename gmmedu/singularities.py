@@ -23,9 +23,10 @@ from gmmedu.values import State, each
 
 
 class SingularityError(RuntimeError):
-    """A fit without mitigation met a component that shrinks onto a point.
+    """A fit without mitigation met a component that shrinks onto a point, or one with any left the
+    numbers that there are.
 
-    component: its index, or None when all components share the covariance; iteration: when;
+    component: its index, or None where it is not a single one's doing; iteration: when;
     member: which fit of a batch, or None for a single one. The model keeps the best parameters
     that it had.
     """

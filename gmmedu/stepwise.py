@@ -248,8 +248,9 @@ def fit_stepwise(
         generator: a CPU generator, for ``Reset``.
 
     Returns the record. Raises ``SingularityError`` when a component collapses and mitigation is
-    None, ``ValueError`` or ``TypeError`` for bad input; the model then keeps what it learned from
-    the steps before. Sources: Cappé and Moulines (2009); Liang and Klein (2009) for batches.
+    None, or the NLL is no longer finite, ``ValueError`` or ``TypeError`` for bad input; the model
+    then keeps what it learned from the steps before. Sources: Cappé and Moulines (2009); Liang and
+    Klein (2009) for batches.
     """
     check_mixture(model)
     steps = Steps.of(exponent, offset, step_size)

@@ -137,7 +137,7 @@
     const sums = (values) => last > 1 && near(
       values.flatMap((_, i) => i % last ? [] : [total(values.slice(i, i + last))]),
       Array(values.length / last).fill(1), tolerance);
-    if (Math.min(...wanted) < 0 || !sums(wanted)) return "";
+    if (Math.min(...wanted) < 0 || !wanted.some((w) => w > 0 && w < 1) || !sums(wanted)) return "";
     return Math.min(...given) < -1e-12 ? "negative" : sums(given) ? "" : "sum";
   }
 
@@ -154,7 +154,9 @@
     }
     const sorted = (values) => [...values].sort((a, b) => a - b);
     if (near(sorted(given), sorted(wanted), tolerance)) return "order";
+    const close = wanted.length > 1 && given.every((v, i) => Math.abs(v / wanted[i] - 1) <= 10 * tolerance);
     for (const [name, f] of [["shift", (v, w) => v - w], ["factor", (v, w) => v / w]]) {
+      if (name === "factor" && close) return "close";
       const all = given.map((value, i) => f(value, wanted[i])), mean = total(all) / all.length;
       const constant = all.every(Number.isFinite) && near(all, all.map(() => mean), tolerance);
       if (all.length > 1 && constant) return name;

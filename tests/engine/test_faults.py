@@ -1008,8 +1008,10 @@ def test_a_head_takes_no_features_at_all(family: str) -> None:
 @pytest.mark.parametrize("num_components", [1, 2, 5])
 def test_targets_without_their_last_dimension_have_no_score(num_components: int) -> None:
     mixture = gmmedu.MixtureDensityHead(4, num_components, 1)(torch.zeros(5, 4))
-    with pytest.raises(ValueError, match="event"):
-        gmmedu.crps(mixture, torch.zeros(5))
+    unchecked = gmmedu.MixtureDistribution(mixture.state, mixture.family, validate_args=False)
+    for one in (mixture, unchecked):
+        with pytest.raises(ValueError, match="event"):
+            gmmedu.crps(one, torch.zeros(5))
     with pytest.raises(ValueError, match="support"):
         gmmedu.crps(mixture, torch.full((5, 1), torch.nan))
 

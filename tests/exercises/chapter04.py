@@ -104,6 +104,7 @@ CASES = {
         right=[covariances],
         wrong=[
             (lambda t: t.tril() @ t.tril().mT, "exponential"),
+            (lambda t: t.tril().exp() @ t.tril().exp().mT, "part below"),
             (lambda t: t.exp().tril() @ t.exp().tril().mT, "alone"),
             (lambda t: covariances(t)[0], "shape"),
             (lambda t: covariances(t) + t, "of each matrix"),

@@ -179,6 +179,7 @@ CASES: dict[str, Case] = {
             (0.32, "what is left"),
             (1.74, "one more step"),
             (1.756, "how many follow"),
+            (2.22, "less than 1"),
         ],
     ),
     "06-6": Case(

@@ -92,6 +92,7 @@ CASES = {
             ([_rate(1.0, 0), _rate(2.0, 0)], "E[x^2]"),
             ([_rate(1.0, 4), _rate(2.0, 4)], "too many"),
             ([0.27, 0.02], "three digits"),
+            ([0.27, 0.022], "close"),
             (RATES[0], "shape"),
             (RATES[::-1], "order"),
         ],

@@ -55,6 +55,7 @@ CASES: dict[str, Case] = {
             ([15.0, 37.58], "nats"),
             ([28.0, 14 * math.log(150)], "weight too"),
             ([42.0, 21 * math.log(150)], "symmetric"),
+            ([30, 75], "close"),
         ],
     ),
     "09-2": Case(
@@ -62,6 +63,8 @@ CASES: dict[str, Case] = {
         wrong=[
             (10, "twice"),
             (116, "already"),
+            (115.58, "whole"),
+            (115.6, "whole"),
             (563, "weights"),
             (6, "covariance is shared"),
         ],

@@ -30,13 +30,19 @@ def _sums(s: Tensor, x: Tensor, eta: float) -> Tensor:
     return (1 - eta) * s + eta * len(x) * fresh
 
 
+def _without_square(s: Tensor, x: Tensor, eta: float) -> Tensor:
+    """The variance as the second moment alone."""
+    wide = torch.stack([s[0], s[1], s[2] + s[1] ** 2 / s[0]])
+    return (1 - eta) * s + eta * _point_by_point(wide, x, 1.0)
+
+
 CASES = {
     "11-1": Case(
         right=[4210, 4210.0, torch.tensor(4210)],
-        wrong=[(2310, "symmetric"), (410, "diagonal"), (4000, "counts")],
+        wrong=[(2310, "symmetric"), (410, "diagonal"), (4000, "counts"), (4200, "the counts are")],
     ),
     "11-2": Case(
-        right=[0.1 * 0.9**20, 0.012158, torch.tensor(0.01216)],
+        right=[0.1 * 0.9**20, 0.012158, torch.tensor(0.01216), 0.0122],
         wrong=[(0.1216, "all the weight"), (0.01094, "twenty-one"), (1 / 21, "constant")],
     ),
     "11-3": Case(
@@ -48,6 +54,7 @@ CASES = {
         wrong=[
             (_sums, "means"),
             (lambda s, x, eta: _point_by_point(s, x, 1 - eta), "share"),
+            (_without_square, "squared mean"),
             (lambda s, x, eta: s, "moved"),
         ],
     ),
@@ -73,5 +80,5 @@ CASES = {
         right=[[6, 79 / 15], (6.0, 5.2667), torch.tensor([6.0, 5.2667])],
         wrong=[([6, 5.2], "values too"), ([6, 6.0769], "fifteen"), ([6, 6], "typical")],
     ),
-    "11-8": Case(right=["c", "C"], wrong=[("a", "settles"), ("b", "holds on"), ("d", "near")]),
+    "11-8": Case(right=["c", "C"], wrong=[("a", "slowest"), ("b", "holds on"), ("d", "near")]),
 }

@@ -28,7 +28,14 @@ def _by_autograd(J: Tensor, B: Tensor, v: Tensor) -> Tensor:
 CASES = {
     "12-1": Case(
         right=[44, 44.0, torch.tensor(44)],
-        wrong=[(43, "one more"), (43.7087, "whole"), (22, "10 %"), (10, "0.35")],
+        wrong=[
+            (43, "one more"),
+            (43.7087, "whole"),
+            (43.7, "whole"),
+            (45, "many"),
+            (22, "10 %"),
+            (10, "0.35"),
+        ],
     ),
     "12-2": Case(
         right=[[0.25, 0.25], torch.tensor([0.25, 0.25])],

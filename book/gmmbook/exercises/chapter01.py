@@ -371,6 +371,6 @@ EXERCISES: dict[str, Checker] = {
             (_divergence_without_means, "the means do not enter."),
         ],
         praise="It is zero only for the same Gaussian, and it charges more for being too narrow.",
-        hint="Add minus the entropy of p and the mean NLL of q on data that have p's moments.",
+        hint="Add minus the entropy of q and the mean NLL of p on data that have q's moments.",
     ),
 }

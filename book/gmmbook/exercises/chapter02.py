@@ -269,7 +269,7 @@ EXERCISES: dict[str, Checker] = {
             (_nearest, "one component is used twice: the answer must be a permutation."),
             (
                 _inverse,
-                "this is the inverse permutation: means[i] should go with others[answer[i]].",
+                "this is the inverse permutation: means[i] should go with others[out[i]].",
             ),
             (_greedy, "taking the nearest that is still free may leave a bad one for the last."),
             (_unsquared, "squared distances are to be added, not distances."),

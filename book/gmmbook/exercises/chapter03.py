@@ -190,7 +190,10 @@ EXERCISES: dict[str, Checker] = {
     "03-3": Value(
         expected=_costs((3.0, 1 / 3)),
         mistakes=[
-            (_costs((3.0, 1 / 3), reverse=True), "the average must be over q, the truth, not p."),
+            (
+                _costs((3.0, 1 / 3), reverse=True),
+                "is the wide model first? If so, the average must be over q, the truth, not p.",
+            ),
             (
                 _costs((3.0, 1 / 3)) + 0.5 * math.log(2 * math.pi * math.e),
                 "this is the cross entropy: take off the entropy of the truth.",

@@ -275,7 +275,7 @@ EXERCISES: dict[str, Checker] = {
                 "this is the deviation upside down. At this one, does the circle hold more or "
                 "less than 95 %?",
             ),
-            (math.log(0.95) / math.log(0.5), "1 - q is raised to the power, and not q."),
+            (math.log(0.95) / math.log(0.5), "1 - P is raised to the power, and not P."),
             (
                 (math.log(0.05) / math.log(0.5)) ** 2,
                 "this is the variance; the standard deviation is asked for.",

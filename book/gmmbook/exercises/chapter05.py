@@ -257,7 +257,7 @@ EXERCISES: dict[str, Checker] = {
             ),
             (
                 272 / (1 + 16 / 4),
-                "this makes the variance a quarter; the standard deviation should be one.",
+                "this makes the variance a quarter of what it is, and not the standard deviation.",
             ),
             (272, "all points leave no noise at all, which is more than was asked for."),
             (
@@ -285,12 +285,14 @@ EXERCISES: dict[str, Checker] = {
             (
                 lambda g: _last_step(g) > 1 + 1e-9,
                 "the last step is not longer than its rate, as with a gradient that is steady or "
-                "fades. Should the newest gradients be larger or smaller than the old ones?",
+                "fades. Should the newest gradients be larger or smaller than the old ones? "
+                "(In a short history the correction of v shrinks the last step.)",
             ),
             (
                 lambda g: _last_step(g) > math.sqrt(10) + 1e-3,
                 "longer than its rate, and no longer than what a single spike reaches. Let the "
-                "gradient grow over several steps.",
+                "gradient grow over several steps, and long enough: in a short history the "
+                "correction of v shrinks the last one.",
             ),
             (
                 lambda g: _last_step(g) > 7,

@@ -261,14 +261,13 @@ EXERCISES: dict[str, Checker] = {
         mistakes=[
             (
                 1.82 - 0.08 / 0.2,
-                "this takes the last step a second time: what is left begins with gamma times it.",
+                "too far: what is left begins with gamma times the last step, which is the second.",
             ),
             (0.32, "this is what is left, and not where it ends."),
             (1.74, "this is one more step like the last; how many follow?"),
             (1.82 - 0.064, "this is one more step, shrunk by gamma; how many follow?"),
-            (1.82 - 0.1 * 4, "the last step is the second one."),
             (
-                1.82 - 0.08 * (5 / 4) / 0.25,
+                1.82 + 0.08 * (5 / 4) / 0.25,
                 "the rate is the later step over the earlier one, less than 1.",
             ),
         ],

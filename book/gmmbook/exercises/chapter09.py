@@ -96,6 +96,10 @@ EXERCISES: dict[str, Checker] = {
                 float(math.floor(math.exp(38 / 20))),
                 "the covariance is shared: no component brings one of its own.",
             ),
+            *(
+                (round(math.exp(19 / 4), digits), "a number of points is whole: round down.")
+                for digits in (1, 2, 3, 4, 12)
+            ),
             (
                 float(math.ceil(math.exp(19 / 4))),
                 "at that N the penalty is above the gain already: the largest before it.",

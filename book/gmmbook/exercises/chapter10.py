@@ -136,7 +136,7 @@ EXERCISES: dict[str, Checker] = {
             ),
             (
                 lambda w, m, s, u: _quantile(w, m, s.sqrt(), u),
-                "s is a standard deviation: divide by it, not by its root.",
+                "sds are standard deviations: divide by them, not by their roots.",
             ),
             (
                 lambda w, m, s, u: _quantile(torch.ones_like(w) / len(w), m, s, u),

@@ -39,9 +39,13 @@ EXERCISES: dict[str, Checker] = {
         tolerance=1e-6,
         mistakes=[
             (_TERMS - 1, "one more: at 43 the share is still 1.08 %."),
-            (
-                math.log(0.01) / math.log(0.9),
-                "the number of terms is whole: round up.",
+            (_TERMS + 1, "one too many: one fewer would do."),
+            *(
+                (
+                    round(math.log(0.01) / math.log(0.9), digits),
+                    "the number of terms is whole: round up.",
+                )
+                for digits in (1, 2, 3, 4, 12)
             ),
             (22, "that is the count for 10 %: 0.9 to the power 22."),
             (10, "1 / (1 - 0.9) terms leave a share of 0.35."),
@@ -68,7 +72,7 @@ EXERCISES: dict[str, Checker] = {
         expected=0.4,
         mistakes=[
             (0.8, "half of that: the difference of the variances has epsilon / 4 twice."),
-            (0.9, "subtract the square of the second moment: E[x^4] - E[x^2]."),
+            (0.9, "subtract the second moment: E[x^4] - E[x^2]."),
             (1.8, "that is the fourth moment; go through the M-step."),
             (1.4, "the second moment is subtracted, not added."),
             (0.2, "that is one variance; the difference is twice as much."),
@@ -112,7 +116,7 @@ EXERCISES: dict[str, Checker] = {
             (44 / 4, "the pseudo-points scatter as well, and count."),
             (74 / 4, "there are ten points in all."),
             (4.4, "the six pseudo-points scatter, too: 6 (1 + 2^2)."),
-            (2.0, "that is the mean, or the variance of the points; the variance is asked."),
+            (2.0, "that is the mean, or the variance of the points; that of the fit is asked."),
         ],
         hint="The mean first; then scatter of points and of pseudo-points about it, over ten.",
         praise="A prior that disagrees on the place makes a component wide.",

@@ -36,6 +36,7 @@ PHRASES = {
     "negative": "some of the numbers are negative, and none should be.",
     "sum": "normalization: the numbers of the last dimension should sum to 1, and do not.",
     "order": "the numbers are right and their order is not.",
+    "close": "close. Keep more digits on the way.",
     "shift": "every entry is off by the same constant: is a term missing?",
     "factor": "every entry is off by the same factor.",
 }
@@ -403,9 +404,10 @@ def _usual(expected: Tensor, tolerance: float) -> Iterator[Rule]:
     for value, say in _usual_mistakes(expected):
         if bool((value.isfinite() | ~expected.isfinite()).all()):
             yield Rule.about(value, tolerance, say)
-    if expected.ndim == 0:
+    # More digits are of no use to a whole number.
+    if expected.ndim == 0 and tolerance > 1e-5:
         near = 0.03 * expected.abs()
-        yield Rule(expected - near, expected + near, "close. Keep more digits on the way.")
+        yield Rule(expected - near, expected + near, PHRASES["close"])
 
 
 def _usual_mistakes(expected: Tensor) -> Iterator[tuple[Tensor, str]]:
@@ -426,7 +428,8 @@ def _usual_mistakes(expected: Tensor) -> Iterator[tuple[Tensor, str]]:
 
 def _normalization(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
     """What keeps an answer from being shares that sum to 1, where shares are wanted."""
-    if expected.ndim == 0 or bool((expected < 0).any()) or not _sums_to_one(expected, tolerance):
+    shares = bool(((expected > 0) & (expected < 1)).any()) and not bool((expected < 0).any())
+    if expected.ndim == 0 or not shares or not _sums_to_one(expected, tolerance):
         return None
     if bool((given < -1e-12).any()):
         return "negative"
@@ -456,6 +459,8 @@ def _relation(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
         return "shift"
     ratio = given / expected
     if bool(ratio.isfinite().all()) and given.numel() > 1:
+        if bool(((ratio - 1).abs() <= 10 * tolerance).all()):
+            return "close"
         if _close(ratio, ratio.mean().expand_as(ratio), tolerance):
             return "factor"
     return None

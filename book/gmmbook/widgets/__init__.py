@@ -1,4 +1,4 @@
-"""Interactives: in Jupyter, on any web page, and as figures (chapters 00 to 12)."""
+"""Interactives: in Jupyter, on any web page, and as figures (chapters 00 to 13)."""
 
 from gmmbook.widgets.base import Interactive
 from gmmbook.widgets.density import MDNExplorer
