@@ -1,7 +1,7 @@
 """How often EM without mitigation meets a singularity, against the points for each component.
 
 The data are drawn from a random mixture with as many components as the model has, so nothing is
-wrong with the model; there are only too few points. A fit has collapsed when it raises
+wrong with the model; there are only too few points. A fit has collapsed when it ends with a
 ``SingularityError``.
 """
 

@@ -241,7 +241,7 @@ def _check_observed(x: Tensor, name: str, complete: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must not hold infinity; NaN marks a value that is missing")
     for kind in complete:
         dim = {"row": -1, "column": -2}[kind]
-        empty = x.isnan().all(dim) if x.numel() else x.new_zeros(1, dtype=torch.bool)
+        empty = x.isnan().all(dim)
         while empty.ndim > 1:
             empty = empty.any(0)
         if bool(empty.any()):

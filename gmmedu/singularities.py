@@ -23,8 +23,8 @@ from gmmedu.values import State, each
 
 
 class SingularityError(RuntimeError):
-    """A fit without mitigation met a component that shrinks onto a point, or one with any left the
-    numbers that there are.
+    """A fit without mitigation met a component that shrinks onto a point; or, with whichever
+    mitigation, the NLL of a fit is no longer finite.
 
     component: its index, or None where it is not a single one's doing; iteration: when;
     member: which fit of a batch, or None for a single one. The model keeps the best parameters
