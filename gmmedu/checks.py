@@ -196,7 +196,7 @@ def visible(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     try:
-        bool(x.numel() and x.flatten()[0].isfinite())
+        bool(x.numel() and x[(0,) * x.ndim].isfinite())
     except RuntimeError:
         return False
     return True
@@ -293,12 +293,24 @@ def check_number(value: Any, name: str, *, minimum: float = 0.0, inclusive: bool
         number = None if isinstance(value, bool) or not scalar else float(value)
     except (TypeError, ValueError):
         number = None
+    except OverflowError:
+        number = math.inf
     if number is None:
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     if not math.isfinite(number) or number < minimum or (number == minimum and not inclusive):
         bound = "at least" if inclusive else "greater than"
         raise ValueError(f"{name} must be finite and {bound} {minimum:g}, got {value!r}")
     return number
+
+
+def check_range(variance: float, name: str, dtype: torch.dtype) -> None:
+    """Raise ``ValueError`` where a variance, or one over it, leaves the range of a dtype."""
+    limits = torch.finfo(dtype)
+    if not limits.tiny <= variance <= limits.max:
+        raise ValueError(
+            f"{name} must stay within the range of {dtype}, got {variance!r}; rescale the data, or "
+            "use float64"
+        )
 
 
 def check_flag(value: Any, name: str) -> bool:

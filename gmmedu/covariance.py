@@ -407,7 +407,7 @@ class Family:
 
     def unflatten(self, numbers: Tensor, like: State) -> State:
         """The inverse of ``flatten``; weights are normalized. like: any states of that shape."""
-        sizes = [part[0].numel() for part in (*like[:2], like.scales.factor)]
+        sizes = [part.shape[1:].numel() for part in (*like[:2], like.scales.factor)]
         logits, means, raw_scale = numbers.split(sizes, 1)
         scales = self.operator.from_raw(raw_scale.reshape(-1, *like.scales.factor.shape[1:]))
         return State(logits.log_softmax(1), means.reshape(-1, *like.means.shape[1:]), scales)

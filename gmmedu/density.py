@@ -82,6 +82,7 @@ class MixtureDensityHead(nn.Module):
         self.min_scale = checks.check_number(min_scale, "min_scale")
         self.validate_args = checks.check_flag(validate_args, "validate_args")
         dtype = checks.check_dtype(dtype)
+        checks.check_range(variance, "variance", dtype)
         with torch.inference_mode(False):
             self._make(0.5 * math.log(variance), device, dtype)
 
@@ -115,6 +116,7 @@ class MixtureDensityHead(nn.Module):
     def forward(self, h: Tensor) -> MixtureDistribution:
         """The mixture of each row of features h (..., in_features): a distribution of batch
         shape (...) and event shape (D,). Gradients reach h and the parameters."""
+        checks.check_dtype(self.linear.weight.dtype, "the head's dtype")
         validate = self.validate_args
         h = checks.check_features(h, self.in_features, self.linear.weight, validate=validate)
         state = self.state(h)
@@ -182,7 +184,11 @@ class MixtureDensityHead(nn.Module):
         self, targets: Tensor, num_starts: int, generator: torch.Generator | None
     ) -> State:
         """A mixture fitted to the targets alone, in their own units."""
-        given: dict[str, Any] = {"dtype": targets.dtype, "device": targets.device}
+        given: dict[str, Any] = {
+            "dtype": targets.dtype,
+            "device": targets.device,
+            "init_radius": 0.0,
+        }
         if not self.family.trainable:
             given["variance"] = float((2 * self.log_deviation).exp())
         model = MODELS[self.family.name](self.num_components, self.num_dims, **given)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from gmmedu import checks
 from gmmedu.covariance import ConjugatePrior, Family, Floor
 from gmmedu.fitting import Algorithm, FitResult, Options, fit, with_options
 from gmmedu.models import GaussianMixture
@@ -65,7 +66,9 @@ def fit_em(
 
 def em_step(state: State, x: Tensor, family: Family, weights: Tensor | None = None) -> State:
     """One step of EM on values, with a gradient in all of them: state (..., K), x (..., N, D),
-    weights (..., N) or None. No mitigation; in the data's own units."""
+    weights (..., N) or None. No mitigation; in the data's own units. Raises ``TypeError`` or
+    ``ValueError`` for another kind or shape; values are not looked at."""
+    checks.check_event(x, state.means.shape[-1], like=state.means, validate=False)
     with torch.autocast(state.means.device.type, enabled=False):
         return m_step(expectations(x, family, state, weights), family, state)[0]
 

@@ -259,16 +259,16 @@ def _still(moved: Tensor, tolerance: float, iteration: int) -> bool:
             iteration + 1,
             member,
         )
-    return bool(moved.max() <= max(tolerance, 32 * torch.finfo(moved.dtype).eps))
+    return bool((moved <= max(tolerance, 32 * torch.finfo(moved.dtype).eps)).all())
 
 
 def _warn(moved: Tensor, num_iterations: int) -> None:
     warnings.warn(
-        f"EM still moved by {float(moved.max()):.1e} after {num_iterations} iterations, so the "
-        "implicit gradient is that of no fixed point; give prior_points, more num_iterations, or "
-        "a larger tolerance",
+        f"EM still moved by {float(moved.max()):.1e} after {num_iterations} iterations, so what "
+        "it is at, and its gradient, are those of no fixed point; give prior_points, more "
+        "num_iterations, or a larger tolerance",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
@@ -321,7 +321,8 @@ def jacobian(step: Step, numbers: Tensor) -> Tensor:
     """J of a step of EM at numbers (M, P): (M, P, P), row i the gradient of number i."""
     members, size = numbers.shape
     basis = torch.eye(size, dtype=numbers.dtype, device=numbers.device)
-    chunk = max(1, _CHUNK_NUMBERS // (step.x.numel() * step.start.means.shape[1]))
+    numbers_of_one = step.x.numel() * step.start.means.shape[1]
+    chunk = max(1, _CHUNK_NUMBERS // max(1, numbers_of_one))
 
     def column(way: Tensor) -> Tensor:
         return jvp(step, (numbers,), (way.expand(members, size),))[1]
@@ -433,4 +434,6 @@ class EMLayer(nn.Module):
             tolerance=self.tolerance,
             gradient=self.gradient,
         )
-        return MixtureDistribution(state, self.start.family, validate_args=False)
+        # Where values cannot be looked at, they are not; elsewhere as torch does.
+        validate = None if checks.visible(state.means) else False
+        return MixtureDistribution(state, self.start.family, validate_args=validate)

@@ -66,7 +66,8 @@ def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
 
 def _blocks(state: State, x: Tensor) -> Sequence[Tensor]:
     """Points (..., N, D) in parts that memory holds with all components; a batch may be empty."""
-    return x.split(max(1, _BLOCK_NUMBERS // max(1, state.means.numel())), -2)
+    lead = max(x.shape[:-2].numel(), state.means.shape[:-2].numel())
+    return x.split(max(1, _BLOCK_NUMBERS // max(1, lead * state.means.shape[-2:].numel())), -2)
 
 
 @exact
@@ -169,22 +170,29 @@ def icdf(family: Family, state: State, u: Tensor) -> Tensor:
     """x (..., N, 1) with cdf(x) = u, for u (..., N); NaN unless 0 <= u <= 1.
 
     It lies between the least and the largest of the components' own quantiles, and that bracket
-    is halved until it has the width of rounding. A last step of Newton carries the gradient.
+    is halved until it has the width of rounding. A last step of Newton carries the gradient, of
+    first order.
     """
     deviations = covariances(family, state)[..., 0].sqrt()
     own = state.means + deviations * torch.special.ndtri(u).unsqueeze(-2)
     low, high = own.amin(-2), own.amax(-2)
     with torch.no_grad():
-        for _ in range(8 - int(math.log2(torch.finfo(u.dtype).eps))):
+        enough = 8 - int(math.log2(torch.finfo(u.dtype).eps))
+        # A quantile beside a far component needs more; where values cannot be seen, it has those.
+        for halved in range(10 * enough if checks.visible(low) else enough):
             middle = 0.5 * (low + high)
+            if halved >= enough and not bool(((low < middle) & (middle < high)).any()):
+                break
             below = cdf(family, state, middle.unsqueeze(-1)) < u
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     x = (0.5 * (low + high)).detach()
     inside = x.isfinite()
     near = torch.where(inside, x, 0.0).unsqueeze(-1)
     density = log_density(family, state, near).detach().exp()
-    step = (u - cdf(family, state, near)) / density
-    return torch.where(inside & (density > 0), x + step, x).unsqueeze(-1)
+    fine = inside & (density > 0)
+    # What is not taken may not divide by zero either: its gradient would reach all.
+    step = (u - cdf(family, state, near)) / torch.where(fine, density, 1.0)
+    return torch.where(fine, x + step, x).unsqueeze(-1)
 
 
 @exact
@@ -256,7 +264,15 @@ class MixtureDistribution(distributions.Distribution):
         family: Family = FULL,
         validate_args: bool | None = None,
     ) -> MixtureDistribution:
-        """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D)."""
+        """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D).
+
+        Raises ``ValueError`` or ``TypeError`` for bad input, values only where arguments are
+        validated."""
+        asked = cls._validate_args if validate_args is None else validate_args
+        if asked and checks.visible(means):
+            shape = tuple(checks.check_floats(means, "means").shape)
+            checks.check_weights(weights, shape[:-1], means.device, "weights")
+            checks.check_covariances(covariances, (*shape, shape[-1]), means)
         raw = family.operator.to_raw(family.from_covariances(covariances, weights))
         scales = family.operator.from_raw(raw)
         shares = weights / weights.sum(-1, keepdim=True)
@@ -319,6 +335,7 @@ class MixtureDistribution(distributions.Distribution):
         """value (*sample, *batch, D) as points of each mixture, (*batch, S, D), which a density
         takes in blocks; and the sample shape."""
         sample_shape = value.shape[: max(0, value.ndim - 1 - len(self.batch_shape))]
+        value = value.to(self.state.means.dtype)
         points = value.reshape(sample_shape.numel(), *value.shape[len(sample_shape) :])
         return points.movedim(0, -2), sample_shape
 
@@ -333,11 +350,12 @@ class MixtureDistribution(distributions.Distribution):
         self._check_line("cdf")
         if self._validate_args:
             self._validate_sample(value)
+        value = value.to(self.state.means.dtype)
         return cdf(self.family, self.state, value.unsqueeze(-2)).squeeze(-1)
 
     def icdf(self, value: Tensor) -> Tensor:
         """The quantile of each share ``value`` (*sample, *batch), in one dimension:
-        (*sample, *batch, 1), with a gradient; NaN where value is not in [0, 1]."""
+        (*sample, *batch, 1), with a gradient of first order; NaN where value is not in [0, 1]."""
         self._check_line("icdf")
         value = torch.as_tensor(value).to(self.state.means)
         return icdf(self.family, self.state, value.unsqueeze(-1)).squeeze(-2)
@@ -351,6 +369,8 @@ class MixtureDistribution(distributions.Distribution):
 
     def responsibilities(self, value: Tensor) -> Tensor:
         """p(component | value) for value (*sample, *batch, D): (*sample, *batch, K)."""
+        if self._validate_args:
+            self._validate_sample(value)
         points, sample_shape = self._points(value)
         r = responsibilities(self.family, self.state, points)
         return r.movedim(-2, 0).reshape((*sample_shape, *r.shape[:-2], r.shape[-1]))
@@ -372,7 +392,8 @@ class MixtureDistribution(distributions.Distribution):
         return points.movedim(-2, 0).reshape(shape)
 
     def rsample(self, sample_shape: Any = (), generator: torch.Generator | None = None) -> Tensor:
-        """Points (*sample, *batch, D) with a gradient in the parameters, but in inference mode."""
+        """Points (*sample, *batch, D) with a gradient of first order in the parameters, but in
+        inference mode."""
         points = self.sample(sample_shape, generator)
         if torch.is_inference_mode_enabled():
             return points
@@ -453,8 +474,12 @@ def missing_log_joint(family: Family, state: State, x: Tensor) -> Tensor:
     """log pi_k + log of the density of what was observed, for x (N, D), in which NaN is missing;
     state of one member, (1, ...). Returns (K, N); a row without any value has log pi_k."""
     points = Points.of(gaussian.within_reach(x))
-    joint = log_joint(family, state, points.columns[:, :-1].mT)[0]
     num_components, num_dims = state.means.shape[-2:]
+    if not points.patterns:
+        blocks = _blocks(state, points.columns[0, :-1].mT)
+        return torch.cat([log_joint(family, state, block)[0] for block in blocks], -1)
+    # The patterns have every row.
+    joint = state.means.new_empty(num_components, points.num_points)
     whitening = family.operator.triangular(state.scales.whitening, num_dims)
     whitening = whitening.expand(1, num_components, -1, -1)
     for pattern in pieces_of(points, num_components):

@@ -314,7 +314,11 @@ class GaussianMixture(nn.Module):
             mixture.missing_log_joint(self.family, take(states, member.reshape(1)), own)
             for member, own in zip(members, rows.reshape(-1, *rows.shape[-2:]), strict=True)
         ]
-        joint = torch.stack(parts)
+        joint = (
+            torch.stack(parts)
+            if parts
+            else state.means.new_empty(0, self.num_components, rows.shape[-2])
+        )
         shape = rows.shape[:-1] if x.ndim > 1 else (*rows.shape[:-2],)
         density = joint.logsumexp(-2).reshape(shape)
         return density, joint.softmax(-2).mT.reshape(*shape, self.num_components)
@@ -481,6 +485,7 @@ class GaussianMixture(nn.Module):
         new = cls(
             num_components,
             num_dims,
+            init_radius=0.0,
             batch_shape=batch_shape,
             device=means.device,
             dtype=means.dtype,
@@ -540,6 +545,7 @@ class GmmConstant(GaussianMixture):
     ) -> None:
         log_scale = 0.5 * math.log(checks.check_number(variance, "variance"))
         super().__init__(num_components, num_dims, *args, **options)
+        checks.check_range(variance, "variance", self.means.dtype)
         self.raw_scale.fill_(log_scale)
 
 

@@ -373,7 +373,7 @@ def _limit(bytes_of: dict[str, int], like: Tensor) -> int:
 
 def _width(points: Points, rows: int) -> int:
     """Points in a block, so that ``rows`` numbers for each fill the work space."""
-    width = _limit(BLOCK_BYTES, points.columns) // (rows * points.columns.element_size())
+    width = _limit(BLOCK_BYTES, points.columns) // max(1, rows * points.columns.element_size())
     return min(points.num_points, max(128, width // 64 * 64))
 
 

@@ -53,8 +53,10 @@ class Stream:
             )
         self.batches, self.missing = batches, missing
         self.like, self.num_dims = model.means, model.num_dims
+        self.num_points: int | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        count = 0
         for batch in self.batches:
             pair = batch if isinstance(batch, list | tuple) else (batch,)
             if not 1 <= len(pair) <= 2:
@@ -77,6 +79,7 @@ class Stream:
                 complete=("row",),
                 name="a batch",
             )
+            count += len(x)
             weights = None
             if len(pair) == 2:
                 weights = pair[1]
@@ -89,6 +92,13 @@ class Stream:
             if len(x):
                 x = x.detach().to(torch.promote_types(x.dtype, self.like.dtype))
                 yield x, weights
+        if self.num_points not in (None, count):
+            raise ValueError(
+                f"x must give the same points each time that it is read, and gave {count} after "
+                f"{self.num_points}; use a list of batches, or a DataLoader of data that can be "
+                "read again and again"
+            )
+        self.num_points = count
 
 
 @dataclass(frozen=True)
@@ -271,12 +281,13 @@ class Problem:
 
     def _name_numbers(self) -> None:
         """Add to what tells this problem from others what its points are, and what is held."""
-        total, center = torch.from_numpy(self.total.copy()), self.units.center.cpu()
-        self.named |= {"the weight of x": total, "the center of x": center}
+        total = torch.from_numpy(self.total.copy())
+        center = (self.units.center / self.units.scale).cpu()
+        self.named |= {"the weight of x": total, "the center of x, in standard deviations,": center}
         names = ("logits", "means", "scales")
         for name, number, held in zip(names, self.model._numbers(), self.held, strict=True):
             if held:
-                self.named[f"the {name}, held fixed,"] = number.detach().cpu().clone()
+                self.named[f"the {name}, held fixed,"] = number.detach().tolist()
 
     def _start_alike(self) -> None:
         """Set the model to what it is in the first process."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -311,7 +312,7 @@ class Record:
     def run(self, batches: Iterable[Batch]) -> StepwiseResult:
         """A step for each batch; the model holds what was learned, whatever happens."""
         try:
-            for x, weights in batches:
+            for x, weights in self._given(batches):
                 with self.outside.left():
                     nll = self._step(x, weights)
                 self.history.append(nll)
@@ -320,11 +321,32 @@ class Record:
                 if self.callback is not None:
                     self._write()
                     shown = nll if self.problem.batched else nll.item()
-                    if self.callback(self.problem.model, self.fit.num_steps, shown):
+                    with self._modes():
+                        stop = self.callback(self.problem.model, self.fit.num_steps, shown)
+                    if stop:
                         break
         finally:
             state = self._write()
         return self._result(state)
+
+    def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, each made in the modes of the caller."""
+        coming = iter(batches)
+        while True:
+            with self._modes():
+                batch = next(coming, None)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _modes(self) -> Iterator[None]:
+        """Inside, gradients are recorded where the caller has them recorded."""
+        with (
+            torch.inference_mode(self.outside.inference),
+            torch.set_grad_enabled(self.outside.grad),
+        ):
+            yield
 
     def _step(self, x: Tensor, weights: Tensor | None) -> Tensor:
         """Learn from a batch; its NLL before, (*batch_shape)."""

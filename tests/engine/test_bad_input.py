@@ -800,6 +800,33 @@ def test_the_number_of_samples(family: str) -> None:
     assert model.sample(0).shape == (0, D)
 
 
+# Options and batches
+
+
+@pytest.mark.parametrize("fitter", [gmmedu.fit_em, gmmedu.fit_model, gmmedu.fit_lbfgs])
+def test_an_option_that_is_none(fitter: Callable[..., Any]) -> None:
+    model = mixture()
+    said = "mitigatoin is no option of a fitter; it takes mitigation, "
+    refuses_and_keeps(model, lambda: fitter(model, points(), mitigatoin=None), TypeError, said)
+
+
+@pytest.mark.parametrize("call", [gmmedu.impute, gmmedu.find_singular, gmmedu.fit_best])
+def test_a_batch_where_one_mixture_is_wanted(call: Callable[..., Any]) -> None:
+    many = GmmFull(2, D, batch_shape=3, dtype=torch.float64)
+    refuses_and_keeps(many, lambda: call(many, points()), TypeError, "one")
+
+
+def test_values_are_looked_at_unless_told_otherwise() -> None:
+    x = with_entry(points(), {(3, 1): NAN})
+    free = GmmFull(2, D, dtype=torch.float64, validate_args=False)
+    assert free.log_prob(x).isnan().nonzero().tolist() == [[3]]
+    refuses(lambda: GmmFull(2, D, dtype=torch.float64).log_prob(x), ValueError, "x")
+    head = gmmedu.MixtureDensityHead(2, 2, 1, dtype=torch.float64)
+    refuses(lambda: head(x), ValueError, "h must be finite")
+    free_head = gmmedu.MixtureDensityHead(2, 2, 1, dtype=torch.float64, validate_args=False)
+    assert free_head(x).mean.isnan().any(-1).nonzero().tolist() == [[3]]
+
+
 # Synthetic data: its law is tested in test_datasets; here only what it refuses
 
 WRONG_SAMPLES: dict[str, tuple[dict[str, Any], Errors, tuple[str, ...]]] = {

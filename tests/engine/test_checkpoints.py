@@ -257,7 +257,9 @@ def test_more_iterations_may_be_asked_for_not_fewer(tmp_path: Path) -> None:
 def test_points_of_another_dtype_are_other_points(tmp_path: Path) -> None:
     path = tmp_path / "fit.pt"
     _fit(path, _started().float(), _points().float())
-    with pytest.raises(ValueError, match="is of another fit: the center of x was"):
+    with pytest.raises(
+        ValueError, match="is of another fit: the center of x, in standard deviations, was"
+    ):
         _fit(path, _started().float(), _points())
 
 
@@ -306,7 +308,7 @@ def test_the_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
         "the model": lambda model: _fit(path, _started("tied")),
         "mitigation": lambda model: _fit(path, model, mitigation=gmmedu.Prior()),
         "the algorithm": lambda model: _fit(path, model, accelerate="squarem"),
-        "the center of x": lambda model: _fit(path, model, _points() + 1),
+        "the center of x, in standard deviations,": lambda model: _fit(path, model, _points() + 1),
         "the weight of x": lambda model: _fit(path, model, _points(61)),
         "the NLL of x at the state that it holds": lambda model: _fit(path, model, _mirrored()),
         "the kind of x": lambda model: _fit(path, model, [_points()]),

@@ -206,8 +206,11 @@ def test_a_fit_cut_short_asks_for_more_iterations(
 
 def test_the_best_of_several_starts_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--components", "4", "--method", "em", "--iterations", "200", "--visualize", "false")
-    one, ten = (run(capsys, *flags, "--starts", starts) for starts in ("1", "10"))
-    assert final(ten, "fit") <= final(one, "fit")
+    pairs = (
+        [final(run(capsys, *flags, "--seed", seed, "--starts", n), "fit") for n in ("1", "10")]
+        for seed in ("0", "1", "2", "3")
+    )
+    assert any(ten < one - 1e-6 for one, ten in pairs)
 
 
 # The figure

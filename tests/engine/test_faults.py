@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,12 +18,14 @@ import numpy
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import Tensor
 from torch.distributions import Normal
 from torch.overrides import TorchFunctionMode
 
 import gmmedu
 from gmmedu import ConvergenceWarning, SingularityWarning, plot
+from gmmedu import mixture as mixture_module
 from gmmedu.device import Rounding
 from gmmedu.mixture import MixtureDistribution
 from gmmedu.models import GaussianMixture
@@ -1164,3 +1167,161 @@ def test_a_component_of_no_weight_is_none() -> None:
     mixture = MixtureDistribution.of(torch.tensor([1.0, 0.0]), means, torch.ones(2, 1, 1))
     x = torch.linspace(-2, 7, 5)[:, None]
     torch.testing.assert_close(mixture.log_prob(x), Normal(0.0, 1.0).log_prob(x[:, 0]))
+
+
+# Streams, distributions, layers and doors, as a reading of them found
+
+
+class Emptied(torch.utils.data.IterableDataset[Tensor]):
+    """Gives its batches to the first who asks, and nothing to the next."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.left = iter(x.split(50))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.left
+
+
+@pytest.mark.parametrize("size", [200, 12_000])
+def test_a_stream_that_is_empty_when_it_is_read_again_is_refused(size: int) -> None:
+    x = _normal(size, 2)
+    model = _started("full", x)
+    kept = [p.detach().clone() for p in model.parameters()]
+    loader = torch.utils.data.DataLoader(Emptied(x), batch_size=None)
+    with pytest.raises(ValueError, match=f"gave 0 after {size}; use a list of batches"):
+        gmmedu.fit_em(model, loader)
+    assert all(map(torch.equal, model.parameters(), kept))
+
+
+def test_a_quantile_out_of_reach_leaves_the_gradient_of_the_others() -> None:
+    model = gmmedu.GmmFull(1, 1, dtype=torch.float64)
+    model.set_parameters(means=torch.tensor([[100.0]], dtype=torch.float64))
+    shares = torch.tensor([0.5, 1.0, 0.0, 2.0], dtype=torch.float64)
+    model.to_distribution().icdf(shares)[0].sum().backward()
+    gradients = [number.grad for number in (model.means, model.raw_scale)]
+    assert gradients[0] is not None and float(gradients[0]) == pytest.approx(1.0)
+    assert gradients[1] is not None and bool(gradients[1].isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_quantile_beside_a_far_component_is_found_to_rounding(dtype: torch.dtype) -> None:
+    mixture = MixtureDistribution.of(
+        torch.tensor([0.5, 0.5], dtype=dtype),
+        torch.tensor([[0.0], [1e6]], dtype=dtype),
+        torch.tensor([[[1e-8]], [[1.0]]], dtype=dtype),
+    )
+    x = mixture.icdf(torch.tensor([0.25, 0.1], dtype=dtype))
+    np.testing.assert_allclose(x[:, 0], norm.ppf([0.5, 0.2]) * 1e-4, rtol=1e-4, atol=1e-9)
+
+
+def test_responsibilities_and_layers_look_at_what_they_are_given() -> None:
+    x = _normal(30, 2)
+    model = _started("full", x)
+    for mixture in (model.to_distribution(), gmmedu.EMLayer(model)(x)):
+        for ask in (mixture.responsibilities, mixture.log_prob):
+            with pytest.raises(ValueError, match="event_shape"):
+                ask(x[:, :1])
+            with pytest.raises(ValueError, match="support"):
+                ask(x * torch.nan)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_of_another_dtype_are_taken_alike(family: str) -> None:
+    mixture = gmmedu.MixtureDensityHead(2, 2, 1, family)(torch.zeros(5, 2))
+    t = _normal(5, 1)
+    for name in ("log_prob", "responsibilities", "cdf"):
+        ask = getattr(mixture, name)
+        assert ask(t).dtype == torch.float32
+        torch.testing.assert_close(ask(t), ask(t.float()))
+
+
+def test_a_stepwise_fit_leaves_modes_to_those_it_asks() -> None:
+    seen = set()
+
+    def batches() -> Iterator[Tensor]:
+        for batch in _normal(60, 2).split(5):
+            seen.add(("batch", torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+            yield batch
+
+    def callback(model: Any, step: int, nll: Any) -> None:
+        seen.add(("callback", torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+
+    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        seen.clear()
+        with mode():
+            now = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            gmmedu.fit_stepwise(_started("full", _normal(60, 2)), batches(), callback=callback)
+        assert seen == {("batch", *now), ("callback", *now)}
+
+
+def test_a_checkpoint_tells_what_is_held_in_any_units(tmp_path: Path) -> None:
+    x = 5e-7 + 1e-9 * _normal(50, 1)
+    options: dict[str, Any] = {"checkpoint": tmp_path / "fit.pt", "checkpoint_every": 1}
+
+    def held(at: float) -> gmmedu.GmmFull:
+        model = gmmedu.GmmFull(1, 1, dtype=torch.float64)
+        model.set_parameters(means=torch.tensor([[at]], dtype=torch.float64))
+        model.means.requires_grad_(False)
+        return model
+
+    gmmedu.fit_em(held(5.00e-7), x, 3, 0.0, **options)
+    with pytest.raises(ValueError, match="the means, held fixed,"):
+        gmmedu.fit_em(held(5.05e-7), x, 5, 0.0, **options)
+
+
+def test_nobody_draws_from_the_generator_of_all_but_who_says_so() -> None:
+    x = _normal(60, 1)
+    peer = _started("full", x, k=2)
+    before = torch.get_rng_state()
+    gmmedu.GmmFull.from_sklearn(peer.to_sklearn())
+    gmmedu.GmmFull.from_distribution(peer.to_distribution())
+    assert torch.equal(torch.get_rng_state(), before)
+    head = gmmedu.MixtureDensityHead(2, 2, 1, dtype=torch.float64)
+    before = torch.get_rng_state()
+    head.initialize(x, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_empty_batches_give_empty_answers() -> None:
+    model = _started("full", _normal(30, 2))
+    assert model.log_prob(torch.zeros(0, 4, 2).double(), missing=True).shape == (0, 4)
+    for gradient in ("implicit", "unrolled", "one_step"):
+        mixture = gmmedu.EMLayer(model, gradient=gradient)(torch.zeros(0, 50, 2).double())
+        assert mixture.batch_shape == (0,)
+
+
+def test_doors_name_what_is_wrong() -> None:
+    x = _normal(30, 2)
+    model = _started("full", x)
+    w, m, c = (getattr(model, n).detach() for n in ("weights", "means", "covariances"))
+    wrong: dict[str, Callable[[], Any]] = {
+        "weights must not be negative": lambda: MixtureDistribution.of(-w, m, c),
+        "covariances must be positive definite": lambda: MixtureDistribution.of(w, m, -c),
+        "x must have shape": lambda: gmmedu.em_step(model.state(), x[:, :1], model.family),
+        "variance must stay within": lambda: gmmedu.GmmConstant(2, 1, variance=1e-80),
+        "tolerance must be finite": lambda: gmmedu.fit_em(model, x, tolerance=10**400),
+    }
+    for said, call in wrong.items():
+        with pytest.raises(ValueError, match=said):
+            call()
+    half = gmmedu.MixtureDensityHead(2, 2, 2).bfloat16()
+    with pytest.raises(TypeError, match="the head's dtype"):
+        half(torch.zeros(3, 2).bfloat16())
+
+
+def test_a_warning_points_to_who_asked() -> None:
+    x = _normal(30, 2)
+    model = _started("full", x)
+    with pytest.warns(gmmedu.ConvergenceWarning) as caught:
+        gmmedu.em_fixed_point(model.state(), x, model.family, num_iterations=1)
+    assert [Path(one.filename) for one in caught] == [Path(__file__)]
+
+
+def test_blocks_hold_the_batches_of_points_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = _started("full", _normal(30, 2), k=3), _normal(8, 40, 2)
+    monkeypatch.setattr("gmmedu.mixture._BLOCK_NUMBERS", 3 * 2 * 8 * 5)
+    sizes = [part.shape[-2] for part in mixture_module._blocks(model.state(), x)]
+    assert sizes == [5] * 8
+    whole = model.log_prob(x)
+    x[0, 0, 0] = torch.nan
+    assert torch.equal(model.log_prob(x, missing=True)[1:], whole[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import reference
@@ -196,9 +198,25 @@ def test_both_fitters_find_the_same_optimum() -> None:
 
 @pytest.mark.parametrize("mitigation", [gmmedu.Reset(), gmmedu.Prior(), None])
 def test_every_mitigation_works_with_missing_values(mitigation: object) -> None:
-    model = _model("full")
-    fit = gmmedu.fit_em(model, _incomplete(), 50, 0.0, missing=True, mitigation=mitigation)  # type: ignore[arg-type]
-    assert np.isfinite(fit.nll)
+    model, same = _model("full"), _model("full")
+    options: dict[str, Any] = {"mitigation": mitigation, "missing": True}
+    fit = gmmedu.fit_em(model, _incomplete(), 50, 0.0, **options)
+    log_prob = model.log_prob(_incomplete(), missing=True).detach()
+    assert fit.nll == pytest.approx(float(-log_prob.mean()), abs=1e-10)
+    # Where nothing is missing it is the fit to complete data.
+    x = gmmedu.impute(model, _incomplete())
+    gmmedu.fit_em(same, x, 10, 0.0, mitigation=mitigation)  # type: ignore[arg-type]
+    other = _model("full")
+    gmmedu.fit_em(other, x, 10, 0.0, **options)
+    torch.testing.assert_close(other.covariances, same.covariances, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::gmmedu.SingularityWarning")
+def test_a_component_on_the_floor_is_reset_with_missing_values() -> None:
+    fit = gmmedu.fit_em(
+        _model("full"), _incomplete(), 20, 0.0, missing=True, mitigation=gmmedu.Reset(0.9)
+    )
+    assert "reset" in {event.action for event in fit.events}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

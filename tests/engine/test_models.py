@@ -294,12 +294,6 @@ def test_the_torch_distribution_says_the_same(name: str) -> None:
     torch.testing.assert_close(by_torch, by_model, rtol=0, atol=1e-12)
 
 
-def test_printing_says_what_it_is() -> None:
-    assert repr(gmmedu.GmmTied(3, 2)) == "GmmTied(num_components=3, num_dims=2)"
-    many = gmmedu.GmmTied(3, 2, batch_shape=5)
-    assert repr(many) == "GmmTied(num_components=3, num_dims=2, batch_shape=(5,))"
-
-
 # Samples
 
 

@@ -399,6 +399,21 @@ def test_functions_draw_on_the_axes_they_are_given() -> None:
     assert len(plt.get_fignums()) == 2
 
 
+def test_contours_are_drawn_within_limits() -> None:
+    ax = plot.contours(two_components(), limits=(-1.0, 2.0, 0.5, 3.0))
+    assert (*ax.get_xlim(), *ax.get_ylim()) == (-1.0, 2.0, 0.5, 3.0)
+    corners = np.concatenate([path.vertices for path in ax.collections[0].get_paths()])
+    assert corners[:, 0].min() >= -1 and corners[:, 0].max() <= 2
+    assert corners[:, 1].min() >= 0.5 and corners[:, 1].max() <= 3
+
+
+def test_a_curve_has_a_gap_where_there_is_no_value() -> None:
+    values = {"full": {1: 5.0, 2: float("nan"), 3: 4.0}}
+    (line,) = plot.criterion_curves(values, "bic").get_lines()
+    assert list(line.get_xdata()) == [1, 2, 3]
+    assert np.isnan(line.get_ydata()).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

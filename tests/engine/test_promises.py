@@ -93,10 +93,19 @@ def test_whatever_the_options(fitter: str, held: str, options: dict[str, Any]) -
     gmmedu.initialize(model, x, "points", generator=_generator(1))
     getattr(model, held).requires_grad_(False)
     kept = getattr(model, held).detach().clone()
-    if options.get("missing"):
+    missing, weights = options.get("missing", False), options.get("sample_weight")
+    if missing:
         x[3, 0] = torch.nan
-    FITTERS[fitter](model, x, **options)
+    fit = FITTERS[fitter](model, x, **options)
     assert torch.equal(getattr(model, held), kept)
+    # What the fit went by was the held number too, and not one that it set back at the end.
+    log_prob = model.log_prob(x, missing=missing).detach().double()
+    weights = torch.ones(len(x)) if weights is None else weights
+    assert fit.nll == pytest.approx(float(-(weights * log_prob).sum() / weights.sum()), abs=1e-4)
+    if isinstance(options.get("mitigation"), gmmedu.Reset):
+        # A component that may not move as a whole is kept at the floor.
+        assert {event.action for event in fit.events} <= {"clamped"}
+        assert fit.events or held == "raw_scale"
 
 
 @pytest.mark.parametrize("held", [0, 1, 2])
@@ -139,7 +148,7 @@ def test_criteria_count_a_weight_as_so_many_points(
     model, x = _model(family, batch_shape=batch_shape), _points(12)
     times = torch.tensor([0, 1, 2, 3] * 3)
     twice = x.repeat_interleave(times, 0)
-    for name in ("aic", "bic"):
+    for name in ("aic", "bic", "icl"):
         criterion = getattr(model, name)
         weighted = criterion(x, sample_weight=times.double())
         torch.testing.assert_close(torch.as_tensor(weighted), torch.as_tensor(criterion(twice)))

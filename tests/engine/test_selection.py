@@ -158,8 +158,14 @@ def test_missing_values_are_left_out_of_every_criterion() -> None:
     found = select(x, (1, 2), "full", "held_out", missing=True, num_starts=2, generator=generator())
     assert all(row.regular for row in found.table)
     model = found.models["full", 2]
-    expected = float(model.log_prob(x, missing=True).detach().sum())
-    assert found.table[1].log_likelihood == pytest.approx(expected, rel=1e-10)
+    row, p = found.table[1], model.num_free_parameters
+    log_likelihood = float(model.log_prob(x, missing=True).detach().sum())
+    largest = model.responsibilities(x, missing=True).detach().amax(1)
+    bic = p * math.log(272) - 2 * log_likelihood
+    assert row.log_likelihood == pytest.approx(log_likelihood, rel=1e-10)
+    assert row.aic == pytest.approx(2 * p - 2 * log_likelihood, rel=1e-10)
+    assert row.bic == pytest.approx(bic, rel=1e-10)
+    assert row.icl == pytest.approx(bic - 2 * float(largest.log().sum()), rel=1e-10)
 
 
 def test_models_have_the_dtype_of_the_data() -> None:
@@ -249,6 +255,28 @@ def test_a_fold_without_a_fit_has_no_held_out_score() -> None:
     one, three = found.table
     assert math.isfinite(one.held_out)
     assert math.isnan(three.held_out) and math.isnan(three.held_out_error) and not three.regular
+
+
+def test_a_note_says_what_went_wrong() -> None:
+    short = select(old_faithful(), 3, "full", num_iterations=2, generator=generator())
+    assert short.table[0].note == "not converged" and short.table[0].regular
+    # Four places with points of more than one value, and in the second fold three.
+    x = torch.tensor([0.0, 0, 1, 5, 5, 6, 9, 9, 10, 10.5], dtype=torch.float64)[:, None]
+    folds = select(x, 2, "full", "held_out", num_folds=2, generator=generator())
+    assert folds.table[0].note == "fold 1: singular: every start ends on the floor"
+    assert not folds.table[0].regular
+    assert not select(x, 2, "full", generator=generator()).table[0].note
+    # One variance of all points, which two places fit as well as one.
+    held = select(old_faithful(), (1, 2), "constant", variance=1e9, generator=generator())
+    assert held.table[1].note == "no regular fit is better than with a component less"
+    assert not held.table[0].note
+
+
+def test_a_bar_counts_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    select(old_faithful(), (1, 2), "tied", num_starts=1, progress=True, generator=generator())
+    assert "2/2" in capsys.readouterr().err
+    select(old_faithful(), (1, 2), "tied", num_starts=1, generator=generator())
+    assert capsys.readouterr().err == ""
 
 
 def test_the_prior_makes_every_cell_regular() -> None:
@@ -425,6 +453,25 @@ def test_the_samples_of_a_bootstrap_are_of_the_null(fitted: list[Sets]) -> None:
     weights = null.null.weights.detach()
     shares = null.null.predict(drawn).bincount(minlength=2) / number
     torch.testing.assert_close(shares.double(), weights, rtol=0, atol=0.02)
+
+
+def test_a_sample_without_a_regular_fit_counts_against_more_components(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ratio, calls = selection._ratio, []
+
+    def told(*arguments: Any) -> Any:
+        null, alternative, statistic = ratio(*arguments)
+        calls.append(len(arguments))
+        if len(calls) == 2:
+            statistic = torch.full_like(statistic, -torch.inf)
+            statistic[3] = torch.nan
+        return null, alternative, statistic
+
+    monkeypatch.setattr(selection, "_ratio", told)
+    test = bootstrap_lrt(old_faithful(), "tied", 1, 9, num_starts=1, generator=generator())
+    assert len(calls) == 2 and int(test.samples.isnan().sum()) == 1
+    assert test.p_value == pytest.approx((1 + 1) / (1 + 9))
 
 
 def test_a_bootstrap_of_data_without_a_regular_fit_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -151,14 +152,20 @@ def test_dtypes_of_batches_and_model(data: torch.dtype, dtype: torch.dtype) -> N
 
 
 class Counted:
-    """A stream that counts how often it is read, and how much of it is held at once."""
+    """A stream that counts how often it is read, and how many of its batches are held at once."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x, self.reads = x, 0
+        self.x, self.reads, self.most = x, 0, 0
+        self.given: list[weakref.ref[Tensor]] = []
 
     def __iter__(self) -> Iterator[Tensor]:
         self.reads += 1
-        yield from self.x.split(1_000)
+        for part in self.x.split(1_000):
+            batch = part.clone()
+            self.given.append(weakref.ref(batch))
+            self.most = max(self.most, sum(given() is not None for given in self.given))
+            yield batch
+            del batch
 
 
 @pytest.mark.parametrize(("size", "looks"), [(500, 1), (10_500, 2)])
@@ -169,6 +176,8 @@ def test_each_pass_reads_the_stream_once(fitter: str, size: int, looks: int) -> 
     fit = FITTERS[fitter](_started("diagonal", x), stream)
     # Before the first pass the units take one look, and a second one for their sample.
     assert stream.reads == fit.passes + looks
+    # The one that is read, and the one before, which is let go when it has come.
+    assert stream.most <= 2
     if fitter in ("em", "adam"):
         assert fit.passes == fit.num_iterations + 1
 
