@@ -1,5 +1,5 @@
 # `make book` and `make test` need Python 3.10 or newer and make; they set up everything else in .venv.
-# Another interpreter: make book PYTHON=python3.12
+# Another interpreter, before there is a .venv: make book PYTHON=python3.12
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -19,6 +19,8 @@ export PYTHONDONTWRITEBYTECODE :=
 # come first.
 RUNS := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Two targets would set up one environment at once.
+.NOTPARALLEL:
 .PHONY: help book test test-fast coverage lab serve pdf slides handout zip bench lock pictures faces \
     clean distclean
 
@@ -31,7 +33,7 @@ help: ## list the targets
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
 	    "gmmedu needs Python 3.10 or newer, and this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[$*]"
 	@touch $@
 
@@ -75,7 +77,9 @@ handout: $(VENV)/.installed-book ## the notebooks without the solutions of their
 
 # The peers whose pins clash with those of the project.
 $(PEERS)/.installed: benchmarks/peers.txt
-	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and \
+	    "the peers need Python 3.11 or 3.12, and this is %d.%d; try make bench PYTHON=python3.12" % sys.version_info[:2])'
+	$(PEERS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@touch $@
 
@@ -95,7 +99,7 @@ faces: ## cut the faces of the site again (needs uv)
 	uv run --quiet --no-project book/_ext/make_faces.py
 
 clean: ## remove what was built
-	rm -rf _build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf _build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
 
 distclean: clean ## remove the virtual environment too
 	rm -rf $(VENV) $(PEERS)

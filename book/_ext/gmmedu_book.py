@@ -251,7 +251,7 @@ def drop_kernel_state(
 
 def write_scripts(app: Sphinx, failure: Exception | None) -> None:
     """The scripts that the pages ask for; a page that was not built anew asks too."""
-    if app.builder.format != "html" or failure:
+    if app.builder.name != "html" or failure:
         return
     out = Path(app.outdir)
     pages = [(out / f"{name}.html").read_text("utf-8") for name in sorted(app.env.found_docs)]
@@ -260,7 +260,7 @@ def write_scripts(app: Sphinx, failure: Exception | None) -> None:
         (out / "_static" / f"gmmedu-{kinds}.js").write_text(script, "utf-8")
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("answers")
     app.setup_extension("portable")
     app.setup_extension("sections")
@@ -276,4 +276,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", drop_kernel_state, priority=900)
     app.connect("build-finished", write_scripts)
     app.connect("autodoc-process-docstring", mend_docstring)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    # What another state of these extensions has read is read again.
+    here = Path(__file__).parent
+    version = int(digest(here.glob("*.py"), here), 16)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": version}

@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, Page, Route, ViewportSize
 from pypdf import PdfReader
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 SITE = str(CONFIG["html"]["baseurl"])
 #: No host: every request for it is answered from the folder of the site.
 HOME = "http://book.invalid/"
@@ -35,8 +35,6 @@ HOME = "http://book.invalid/"
 ONLINE = ("book/verification.html", "book/api.html")
 #: A4 between its margins, in CSS pixels, rounded up.
 PAPER = ViewportSize(width=673, height=980)
-# Names of elements: `id` says one, the others refer to one.
-_REFERENCES = ("href", "xlink:href", "for", "aria-labelledby", "aria-describedby", "aria-controls")
 _FOOTER = (
     '<div style="width: 100%; font: 8pt sans-serif; color: #555; text-align: center">'
     '<span class="pageNumber"></span></div>'
@@ -70,7 +68,7 @@ class Document(NamedTuple):
 
 def contents() -> list[tuple[str, list[str]]]:
     """The parts of the printed book: a caption, and pages of the site, 'book/index.html' first."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     parts = [("", [toc["root"] + ".html"])]
     for part in toc["parts"]:
         files = [chapter["file"] + ".html" for chapter in part["chapters"]]
@@ -99,7 +97,7 @@ def _joined(path: str, href: str, known: set[str]) -> str | None:
 
 def _document(site: Path, path: str, known: set[str]) -> Document:
     """The article of a page, its names made its own, its links and pictures put right."""
-    page = BeautifulSoup((site / path).read_text(), "html.parser")
+    page = BeautifulSoup((site / path).read_text("utf-8"), "html.parser")
     section = page.select_one("article.bd-article > section")
     assert section is not None, f"{path} has no article"
     for gone in section.select("script, style, .headerlink, button"):
@@ -109,18 +107,12 @@ def _document(site: Path, path: str, known: set[str]) -> Document:
         own = element.get("id")
         if own:
             element["id"] = f"{name}--{own}"
-        for attribute in _REFERENCES:
-            value = element.get(attribute)
-            if value is None:
-                continue
-            if element.name == "a" and attribute == "href":
-                link = _joined(path, str(value), known)
-                if link is None:
-                    del element["href"]
-                else:
-                    element["href"] = link
-            elif str(value).startswith("#"):
-                element[attribute] = f"#{name}--{str(value)[1:]}"
+        if element.name == "a" and element.get("href") is not None:
+            link = _joined(path, str(element["href"]), known)
+            if link is None:
+                del element["href"]
+            else:
+                element["href"] = link
         if element.name == "img" and not str(element["src"]).startswith("data:"):
             place = posixpath.normpath(posixpath.join(posixpath.dirname(path), str(element["src"])))
             element["src"] = HOME + place
@@ -157,7 +149,7 @@ def _solutions(chapter: Document) -> str:
 
 def _head(site: Path) -> str:
     """The stylesheets of the site and its mathematics; no other script."""
-    page = BeautifulSoup((site / "book/03-nll-objective.html").read_text(), "html.parser")
+    page = BeautifulSoup((site / "book/03-nll-objective.html").read_text("utf-8"), "html.parser")
     kept = []
     for element in page.select("head link[rel=stylesheet], head script"):
         address = element.get("href") or element.get("src")

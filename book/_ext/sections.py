@@ -106,7 +106,7 @@ def _plain(texts: list[str]) -> str:
 
 
 def write_sections(app: Sphinx, failure: Exception | None) -> None:
-    if app.builder.format != "html" or failure:
+    if app.builder.name != "html" or failure:
         return
     out = Path(app.outdir)
     pages: list[Any] = []

@@ -150,6 +150,10 @@ class PlanDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         path = BOOK / f"{self.arguments[0]}.ipynb"
         self.env.note_dependency(str(path))
+        # Whether an exercise is answered on the page hangs on its checker.
+        exercises = BOOK / "gmmbook" / "exercises"
+        for name in (f"chapter{path.name[:2]}", "checkers"):
+            self.env.note_dependency(str(exercises / f"{name}.py"))
         try:
             plan = plan_of(path, [line for line in self.content if line.strip()])
         except ValueError as error:

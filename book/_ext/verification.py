@@ -110,7 +110,7 @@ def modules(root: Path) -> list[Path]:
 
 def record_of(module: Path, root: Path) -> Path:
     """Where what its proofs found is kept, for this state of what they depend on."""
-    shared = [root / "tests" / "reference.py"]
+    shared = [root / "conftest.py", root / "tests" / "reference.py"]
     shared += [module.parent / name for name in ("conftest.py", "proof.py")]
     digest = gmmedu_book.digest([*gmmedu_book.engine(root), *shared, module], root)
     return root / "_build" / ".proofs" / f"{module.stem}-{digest}.json"

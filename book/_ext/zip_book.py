@@ -6,6 +6,7 @@ wheel, which holds their data, and how to run them.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,12 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
+def pictures(pages: list[Path]) -> list[str]:
+    """The files of `_static` that the pages show, from the folder of the book."""
+    texts = (page.read_text("utf-8") for page in pages)
+    return sorted({name for text in texts for name in re.findall(r"_static/[\w-]+\.\w+", text)})
+
+
 def write_zip(path: Path) -> None:
     """Writes the zip to ``path``, or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +65,8 @@ def write_zip(path: Path) -> None:
         others = [ROOT / name for name in ("constraints.txt", "LICENSE", "LICENSE-text")]
         for file in sorted(pages) + others:
             archive.write(file, f"{FOLDER}/{file.name}")
+        for name in pictures(pages):
+            archive.write(ROOT / "book" / name, f"{FOLDER}/{name}")
     unfinished.replace(path)
 
 

@@ -11,7 +11,7 @@
     [/^equation-/, (target) => [target.closest("div.math") ?? target]],
     [/^term-/, (target) => [...target.nextElementSibling.children].slice(0, 1)],
     [/^fig-/, (target) => [...target.querySelectorAll("img, figcaption")]],
-    [/^id\d+$/, (target) => target.matches(".citation") ? [...target.querySelectorAll("p")] : []],
+    [/^cite-/, (target) => target.matches(".citation") ? [...target.querySelectorAll("p")] : []],
   ];
 
   const pages = new Map();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def compare(request: pytest.FixtureRequest, record_property: Record) -> Iterator
     assert marker is not None, "a test that compares must say which equation it @verifies"
     for label in marker.args:
         record_property("label", label)
-    record_property("how", request.function.__doc__.strip().splitlines()[0].rstrip("."))
+    how = inspect.cleandoc(request.function.__doc__).partition("\n\n")[0]
+    record_property("how", " ".join(how.split()).rstrip("."))
     comparison = Compare(record_property)
     yield comparison
     assert comparison.comparisons, "a test that compares nothing proves nothing"

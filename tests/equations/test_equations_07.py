@@ -71,7 +71,7 @@ def test_means(compare: Compare, shape: tuple[int, int]) -> None:
 @verifies("eq-xu-jordan-covariances")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_covariances(compare: Compare, shape: tuple[int, int]) -> None:
-    """the package's EM step against autograd's gradient; without the last term it fails"""
+    """the package's EM step against autograd's gradient less the outer product of the step"""
     mixture, x = case(*shape)
     new = after(mixture, x)
     counts, g = reference.responsibilities(mixture, x).sum(0), gradients(mixture, x)[2]

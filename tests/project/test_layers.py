@@ -16,7 +16,7 @@ LONGEST = 40
 
 def listed() -> list[str]:
     """The modules in the order of CONTRIBUTING's numbered list."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     section = text.split("## Layers")[1].split("\n## ")[0]
     lines = re.findall(r"^\d+\. (.*)$", section, flags=re.MULTILINE)
     return [name for line in lines for name in re.findall(r"`(\w+)`", line.split(":")[0])]
@@ -50,7 +50,7 @@ def test_every_module_has_a_layer() -> None:
 def test_a_module_imports_only_from_layers_above(module: str) -> None:
     order = listed()
     above = set(order[: order.index(module)])
-    assert imported((PACKAGE / f"{module}.py").read_text()) <= above
+    assert imported((PACKAGE / f"{module}.py").read_text("utf-8")) <= above
 
 
 def engine() -> list[str]:
@@ -61,7 +61,7 @@ def engine() -> list[str]:
 
 @pytest.mark.parametrize("module", engine())
 def test_a_function_of_the_engine_is_short(module: str) -> None:
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     # By their lines: methods of several classes share a name.
     lengths = {

@@ -127,6 +127,8 @@ def test_every_direct_dependency_says_why_it_is_there() -> None:
 def test_the_build_backend_is_pinned() -> None:
     for line in PROJECT["build-system"]["requires"]:
         assert re.fullmatch(r"[\w-]+==[\d.]+", line)
+    # The wheel of the zip is built by what pip builds with.
+    assert PROJECT["project"]["optional-dependencies"]["zip"] == PROJECT["build-system"]["requires"]
 
 
 def test_the_supported_pythons_agree() -> None:
@@ -282,19 +284,16 @@ def test_the_layout(name: str) -> None:
 
 def test_the_makefile_has_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in (
-        "book",
-        "test",
-        "test-fast",
-        "coverage",
-        "lab",
-        "serve",
-        "slides",
-        "handout",
-        "bench",
-        "clean",
-    ):
-        assert re.search(rf"^{target}:", text, re.MULTILINE), target
+    (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    targets = set(phony.replace("\\", " ").split())
+    for target in targets:
+        assert re.search(rf"^{target}:.*## ", text, re.MULTILINE), target
+    # What is told elsewhere, and what the workflows call.
+    places = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci" / "run"]
+    places += [*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "book").glob("*.md")]
+    told = [path.read_text(encoding="utf-8") for path in places]
+    named = set(re.findall(r"(?:`|^\s*|run: )make ([a-z-]+)", "\n".join(told), re.MULTILINE))
+    assert {"book", "test", "pdf"} <= named <= targets, named - targets
 
 
 def test_ci_can_be_run() -> None:

@@ -61,7 +61,19 @@ def test_it_holds_both_packages_with_their_data_and_nothing_else(wheel: Path) ->
             and path.name != "ruff.toml"
             and not {"__pycache__", ".ruff_cache"} & set(path.parts)
         }
-        assert sources <= set(names), sources - set(names)
+        own = {name for name in names if name.startswith(f"{Path(package).name}/")}
+        assert sources == own, sources ^ own
+
+
+def test_the_description_leads_to_pages_that_are_not_beside_it(wheel: Path) -> None:
+    """It is shown where the files of the project are not."""
+    info = f"gmmedu-{PROJECT['project']['version']}.dist-info"
+    text = zipfile.ZipFile(wheel).read(f"{info}/METADATA").decode()
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert len(links) > 4 and all(link.startswith("https://") for link in links)
+    begin = "https://github.com/gmmedu/gmmedu/blob/main/"
+    here = [link.removeprefix(begin) for link in links if link.startswith(begin)]
+    assert here and all((ROOT / name).is_file() for name in here)
 
 
 def _environment(folder: Path, wheel: Path, needs: list[str]) -> Path:
@@ -108,6 +120,9 @@ def test_a_notebook_of_the_zip_runs_without_a_network(tmp_path: Path) -> None:
     folder = tmp_path / zip_book.FOLDER
     chapters = {path.name for path in (ROOT / "book").glob("*.ipynb")}
     assert chapters == {path.name for path in folder.glob("*.ipynb")}
+    pages = "".join(page.read_text(encoding="utf-8") for page in folder.glob("*.md"))
+    shown = set(re.findall(r"_static/[\w.-]+\w", pages))
+    assert shown and shown == {f"_static/{path.name}" for path in folder.glob("_static/*")}
     (wheel,) = folder.glob("*.whl")
     assert wheel.name in (folder / "README.txt").read_text(encoding="utf-8")
 
