@@ -161,6 +161,12 @@ def fixed(x: Tensor, rows: Tensor, classes: Tensor, seed: int) -> Iterator[tuple
     yield "LDA, shrunk", shrunk.fit(*known).predict(x.numpy())
 
 
+def score(y: Tensor, rows: Tensor, labeled: Any) -> float:
+    """The adjusted Rand index of the rows without a label, to four digits."""
+    rest = torch.ones(len(y), dtype=torch.bool).index_fill(0, rows, False)
+    return round(float(adjusted_rand_score(y[rest], labeled[rest.numpy()])), 4)
+
+
 def run(quick: bool = False) -> Iterator[Row]:
     draws = 2 if quick else DRAWS
     for name in DATA:
@@ -179,6 +185,5 @@ def run(quick: bool = False) -> Iterator[Row]:
                     found[method] = list(learned), made
             for method, (all_of, steps) in found.items():
                 for seed, labeled in enumerate(all_of):
-                    rest = torch.ones(len(y), dtype=torch.bool).index_fill(0, rows[seed], False)
-                    score = adjusted_rand_score(y[rest], labeled[rest.numpy()])
-                    yield Row(name, labels, method, seed, round(float(score), 4), steps[seed])
+                    index = score(y, rows[seed], labeled)
+                    yield Row(name, labels, method, seed, index, steps[seed])

@@ -9,8 +9,8 @@ is rarely slower.
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import gmmedu
 from gmmbook.widgets import (
@@ -93,13 +93,13 @@ INTERACTIVES: dict[str, tuple[Callable[[], Interactive], str]] = {
 def run(quick: bool = False) -> Iterator[Frames]:
     """One record for each interactive."""
     steps = QUICK_STEPS if quick else STEPS
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
+    # With the tests, which open the pages in a browser too.
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import chromium
+
+    with chromium.running() as browser:
         for name, (make, handle) in INTERACTIVES.items():
             yield _drag(browser, name, make(), handle, steps)
-        browser.close()
 
 
 def _drag(browser: Browser, name: str, interactive: Interactive, handle: str, steps: int) -> Frames:
