@@ -209,8 +209,9 @@
 
   const KEY = "gmmedu-answers";
   // Where the browser keeps nothing, the page does while it is open.
-  let own = {};
+  let own = {}, forgets = false;
   const kept = () => {
+    if (forgets) return own;
     try { return JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { return own; }
   };
   const keep = (answers) => {
@@ -218,7 +219,7 @@
     try {
       if (Object.keys(answers).length) localStorage.setItem(KEY, JSON.stringify(answers));
       else localStorage.removeItem(KEY);
-    } catch { /* as above */ }
+    } catch { forgets = true; }
   };
 
   // ---- the page ----
@@ -282,7 +283,7 @@
 
   /** How many are right, where exercises begin; a button that erases what is kept. */
   function count(identifiers) {
-    const said = make("span");
+    const said = make("span", { role: "status", tabIndex: -1 });
     const erase = make("button", { type: "button", textContent: "Erase my answers" });
     const line = make("p", { className: "gm-progress" }, said, erase);
     const show = () => {
@@ -296,6 +297,8 @@
       keep(Object.fromEntries(others));
       document.dispatchEvent(new Event("gmm-erased"));
       show();
+      // The button is gone, and the focus would be with it.
+      said.focus();
     });
     document.addEventListener("gmm-answered", show);
     show();

@@ -202,9 +202,13 @@ EXERCISES: dict[str, Checker] = {
                 _costs((math.sqrt(3), math.sqrt(1 / 3))),
                 "3 and 1/3 are standard deviations here, not variances.",
             ),
-            (_costs((3.0, 1 / 3)) + 0.5, "an expectation is missing: that of z^2 / 2 under q."),
+            (
+                _costs((3.0, 1 / 3)) + 0.5,
+                "an expectation is missing: that of ((x - mu) / sigma)^2 / 2 under q.",
+            ),
         ],
-        hint="Write log(q/p) for the two densities, and use that the mean of z^2 under q is 1.",
+        hint="Write log(q/p) for the two densities, and use that under q the mean of "
+        "((x - mu) / sigma)^2 is 1.",
         praise="Overconfidence costs more than caution.",
     ),
     "03-4": Code(

@@ -4,6 +4,8 @@ const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 const GRAY = "#797979";
 const colorOf = (k) => PALETTE[k % PALETTE.length];
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+/** The name of a button that plays, or without motion jumps. */
+const toEnd = () => (calm() ? "To the end" : "Play");
 
 /** A number for people: significant digits, a true minus sign. */
 function format(value, digits = 4) {
@@ -22,7 +24,10 @@ function put(node, attributes = {}, ...children) {
   return node;
 }
 const html = (tag, ...rest) => put(document.createElement(tag), ...rest);
-const svg = (tag, ...rest) => put(document.createElementNS("http://www.w3.org/2000/svg", tag), ...rest);
+/** The marks of a search would stay in a drawing. */
+const svg = (tag, attributes, ...rest) => put(document.createElementNS("http://www.w3.org/2000/svg", tag), {
+  ...attributes, ...(tag === "text" && { class: `${attributes.class} nohighlight` }),
+}, ...rest);
 
 /**
  * One coordinate: data from low to high (above it or below) onto pixels from start to end, linear or
@@ -262,7 +267,8 @@ const STYLE = `
 @media (prefers-reduced-motion:reduce){.gm-plane [data-color]{transition:none}}
 .gm-halo{paint-order:stroke;stroke:var(--pst-color-background,var(--jp-layout-color0,Canvas));stroke-width:3px}
 .gm-axis{fill:none;stroke:currentColor;opacity:.55}.gm-text{fill:currentColor;font:12px system-ui,sans-serif}
-.gm-text.gm-numeral{fill:#000;font-weight:700;pointer-events:none}
+.gm-text.gm-numeral{fill:#000;font-weight:700;pointer-events:none;forced-color-adjust:none}
+@media (forced-colors:active){.gm-halo{stroke:none}}
 .gm-handle{display:block;cursor:grab;outline:none;touch-action:none}
 .gm-knob:not(.gm-disc){stroke:#fff;stroke-width:2}
 .gm-none{opacity:0}.gm-handle:focus-visible .gm-none{opacity:.5}

@@ -46,11 +46,15 @@ kinds.gaussian = {
       const point = plane.units(plane.pixels(event));
       if (point.every((v) => abs(v) <= limit)) ui.set({ point });
     };
-    plane.svg.addEventListener("pointermove", (event) => { if (!event.buttons && event.pointerType === "mouse") read(event); });
+    plane.svg.addEventListener("pointermove", (event) => {
+      if (event.buttons || event.pointerType !== "mouse") return;
+      ui.passing = true;
+      read(event);
+    });
     // A finger does not hover.
-    plane.svg.addEventListener("click", (event) => { if (!event.target.closest(".gm-handle")) read(event); });
+    plane.svg.addEventListener("click", (event) => { if (!event.target.closest(".gm-handle")) { read(event); ui.touched(true); } });
     ui.slider({
-      label: "correlation \u03c1", low: -0.99, high: 0.99, step: 0.01, color: blue, get: () => zeroed(now.values.correlation),
+      label: "correlation \u03c1", low: -0.99, high: 0.99, step: 0.01, color: blue, get() { const [[a, b], [, c]] = now.covariance; return zeroed(b / sqrt(a * c)); },
       set(rho) { const [[a], [, c]] = now.covariance, b = rho * sqrt(a * c); ui.set({ covariance: [[a, b], [b, c]] }); },
     });
     ui.slider({ label: "given x\u2081", name: "slice", low: -limit, high: limit, step: limit / 80, color: red });

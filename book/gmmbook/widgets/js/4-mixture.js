@@ -95,9 +95,9 @@ kinds.mixture = (() => {
       label: "Run EM", stop: "Stop", wait: () => 125, jump: () => ui.act("run"), begin() { from = null; },
       step() {
         // Each once the one before has been answered.
-        if (now.means === from) return true;
+        if (now.history === from) return true;
         if (from && atRest(now)) return false;
-        from = now.means;
+        from = now.history;
         ui.act("em_step");
         return true;
       },

@@ -61,7 +61,7 @@ kinds.landscape = (() => {
   const ending = ({ road, exit }, where = " the plane") => (exit ? `leaves${where} at step ${road.length}` : `is at ${list(road.at(-1))}`);
 
   function build(ui) {
-    const { now } = ui, { limits: [low, high], unit, label, sds } = now, topOf = (span) => 10 ** Math.ceil(log10(span)), top = topOf(surface(now).span);
+    const { now } = ui, { limits: [low, high], unit, label } = now, topOf = (span) => 10 ** Math.ceil(log10(span)), top = topOf(surface(now).span);
     const axis = (name) => ({ low, high, name: `mean ${name}${unit && " (" + unit + ")"}` });
     const plane = ui.plane({ label, x: axis("\u03bc\u2081"), y: axis("\u03bc\u2082"), height: (w, narrow) => (narrow ? 0.85 : 1) * w - 12 });
     const below = ui.excess("NLL after each step", { low: 0, name: "step" }, top / 1e8, top);
@@ -96,8 +96,8 @@ kinds.landscape = (() => {
       ui.set({ start: snapped(start) });
       ui.touched(true);
     });
-    const size = sds[0] * sds[1];
-    ui.slider({ label: "learning rate \u03b7", name: "rate", low: size / 50, high: size * 20, log: true, color: PALETTE[1] });
+    const range = () => { const size = now.sds[0] * now.sds[1]; return { low: size / 50, high: size * 20 }; };
+    ui.slider({ label: "learning rate \u03b7", name: "rate", range, log: true, color: PALETTE[1] });
     ui.slider({ label: "momentum \u03b2", name: "momentum", low: 0, high: 0.95, step: 0.05, color: PALETTE[1] });
     ui.slider({ label: "steps", name: "num_steps", low: 1, high: 100, step: 1 });
     if (!calm()) ui.button("Walk", walked);

@@ -80,7 +80,7 @@ kinds.scrubber = (() => {
 
     const step = (d) => go(x.move(moment(), d));
     ui.play({
-      label: calm() ? "To the end" : "Play", stop: "Pause", wait: () => min(700, 1e4 / x.frames.length), jump: () => go(end()),
+      label: toEnd(), stop: "Pause", wait: () => min(700, 1e4 / x.frames.length), jump: () => go(end()),
       begin() { if (moment() >= end()) go(0); },
       step() { const more = moment() < end(); if (more) step(1); return more; },
     });

@@ -66,7 +66,7 @@ kinds.stream = (() => {
       label: "Means against the number of batches", x: { low: 0, high: BATCHES, step: 1, name: "batches of 10 points" }, y: { low, high: 6, name: "means" },
     });
     const dashes = { "stroke-dasharray": "5 4" }, truths = [above, below].map((plane) => plane.curve("currentColor", 1.5, dashes, plane.inside));
-    const curves = fits.map(([, color]) => [above, below].map((plane) => plane.curve(color, 3, {}, plane.inside))), ask = below.ask("Which is nearer after 60? Press Play.");
+    const curves = fits.map(([, color]) => [above, below].map((plane) => plane.curve(color, 3, {}, plane.inside))), ask = below.ask(`Which is nearer after 60? Press ${toEnd()}.`);
     ui.legend([[blue, `exact EM, ${PASSES} passes over all so far`], [red, "stepwise EM, a step a batch"], ["currentColor", "truth", "dashed"], [GRAY, "points so far; ticks: last batch", "dot"]]);
     const go = (v) => ui.set({ arrived: clip(round(v), 1, BATCHES) });
     below.handle({
@@ -75,7 +75,7 @@ kinds.stream = (() => {
     });
     ui.slider({ label: "batches", name: "arrived", low: 1, high: BATCHES, step: 1 });
     ui.play({
-      label: calm() ? "To the end" : "Play", stop: "Pause", wait: () => 120, jump: () => go(BATCHES), begin() { if (now.arrived === BATCHES) go(1); },
+      label: toEnd(), stop: "Pause", wait: () => 120, jump: () => go(BATCHES), begin() { if (now.arrived === BATCHES) go(1); },
       step() { const more = now.arrived < BATCHES; if (more) go(now.arrived + 1); return more; },
     });
     ui.slider({ label: "exponent \u03b1", name: "alpha", low: ALPHA[0], high: ALPHA[1], step: 0.01, color: red });

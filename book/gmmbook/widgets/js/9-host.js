@@ -11,10 +11,11 @@ class Interface {
     for (const name of ["main", "side", "controls", "values"]) this[name] = part(name);
     this.stage = html("div", { class: `gm-stage gm-wide-${kind.wide}` }, this.main, this.side, this.controls, this.values);
     this.said = html("div", { class: "gm-said", role: "status" });
-    this.root = html("div", { class: "gm-widget", role: "group", "aria-label": now.label }, html("style", {}, STYLE), this.stage, this.said);
+    this.root = html("div", { class: "gm-widget", role: "group", "aria-label": now.label }, html("style", { class: "nohighlight" }, STYLE), this.stage, this.said);
     el.append(this.root);
   }
   set(changes) {
+    this.forgets = false;
     for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
     this.stale = true;
     this.draw();
@@ -25,6 +26,7 @@ class Interface {
   touched(done) {
     clearTimeout(this.timer);
     this.timer = 0;
+    this.passing = false;
     this.set({});
     if (!done) return;
     this.model.save_changes();
@@ -50,8 +52,11 @@ class Interface {
   get narrow() { return this.stage.clientWidth < 490; }
   /** What has another color fades, but for what is gray; nothing where no color is given. */
   light(color) {
+    const nodes = [...this.root.querySelectorAll(".gm-plane [data-color]")];
+    // A component that is not there is drawn as nothing.
+    if (!nodes.some((node) => node.dataset.color === color && node.getAttribute("d") !== "")) color = undefined;
     this.lit = color;
-    for (const node of this.root.querySelectorAll(".gm-plane [data-color]")) node.classList.toggle("gm-dim", !!color && ![color, GRAY].includes(node.dataset.color));
+    for (const node of nodes) node.classList.toggle("gm-dim", !!color && ![color, GRAY].includes(node.dataset.color));
     this.draw();
   }
   /** A color is lit while its name is pointed at or has focus. */
@@ -60,9 +65,9 @@ class Interface {
     return put(node, { onpointerenter: on, onpointerleave: off, onfocus: on, onblur: off, ...(stop && { tabindex: 0 }) });
   }
   control(label, ...content) { return this.controls.appendChild(html("label", {}, html("span", {}, label), ...content)); }
-  /** A trait between low and high, in steps or logarithmic; or what get() and set(value) make of it. */
-  slider({ label, name, low, high, step, log, color = GRAY, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
-    const axis = new Axis({ low, high, log, start: log ? 0 : low, end: log ? 1 : high });
+  /** A trait between low and high (or what range() makes of them, where logarithmic), in steps or logarithmic; or what get() and set(value) make of it. */
+  slider({ label, name, low, high, range, step, log, color = GRAY, get = () => this.now[name], set = (v) => this.set({ [name]: v }) }) {
+    const axis = new Axis({ low, high, ...range?.(), log, start: log ? 0 : low, end: log ? 1 : high });
     const input = html("input", {
       type: "range", min: axis.start, max: axis.end, step: step ?? 0.004, style: `accent-color:${color}`,
       oninput: () => { set(axis.clip(rounded(axis.back(Number(input.value)), 4))); this.touched(false); }, onchange: () => this.touched(true),
@@ -70,6 +75,7 @@ class Interface {
     const output = html("output", { "aria-hidden": true });
     this.refresh.push(() => {
       const text = format(get(), 3);
+      Object.assign(axis, range?.());
       input.value = axis.at(get());
       output.textContent = text;
       put(input, { "aria-valuetext": text });
@@ -129,10 +135,20 @@ class Interface {
 }
 
 function render({ model, el }) {
-  const kind = kinds[model.get("kind")], ui = new Interface(model, el, kind), redraw = () => ui.draw();
+  const kind = kinds[model.get("kind")], ui = new Interface(model, el, kind);
+  const redraw = () => {
+    // A kernel resets some frames later.
+    if (ui.forgets) ui.forget?.();
+    ui.forgets = false;
+    ui.draw();
+  };
   kind.build(ui);
   // On no line by itself.
-  const last = ui.controls.lastChild, reset = ui.button("Reset", () => { ui.forget?.(); ui.act("reset"); });
+  const last = ui.controls.lastChild, reset = ui.button("Reset", () => {
+    ui.forget?.();
+    ui.forgets = true;
+    ui.act("reset");
+  });
   ui.controls.append(html("span", {}, last, reset));
   let width;
   const fit = () => {
@@ -216,9 +232,15 @@ function mount() {
     for (let i = 2; views[name]; i++) name = `${base}-${i}`;
     figure.dataset.live = "";
     figure.id ||= name;
-    views[name] = { store, kind, figure, ui: render({ model: store, el: figure }).ui };
+    const { ui } = render({ model: store, el: figure });
+    views[name] = { store, kind, figure, ui };
     figure.querySelector(".gm-still")?.remove();
-    store.saved = () => { clearTimeout(writing); writing = setTimeout(writeAddress, 400); };
+    // What a pointer meets in passing is nothing to link to.
+    store.saved = () => {
+      if (ui.passing) return;
+      clearTimeout(writing);
+      writing = setTimeout(writeAddress, 400);
+    };
   }
   restore();
 }
