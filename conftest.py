@@ -25,9 +25,10 @@ FIRST = (
     "tests/equations/",
     "tests/project/test_style.py",
     "tests/book/test_site.py",
-    "tests/book/test_print.py",
+    # What needs no site, while one worker builds it.
     "tests/widgets/test_pages.py",
     "tests/widgets/test_jupyterlab.py",
+    "tests/book/test_print.py",
     "tests/book/test_site_interactives.py",
     "tests/book/test_site_reading.py",
     "tests/book/test_slides.py",

@@ -211,8 +211,8 @@ BAD = {
     "sideways but cut off": """<style>html {overflow-x: hidden}</style>
       <div style='width: 700px'>wide</div>""",
     "cut formula": f"""<div class='math'><span class='eqno'>(1.1)</span>
-      <mjx-container display='true' style='display: block; overflow-x: auto'>
-      <div style='width: 700px'>x</div></mjx-container></div>{MATHJAX}""",
+      <mjx-container display='true' style='display: block; overflow-x: auto' tabindex='0'
+      class='gm-goes-on'><div style='width: 700px'>x</div></mjx-container></div>{MATHJAX}""",
     "cut formula without a sign": f"""<div class='math'>
       <mjx-container display='true' style='display: block; overflow-x: auto'>
       <div style='width: 700px'>x</div></mjx-container></div>{MATHJAX}""",

@@ -130,7 +130,7 @@ def test_a_link_shows_what_it_points_to(inspector: Inspector, page: Page) -> Non
     page.goto(inspector.home + "book/05-gradient-descent.html")
     page.evaluate(page_inspector.WAIT_FOR_MATH)
     tip = page.locator("#gm-tip")
-    for target in ("#equation-", "html#equation-", "html#term-", "html#fig-", "html#id"):
+    for target in ("#equation-", "html#equation-", "html#term-", "html#fig-", "html#cite-"):
         # Some stand in folds.
         link = page.locator(f"article p a.internal[href*='{target}']:visible").first
         link.scroll_into_view_if_needed()
@@ -309,6 +309,15 @@ def test_a_search_knows_terms_names_and_beginnings_of_words(
     ):
         link = search(inspector, page, query).first.locator("a")
         assert (link.get_attribute("href") or "").endswith(target), query
+
+
+def test_the_marks_of_a_search_leave_an_interactive_whole(inspector: Inspector, page: Page) -> None:
+    """Its stylesheet and the letters of its drawings are no text of the page."""
+    leave_formulas_out(page)
+    page.goto(f"{inspector.home}book/10-mixture-density-networks.html?highlight=mean+values+axis")
+    expect(page.locator("article span.highlighted").first).to_be_attached()
+    assert page.locator(".gm-widget style").evaluate("style => style.childNodes.length") == 1
+    assert page.locator(".gm-widget svg :is(rect.highlighted, tspan)").count() == 0
 
 
 def test_results_are_in_the_order_of_their_scores(inspector: Inspector, page: Page) -> None:

@@ -116,10 +116,21 @@ def test_the_kind_of_an_error_is_found_alike(page: Page, identifier: str, factor
     """Beside the mistakes that an exercise knows, those of any number."""
     answer = next(a for a in CASES[identifier].right if _as_typed(a) is not None)
     values = torch.as_tensor(answer, dtype=torch.float64)
-    for wrong in (factor * values, values + factor, values.flip(0) if values.ndim else values**2):
-        right, line = _say(page, identifier, str(wrong.tolist()))
-        verdict = check(identifier, wrong)
-        assert (right, line) == (verdict.right, verdict.message)
+    for wrong in (factor * values, values + factor):
+        _same(page, identifier, wrong)
+
+
+@pytest.mark.parametrize("identifier", NUMBERS)
+def test_an_order_that_is_wrong_is_found_alike(page: Page, identifier: str) -> None:
+    answer = next(a for a in CASES[identifier].right if _as_typed(a) is not None)
+    values = torch.as_tensor(answer, dtype=torch.float64)
+    _same(page, identifier, values.flip(0) if values.ndim else values**2)
+
+
+def _same(page: Page, identifier: str, wrong: torch.Tensor) -> None:
+    right, line = _say(page, identifier, str(wrong.tolist()))
+    verdict = check(identifier, wrong)
+    assert (right, line) == (verdict.right, verdict.message)
 
 
 @pytest.mark.parametrize("identifier", LETTERS)
@@ -200,4 +211,23 @@ def test_answers_are_kept_until_they_are_erased(page: Page) -> None:
     expect(box).not_to_be_checked()
     expect(progress).to_contain_text("Right: 0 of")
     expect(progress.get_by_role("button")).to_be_hidden()
+    # The button took the focus with it, and the line says what became of the answers.
+    expect(progress.get_by_role("status")).to_be_focused()
     assert page.evaluate("JSON.stringify(localStorage)") == '{"another":"stays"}'
+
+
+@pytest.mark.parametrize("refused", ["getItem", "setItem"])
+def test_where_the_browser_keeps_nothing_the_page_does(page: Page, refused: str) -> None:
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    page.evaluate(
+        "name => { Storage.prototype[name] = () => { throw new Error('full'); }; }", refused
+    )
+    progress = page.locator(".gm-progress")
+    try:
+        _say(page, "02-1", "2 + log(9) / 4")
+        expect(progress).to_contain_text("Right: 1 of")
+        progress.get_by_role("button", name="Erase my answers").click()
+        expect(progress).to_contain_text("Right: 0 of")
+    finally:
+        page.reload()

@@ -16,6 +16,19 @@ OpenStatic = Callable[..., Page]
 SOON = """(wait => { window.setTimeout = (f, time, ...more) =>
   wait(f, [400, 600].includes(time) ? 100 : time, ...more); })(window.setTimeout)"""
 
+#: A kernel that answers a button after a while, and tells nothing of what it has left as it was.
+LATE = """name => {
+  const { store } = gmmedu.views[name], { send } = store;
+  store.save_changes = () => { store.answer(); store.saved(); };
+  store.send = (message) => setTimeout(() => {
+    const before = { ...store.state };
+    send.call(store, message);
+    for (const [key, value] of Object.entries(before))
+      if (JSON.stringify(value) === JSON.stringify(store.state[key])) store.state[key] = value;
+    store.changed();
+  }, 120);
+}"""
+
 #: Whether the address says what this interactive shows now.
 SAID = """name => {
   const { kind, store } = gmmedu.views[name], now = kind.encode(store.state);

@@ -164,6 +164,20 @@ def test_a_link_to_a_thin_gaussian_restores_it(
     numbers = [0.5, 0, covariance[0, 0], covariance[0, 1], covariance[1, 1], 1, 0, 0]
     page = open_static(GaussianExplorer(), hash="gaussian=" + ",".join(f"{v:.6g}" for v in numbers))
     assert state(page, "mean") == [0.5, 0]
+    np.testing.assert_allclose(state(page, "covariance"), covariance, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_mouse_passes_over_is_no_view_to_link_to(open_static: OpenStatic) -> None:
+    page = open_static(GaussianExplorer())
+    box = page.locator(".gm-plane").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    still(page, 300)
+    assert state(page, "point") != [1, 1] and page.evaluate("location.hash") == ""
+    page.mouse.down()
+    page.mouse.up()
+    still(page, 300)
+    assert page.evaluate("location.hash").startswith("#gaussian=")
 
 
 def test_a_tap_reads_the_density_there(open_static: OpenStatic) -> None:

@@ -391,14 +391,29 @@ def dots(page: Page) -> int:
     return (d or "").count("M")
 
 
+def test_the_rates_that_can_be_chosen_follow_the_widths(open_static: OpenStatic) -> None:
+    page = open_static(LandscapeExplorer())
+    rate = page.get_by_role("slider", name="learning rate η")
+    page.evaluate(
+        """() => { const { store } = gmmedu.views.landscape;
+        store.set("sds", [1, 2]); store.set("rate", 1); store.save_changes(); }"""
+    )
+    still(page)
+    for key, text in (("End", "40"), ("Home", "0.04")):
+        rate.press(key)
+        still(page)
+        assert rate.get_attribute("aria-valuetext") == text
+
+
 def test_a_road_is_walked_step_by_step_unless_motion_is_unwanted(open_static: OpenStatic) -> None:
     page = open_static(LandscapeExplorer())
     still(page)
     assert dots(page) == 41
+    page.clock.install()
     page.get_by_role("button", name="Walk").click()
-    still(page)
-    assert dots(page) < 20
-    page.wait_for_timeout(1_700)
+    page.clock.run_for(200)
+    assert 0 < dots(page) < 41
+    page.clock.run_for(1_700)
     assert dots(page) == 41
     calm = open_static(LandscapeExplorer(), reduced_motion="reduce")
     assert calm.get_by_role("button", name="Walk").count() == 0

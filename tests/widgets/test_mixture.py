@@ -16,9 +16,9 @@ from torch import Tensor
 
 import gmmedu
 from gmmbook.widgets import MixtureExplorer
-from gmmbook.widgets.base import _SOURCES
+from gmmedu.plot import PALETTE
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
-from widgets.conftest import OpenStatic, drag, link_to, reopen, still
+from widgets.conftest import LATE, OpenStatic, drag, link_to, reopen, still
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -663,6 +663,10 @@ def test_what_is_encoded_can_be_decoded(open_static: OpenStatic, name: str) -> N
     )
     assert back is not None
     assert back["weights"] == pytest.approx(state["weights"], abs=1e-5)
+    for part in ("means", "covariances"):
+        own, its = np.array(state[part]), np.array(back[part])
+        # Six digits of each number, in units of the data.
+        np.testing.assert_allclose(its, own, rtol=1e-4, atol=1e-5 * np.abs(own).max())
 
 
 BROKEN = [
@@ -701,7 +705,11 @@ def test_a_broken_link_is_ignored(open_static: OpenStatic) -> None:
 def test_a_good_link_is_taken(open_static: OpenStatic) -> None:
     explorer = MixtureExplorer()
     state = live(open_static(explorer, hash="mixture=" + GOOD))
-    assert state["means"] != explorer.means and state["weights"] == [0.5, 0.5]
+    x = gmmedu.load_old_faithful().numpy()
+    center, scale = x.mean(0), x.std(0)
+    assert state["weights"] == [0.5, 0.5]
+    np.testing.assert_allclose(state["means"], [center - scale, center + scale], rtol=1e-5)
+    np.testing.assert_allclose(state["covariances"], [np.diag(scale**2)] * 2, rtol=1e-5, atol=1e-9)
 
 
 def test_two_on_one_page(open_static: OpenStatic) -> None:
@@ -729,9 +737,24 @@ def test_a_phone_has_room(open_static: OpenStatic) -> None:
     assert page.locator(".gm-values :is(dl div, td)").evaluate_all(wide) == 0
 
 
-def test_a_step_is_no_random_number_and_asks_for_nothing() -> None:
-    (source,) = [p.read_text("utf-8") for p in _SOURCES if p.name == "4-mixture.js"]
-    assert "Math.random" not in source and "fetch" not in source and "innerHTML" not in source
+def test_a_run_with_one_component_ends(open_static: OpenStatic) -> None:
+    """A kernel tells nothing of means that a step has left where they are."""
+    page = open_static(MixtureExplorer())
+    page.get_by_role("button", name="Remove component").click()
+    page.evaluate(LATE, "mixture")
+    page.get_by_role("button", name="Run EM").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.get_by_role("button", name="Run EM")).to_be_visible(timeout=5_000)
+    assert len(live(page)["history"]) > 1
+
+
+def test_a_component_that_is_not_there_dims_nothing(open_static: OpenStatic) -> None:
+    page = open_static(MixtureExplorer())
+    live(page)
+    dimmed = """color => { const { ui } = gmmedu.views.mixture; ui.light(color);
+      return ui.root.querySelectorAll('.gm-dim').length; }"""
+    assert page.evaluate(dimmed, PALETTE[1]) > 0
+    assert page.evaluate(dimmed, PALETTE[3]) == 0
 
 
 @pytest.mark.parametrize("ulps", [0, 1, 2, 30])

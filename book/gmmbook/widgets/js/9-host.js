@@ -54,9 +54,10 @@ class Interface {
   light(color) {
     const nodes = [...this.root.querySelectorAll(".gm-plane [data-color]")];
     // A component that is not there is drawn as nothing.
-    if (!nodes.some((node) => node.dataset.color === color && node.getAttribute("d") !== "")) color = undefined;
+    const drawn = nodes.filter((node) => node.dataset.color !== GRAY && node.getAttribute("d") !== "").map((node) => node.dataset.color);
+    const there = !drawn.length || drawn.includes(color);
     this.lit = color;
-    for (const node of nodes) node.classList.toggle("gm-dim", !!color && ![color, GRAY].includes(node.dataset.color));
+    for (const node of nodes) node.classList.toggle("gm-dim", !!color && there && ![color, GRAY].includes(node.dataset.color));
     this.draw();
   }
   /** A color is lit while its name is pointed at or has focus. */
