@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+import gmmedu
 from benchmarks import classifiers, collapse, features, galaxies, race, reliability, segmentation
 from gmmbook import lab
 
@@ -22,7 +23,7 @@ Pair = tuple[Any, Any]
 
 def _galaxies(stored: list[dict[str, Any]]) -> Iterator[Pair]:
     """The regular fits of one to three components, and their held-out scores."""
-    x = galaxies.gmmedu.load_galaxies().double()
+    x = gmmedu.load_galaxies().double()
     again = galaxies.selected("floor", galaxies.FLOOR, x, "full", range(1, 4), galaxies.STARTS)
     yield from zip(stored[:3], (fit.record() for fit in again), strict=True)
 

@@ -27,7 +27,7 @@ from gmmedu.values import Scales, State, Statistics
 Kind = TypeVar("Kind", bound=type)
 
 #: Rises when what is saved changes.
-FORMAT = 4
+FORMAT = 5
 _KINDS: dict[str, type] = {}
 
 

@@ -67,8 +67,11 @@ def fit_em(
 def em_step(state: State, x: Tensor, family: Family, weights: Tensor | None = None) -> State:
     """One step of EM on values, with a gradient in all of them: state (..., K), x (..., N, D),
     weights (..., N) or None. No mitigation; in the data's own units. Raises ``TypeError`` or
-    ``ValueError`` for another kind or shape; values are not looked at."""
-    checks.check_event(x, state.means.shape[-1], like=state.means, validate=False)
+    ``ValueError`` for x of another kind or shape; values are not looked at."""
+    batch, num_dims = tuple(state.means.shape[:-2]), state.means.shape[-1]
+    checks.check_event(x, num_dims, batch_shape=batch, like=state.means, validate=False)
+    if x.ndim < 2:
+        raise ValueError(f"x must have shape (..., N, {num_dims}), got {tuple(x.shape)}")
     with torch.autocast(state.means.device.type, enabled=False):
         return m_step(expectations(x, family, state, weights), family, state)[0]
 

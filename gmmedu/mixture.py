@@ -65,7 +65,8 @@ def responsibilities(family: Family, state: State, x: Tensor) -> Tensor:
 
 
 def _blocks(state: State, x: Tensor) -> Sequence[Tensor]:
-    """Points (..., N, D) in parts that memory holds with all components; a batch may be empty."""
+    """Points (..., N, D) in parts that memory holds with all components, for each of the batch of
+    the points or of the state, whichever has more; a batch may be empty."""
     lead = max(x.shape[:-2].numel(), state.means.shape[:-2].numel())
     return x.split(max(1, _BLOCK_NUMBERS // max(1, lead * state.means.shape[-2:].numel())), -2)
 
@@ -170,15 +171,16 @@ def icdf(family: Family, state: State, u: Tensor) -> Tensor:
     """x (..., N, 1) with cdf(x) = u, for u (..., N); NaN unless 0 <= u <= 1.
 
     It lies between the least and the largest of the components' own quantiles, and that bracket
-    is halved until it has the width of rounding. A last step of Newton carries the gradient, of
-    first order.
+    is halved until it has the width of rounding (inside torch.compile or vmap, so many times as
+    reach it from one standard deviation). A last step of Newton carries the gradient, of first
+    order.
     """
     deviations = covariances(family, state)[..., 0].sqrt()
     own = state.means + deviations * torch.special.ndtri(u).unsqueeze(-2)
     low, high = own.amin(-2), own.amax(-2)
     with torch.no_grad():
         enough = 8 - int(math.log2(torch.finfo(u.dtype).eps))
-        # A quantile beside a far component needs more; where values cannot be seen, it has those.
+        # A quantile beside a far component needs more halvings than are enough elsewhere.
         for halved in range(10 * enough if checks.visible(low) else enough):
             middle = 0.5 * (low + high)
             if halved >= enough and not bool(((low < middle) & (middle < high)).any()):
@@ -266,13 +268,14 @@ class MixtureDistribution(distributions.Distribution):
     ) -> MixtureDistribution:
         """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D).
 
-        Raises ``ValueError`` or ``TypeError`` for bad input, values only where arguments are
-        validated."""
+        Raises ``ValueError`` or ``TypeError`` for bad input, where arguments are validated."""
         asked = cls._validate_args if validate_args is None else validate_args
         if asked and checks.visible(means):
             shape = tuple(checks.check_floats(means, "means").shape)
             checks.check_weights(weights, shape[:-1], means.device, "weights")
-            checks.check_covariances(covariances, (*shape, shape[-1]), means)
+            sound = checks.check_covariances(covariances, (*shape, shape[-1]), means)
+            # What rounding had made indefinite is mended; the gradient passes as it is.
+            covariances = covariances + (sound.to(covariances) - covariances).detach()
         raw = family.operator.to_raw(family.from_covariances(covariances, weights))
         scales = family.operator.from_raw(raw)
         shares = weights / weights.sum(-1, keepdim=True)

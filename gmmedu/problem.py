@@ -94,7 +94,7 @@ class Stream:
                 yield x, weights
         if self.num_points not in (None, count):
             raise ValueError(
-                f"x must give the same points each time that it is read, and gave {count} after "
+                f"x must give as many points each time that it is read, and gave {count} after "
                 f"{self.num_points}; use a list of batches, or a DataLoader of data that can be "
                 "read again and again"
             )
@@ -208,11 +208,11 @@ class Problem:
         self.processes.same(door)
         unit = self._stream(given) if isinstance(given, Stream) else self._lay_out(given, weights)
         self._start_alike()
-        self._name_numbers()
         self._set_floor(unit)
         state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
         self.start = self.units.standardize(flat, self.family)
+        self._name_numbers()
         self._begin(generator)
 
     def _begin(self, generator: torch.Generator | None) -> None:
@@ -280,14 +280,16 @@ class Problem:
         }
 
     def _name_numbers(self) -> None:
-        """Add to what tells this problem from others what its points are, and what is held."""
+        """Add to what tells this problem from others what its points are, and what is held, in
+        units."""
         total = torch.from_numpy(self.total.copy())
         center = (self.units.center / self.units.scale).cpu()
         self.named |= {"the weight of x": total, "the center of x, in standard deviations,": center}
         names = ("logits", "means", "scales")
-        for name, number, held in zip(names, self.model._numbers(), self.held, strict=True):
+        numbers = (*self.start[:2], self.start.scales.factor)
+        for name, number, held in zip(names, numbers, self.held, strict=True):
             if held:
-                self.named[f"the {name}, held fixed,"] = number.detach().tolist()
+                self.named[f"the {name}, held fixed,"] = number.cpu().clone()
 
     def _start_alike(self) -> None:
         """Set the model to what it is in the first process."""

@@ -47,7 +47,8 @@ def build_wheel(folder: Path) -> Path:
 def pictures(pages: list[Path]) -> list[str]:
     """The files of `_static` that the pages show, from the folder of the book."""
     texts = (page.read_text("utf-8") for page in pages)
-    return sorted({name for text in texts for name in re.findall(r"_static/[\w-]+\.\w+", text)})
+    named = {name for text in texts for name in re.findall(r"_static/[\w-]+\.\w+", text)}
+    return sorted(name for name in named if (ROOT / "book" / name).is_file())
 
 
 def write_zip(path: Path) -> None:

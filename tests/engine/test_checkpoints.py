@@ -271,7 +271,7 @@ def test_what_is_held_fixed_is_part_of_the_fit(number: str, tmp_path: Path) -> N
     def held(by: float) -> GaussianMixture:
         model = _started()
         with torch.no_grad():
-            getattr(model, number).requires_grad_(False).add_(by)
+            getattr(model, number).requires_grad_(False)[0].add_(by)
         return model
 
     known = _fit(path, held(0.0))

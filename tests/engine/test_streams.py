@@ -156,14 +156,17 @@ class Counted:
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.reads, self.most = x, 0, 0
-        self.given: list[weakref.ref[Tensor]] = []
+        self.given: list[weakref.ref[Any]] = []
 
     def __iter__(self) -> Iterator[Tensor]:
         self.reads += 1
         for part in self.x.split(1_000):
-            batch = part.clone()
-            self.given.append(weakref.ref(batch))
+            # What owns the memory, however many tensors look at it.
+            owner = part.numpy().copy()
+            self.given.append(weakref.ref(owner))
             self.most = max(self.most, sum(given() is not None for given in self.given))
+            batch = torch.from_numpy(owner)
+            del owner
             yield batch
             del batch
 

@@ -138,9 +138,8 @@ class Interface {
 function render({ model, el }) {
   const kind = kinds[model.get("kind")], ui = new Interface(model, el, kind);
   const redraw = () => {
-    // A kernel resets some frames later.
+    // A kernel resets some frames later, and may have other things to tell before.
     if (ui.forgets) ui.forget?.();
-    ui.forgets = false;
     ui.draw();
   };
   kind.build(ui);
