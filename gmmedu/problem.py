@@ -58,37 +58,9 @@ class Stream:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         count = 0
         for batch in self.batches:
-            pair = batch if isinstance(batch, list | tuple) else (batch,)
-            if not 1 <= len(pair) <= 2:
-                raise ValueError(
-                    f"x must give tensors (B, {self.num_dims}), or pairs of those and weights "
-                    f"(B,), got {len(pair)} things at once"
-                )
-            if not isinstance(pair[0], Tensor):
-                kinds = f"{type(self.batches).__name__} of {type(pair[0]).__name__}"
-                raise TypeError(
-                    f"x must be a torch.Tensor of shape (N, {self.num_dims}), or batches that "
-                    f"are, got a {kinds}; convert it with torch.as_tensor(x)"
-                )
-            x = pair[0].to(self.like.device)
-            checks.check_points(
-                x,
-                self.num_dims,
-                minimum=0,
-                missing=self.missing,
-                complete=("row",),
-                name="a batch",
-            )
+            x, weights = self._checked(batch)
             count += len(x)
-            weights = None
-            if len(pair) == 2:
-                weights = pair[1]
-                if isinstance(weights, Tensor):
-                    weights = weights.to(x.device)
-                weights = checks.check_weights(
-                    weights, (len(x),), x.device, "the weights of a batch", empty=True
-                )
-                x, weights = weighty(x, weights)
+            x, weights = weighty(x, weights)
             if len(x):
                 x = x.detach().to(torch.promote_types(x.dtype, self.like.dtype))
                 yield x, weights
@@ -99,6 +71,30 @@ class Stream:
                 "read again and again"
             )
         self.num_points = count
+
+    def _checked(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Points and weights of a batch, if they are what a stream may give."""
+        pair = batch if isinstance(batch, list | tuple) else (batch,)
+        if not 1 <= len(pair) <= 2:
+            raise ValueError(
+                f"x must give tensors (B, {self.num_dims}), or pairs of those and weights "
+                f"(B,), got {len(pair)} things at once"
+            )
+        if not isinstance(pair[0], Tensor):
+            kinds = f"{type(self.batches).__name__} of {type(pair[0]).__name__}"
+            raise TypeError(
+                f"x must be a torch.Tensor of shape (N, {self.num_dims}), or batches that "
+                f"are, got a {kinds}; convert it with torch.as_tensor(x)"
+            )
+        x = pair[0].to(self.like.device)
+        checks.check_points(
+            x, self.num_dims, minimum=0, missing=self.missing, complete=("row",), name="a batch"
+        )
+        if len(pair) == 1:
+            return x, None
+        weights = pair[1].to(x.device) if isinstance(pair[1], Tensor) else pair[1]
+        name = "the weights of a batch"
+        return x, checks.check_weights(weights, (len(x),), x.device, name, empty=True)
 
 
 @dataclass(frozen=True)

@@ -314,7 +314,9 @@ def test_a_search_knows_terms_names_and_beginnings_of_words(
 def test_the_marks_of_a_search_leave_an_interactive_whole(inspector: Inspector, page: Page) -> None:
     """Its stylesheet and the letters of its drawings are no text of the page."""
     leave_formulas_out(page)
-    page.goto(f"{inspector.home}book/10-mixture-density-networks.html?highlight=mean+values+axis")
+    words = "localStorage.setItem('sphinx_highlight_terms', 'mean values axis')"
+    page.add_init_script(words)
+    page.goto(f"{inspector.home}book/10-mixture-density-networks.html")
     expect(page.locator("article span.highlighted").first).to_be_attached()
     assert page.locator(".gm-widget style").evaluate("style => style.childNodes.length") == 1
     assert page.locator(".gm-widget svg :is(rect.highlighted, tspan)").count() == 0
