@@ -83,11 +83,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _same_draws() -> None:
-    """A test draws the same, whichever tests its worker has run before."""
+def _as_if_alone() -> None:
+    """A test sees the same torch, whichever tests its worker has run before."""
     import torch
 
     torch.manual_seed(0)
+    # What torch.compile traces leaves the distributions of the process without validation.
+    torch.distributions.Distribution.set_default_validate_args(__debug__)
 
 
 def _thin(items: list[pytest.Item], few: int) -> None:
