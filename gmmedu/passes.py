@@ -45,18 +45,23 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._rooms: dict[str, Tensor] = {}
+        #: The memory under each name, and what of it was asked for last.
+        self._rooms: dict[str, tuple[Tensor, Tensor]] = {}
         self._features: dict[int, Tensor] = {}
         self._columns: Tensor | None = None
         self._layout: Layout | None = None
 
     def room(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Room of that shape, the same memory at each pass."""
+        memory, room = self._rooms.get(name, (None, None))
+        if room is not None and room.shape == shape:
+            return room
         numbers = math.prod(shape)
-        room = self._rooms.get(name)
-        if room is None or len(room) < numbers:
-            room = self._rooms[name] = like.new_empty(numbers)
-        return room[:numbers].view(shape)
+        if memory is None or len(memory) < numbers:
+            memory = like.new_empty(numbers)
+        room = memory[:numbers].view(shape)
+        self._rooms[name] = memory, room
+        return room
 
     def layout(self, num_dims: int, device: torch.device) -> Layout:
         if self._layout is None:
