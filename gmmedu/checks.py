@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,8 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Of whom a warning never tells: who called them is meant.
+_BETWEEN = ("gmmedu.", "torch.", "contextlib")
 #: What data may be given in; models compute in the last two.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn where the package was called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_BETWEEN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def check_dtype(dtype: Any, name: str = "dtype") -> torch.dtype:
@@ -57,11 +69,11 @@ def _check_shape(x: Tensor, num_dims: int | None, batch_shape: tuple[int, ...], 
     """That points have the shape (N, num_dims), or (*batch_shape, N, num_dims)."""
     wanted = _shape("N", num_dims, batch_shape)
     if x.ndim < 2 or (x.ndim > 2 and x.shape[:-2] != broadcast_to(batch_shape, x.shape[:-2])):
-        hint = ""
+        hint, own = "", name.split()[-1]
         if x.ndim == 1 and num_dims in (None, 1):
-            hint = f"; one-dimensional data go in as {name}[:, None]"
+            hint = f"; one-dimensional data go in as {own}[:, None]"
         elif x.ndim == 1 and len(x) == num_dims:
-            hint = f"; one point goes in as {name}[None, :]"
+            hint = f"; one point goes in as {own}[None, :]"
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(x.shape)}{hint}")
     if num_dims is not None and x.shape[-1] != num_dims:
         raise ValueError(
@@ -88,13 +100,10 @@ def check_means(
     dtype: torch.dtype,
 ) -> Tensor:
     """Return ``means`` in ``dtype`` if they are finite and of ``shape``, (*batch_shape, K, D)."""
-    *batch_shape, _, num_dims = shape
-    means = check_points(
-        means, num_dims, batch_shape=tuple(batch_shape), device=device, dtype=dtype, name=name
-    )
+    means = check_floats(means, name, device, shape=str(shape))
     if tuple(means.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(means.shape)}")
-    return means
+    return check_values(means, dtype, name=name)
 
 
 def check_event(
@@ -137,12 +146,19 @@ def check_event(
     return check_values(x, like.dtype, missing=missing)
 
 
-def check_floats(x: Any, name: str, device: torch.device | None = None) -> Tensor:
-    """Return ``x`` if it is a dense floating-point tensor on ``device``."""
+def check_floats(
+    x: Any, name: str, device: torch.device | None = None, *, shape: str = "(N, D)"
+) -> Tensor:
+    """Return ``x`` if it is a dense floating-point tensor on ``device``.
+
+    name: of the argument, perhaps after words on which part of it; shape: the wanted one, to be
+    told where there is none.
+    """
+    own = name.split()[-1]
     if not isinstance(x, Tensor):
-        values = f"{name}.to_numpy()" if hasattr(x, "to_numpy") else name
+        values = f"{own}.to_numpy()" if hasattr(x, "to_numpy") else own
         raise TypeError(
-            f"{name} must be a torch.Tensor of shape (N, D), got {type(x).__name__}; "
+            f"{name} must be a torch.Tensor of shape {shape}, got {type(x).__name__}; "
             f"convert it with torch.as_tensor({values})"
         )
     if x.layout != torch.strided or x.is_meta:
@@ -152,12 +168,12 @@ def check_floats(x: Any, name: str, device: torch.device | None = None) -> Tenso
     if x.dtype not in FLOATS:
         raise TypeError(
             f"{name} must hold floating-point numbers, got dtype {x.dtype}; "
-            f"convert it with {name}.to(torch.float64)"
+            f"convert it with {own}.to(torch.float64)"
         )
     if device is not None and x.device != device:
         raise ValueError(
             f"{name} is on {x.device} and the model on {device}; "
-            f"move one of them, for example {name}.to('{device}')"
+            f"move one of them, for example {own}.to('{device}')"
         )
     return x
 
@@ -209,7 +225,7 @@ def check_features(h: Any, in_features: int, like: Tensor, *, validate: bool) ->
     for a wrong type or dtype, ``ValueError`` for a wrong shape, device, or a value that is NaN or
     infinite.
     """
-    h = check_floats(h, "h", like.device)
+    h = check_floats(h, "h", like.device, shape=f"(..., {in_features})")
     if h.ndim == 0 or h.shape[-1] != in_features:
         raise ValueError(
             f"h must have shape (..., {in_features}), got {tuple(h.shape)}: the head was built "
@@ -225,10 +241,10 @@ def check_features(h: Any, in_features: int, like: Tensor, *, validate: bool) ->
 
 def _refuse(x: Tensor, name: str) -> None:
     rows = (~torch.isfinite(x.reshape(-1, x.shape[-1]))).any(1)
-    hint = "drop them, fill them in, or use missing=True, for which NaN is a value that was not "
-    hint += "observed"
+    hint = "drop them or fill them in; what takes missing=True reads NaN as a value not observed"
     if bool(torch.isinf(x).any()):
-        hint = "drop them, or replace what stands for a missing value by NaN and use missing=True"
+        hint = "drop them, or replace what stands for a missing value by NaN, and use missing=True "
+        hint += "where it is taken"
     raise ValueError(
         f"{name} must be finite, but {int(rows.sum())} of its {len(rows)} rows hold NaN or "
         f"infinity (rows {_listed(rows)}); {hint}"

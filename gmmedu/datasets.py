@@ -66,6 +66,9 @@ def load_old_faithful(
     Column 0 is the duration of an eruption, column 1 the waiting time to the next one.
     As in R's ``faithful``, from Härdle (1991), Smoothing Techniques with Implementation in S; the
     geyser's series is studied by Azzalini and Bowman (1990), Applied Statistics 39, 357-365.
+
+    device, dtype: of the points, here and below; the device is torch's default unless given.
+    Raises ``TypeError`` for a dtype other than float32 and float64.
     """
     check_dtype(dtype)
     return _placed(_read("old_faithful.csv"), device, dtype)

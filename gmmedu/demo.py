@@ -27,6 +27,7 @@ from gmmedu.device import default_device
 from gmmedu.em import fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult
 from gmmedu.models import MODELS, GaussianMixture
+from gmmedu.processes import ProcessError
 from gmmedu.singularities import SingularityError, SingularityWarning
 from gmmedu.starts import fit_best
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except UsageError as error:
         message, status = str(error), 2
-    except SingularityError as error:
+    except (SingularityError, ProcessError) as error:
         message, status = f"the fit failed: {error}", 1
     except BrokenPipeError:
         # Who read the output, `head` say, has enough; Python must not flush what is left.

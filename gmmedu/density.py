@@ -49,6 +49,9 @@ class MixtureDensityHead(nn.Module):
     The linear layer's outputs are K logits, K D means and the covariances' unconstrained numbers,
     in units of the targets: ``initialize`` sets these, and until then they are 1. A standard
     deviation is that smallest one plus ``softplus(output)`` (eq-smooth-floor).
+
+    Raises ``ValueError`` or ``TypeError`` that names the argument for bad input, here and when it
+    is called.
     """
 
     center: Tensor
@@ -155,7 +158,8 @@ class MixtureDensityHead(nn.Module):
 
         The bias is a mixture fitted to the targets by 50 steps of EM from each start, the best
         kept, under a prior that no component escapes (``Prior``); the weights are 0. Units
-        become those of the targets. A given (constant) variance stays.
+        become those of the targets. A given (constant) variance stays. generator: a CPU generator
+        for the starts.
 
         Raises ``ValueError`` or ``TypeError`` for bad input; the head is then unchanged.
         """

@@ -71,7 +71,7 @@ def _rates(value: Any, name: str, model: GaussianMixture) -> list[float]:
     if not isinstance(value, Tensor) or not value.ndim:
         return [checks.check_number(value, name, inclusive=True)]
     shape = check_mixture(model).batch_shape
-    rates = checks.check_floats(value, name).detach()
+    rates = checks.check_floats(value, name, shape=str(shape)).detach()
     if not bool((rates.isfinite() & (rates >= 0)).all()):
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
     try:
@@ -99,7 +99,8 @@ def fit_lbfgs(
     one below the floor of the scales, a step of EM, which knows the floor, takes its place. The
     members of a batch search one after the other.
 
-    Arguments, result and errors are those of ``fit_em``. Source: Liu and Nocedal (1989).
+    Arguments, result and errors are those of ``fit_em``, but for ``accelerate``. Source: Liu and
+    Nocedal (1989).
     """
     return fit(model, x, num_iterations, tolerance, LBFGS, options)
 

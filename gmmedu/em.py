@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from gmmedu import checks
+from gmmedu import checks, mixture
 from gmmedu.covariance import ConjugatePrior, Family, Floor
 from gmmedu.fitting import Algorithm, FitResult, Options, fit, with_options
 from gmmedu.models import GaussianMixture
@@ -64,16 +64,38 @@ def fit_em(
     return fit(model, x, num_iterations, tolerance, start, options)
 
 
-def em_step(state: State, x: Tensor, family: Family, weights: Tensor | None = None) -> State:
-    """One step of EM on values, with a gradient in all of them: state (..., K), x (..., N, D),
-    weights (..., N) or None. No mitigation; in the data's own units. Raises ``TypeError`` or
-    ``ValueError`` for x of another kind or shape; values are not looked at."""
+def em_step(state: State, x: Tensor, family: Family, sample_weight: Tensor | None = None) -> State:
+    """One step of EM on values, with a gradient in all of them; no mitigation, in the data's own
+    units.
+
+    state: (..., K), as ``model.state()``; x: points (..., N, D), computed with in the dtype of the
+    state; family: of the covariances, as ``model.family``; sample_weight: of the points, (..., N),
+    or None. Returns a state. Raises ``TypeError`` or ``ValueError`` for what is of another kind,
+    family or shape; values are not looked at.
+    """
+    x, sample_weight = _checked(state, x, family, sample_weight)
+    with torch.autocast(state.means.device.type, enabled=False):
+        return m_step(expectations(x, family, state, sample_weight), family, state)[0]
+
+
+def _checked(
+    state: State, x: Tensor, family: Family, sample_weight: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Points and weights in the dtype of the state, if they fit it."""
+    mixture.check_state(state, family)
     batch, num_dims = tuple(state.means.shape[:-2]), state.means.shape[-1]
-    checks.check_event(x, num_dims, batch_shape=batch, like=state.means, validate=False)
+    x = checks.check_event(x, num_dims, batch_shape=batch, like=state.means, validate=False)
     if x.ndim < 2:
         raise ValueError(f"x must have shape (..., N, {num_dims}), got {tuple(x.shape)}")
-    with torch.autocast(state.means.device.type, enabled=False):
-        return m_step(expectations(x, family, state, weights), family, state)[0]
+    if sample_weight is not None:
+        size = x.shape[-2]
+        checks.check_floats(sample_weight, "sample_weight", x.device, shape=f"(..., {size})")
+        if sample_weight.ndim == 0 or sample_weight.shape[-1] != size:
+            raise ValueError(
+                f"sample_weight must have shape (..., {size}), got {tuple(sample_weight.shape)}"
+            )
+        sample_weight = sample_weight.to(x.dtype)
+    return x, sample_weight
 
 
 def m_step(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class Options(TypedDict, total=False):
-    """The options that every fitter takes, by keyword.
+    """The options of ``fit_em``, ``fit_model`` and ``fit_lbfgs``, by keyword.
 
     Keyword Args:
         mitigation: of singularities: ``Clamp()`` unless named, ``Reset()``, ``Prior()``, or None.
@@ -221,7 +220,7 @@ def fit(
     outside = Surroundings(model.means.device.type, problem.small)
     record.begin(problem, outside)
     try:
-        with outside.left():
+        with outside.left(), problem.reading(outside.back):
             _run(problem, record, start(problem, record.num_iterations), checkpoint)
     finally:
         with torch.inference_mode(False):
@@ -284,7 +283,10 @@ def _run(
 def _all_options(given: Options) -> Options:
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:
-        raise TypeError(f"{unknown[0]} is no option of a fitter; it takes {', '.join(DEFAULTS)}")
+        raise TypeError(
+            f"{unknown[0]} is no argument of this fitter; beside those in its signature before the "
+            f"options it takes {', '.join(DEFAULTS)}"
+        )
     return Options(**{**DEFAULTS, **given})
 
 
@@ -383,10 +385,10 @@ class Record:
         """What was noted at each iteration, as a few long tensors."""
         members, nlls = zip(*self._history, strict=True)
         return {
-            "sizes": torch.tensor([len(some) for some in members]),
+            "sizes": torch.tensor([len(some) for some in members], device="cpu"),
             "members": np.concatenate(members),
             "nll": np.concatenate(nlls),
-            "elapsed": torch.tensor(self._elapsed, dtype=torch.float64),
+            "elapsed": torch.tensor(self._elapsed, dtype=torch.float64, device="cpu"),
             "passes": np.stack(self._passes),
         }
 
@@ -522,7 +524,9 @@ class Record:
         """However the fit ends, leave the model at the best states."""
         if self._bar is not None:
             self._bar.close()
-        if self._best is not None:
+        if self._best is None:
+            self.problem.give_back()
+        else:
             start = self.problem.start
             self._final = self._whole(self._best) if self.iteration > 0 else start
             self._write(self._final)
@@ -590,7 +594,7 @@ class Record:
         """Set the model to a state; to the start as it was given, without any rounding."""
         model = self.problem.model
         if state is not self.problem.start:
-            model.set_state(self._restored(state))
+            model._take(self._restored(state))
             return
         for number, given in zip(model._numbers(), self._given, strict=True):
             number.copy_(given)
@@ -636,12 +640,11 @@ class Record:
         if self._moved <= ROUNDING:
             return
         dtype = self.problem.model.means.dtype
-        warnings.warn(
+        checks.warn(
             f"rounding to {dtype} moves a mean by {self._moved:.2g} of its "
             "standard deviation; the NLL is that of the rounded parameters. Use a float64 model, "
             "or subtract a constant from x.",
             UserWarning,
-            stacklevel=5,
         )
 
     def _warn_unconverged(self) -> None:
@@ -650,12 +653,11 @@ class Record:
             return
         several = self.problem.batched
         which = f"{int(late.sum())} of {len(late)} fits have" if several else "the fit has"
-        warnings.warn(
-            f"{which} not converged after {self.num_iterations} iterations: the NLL still falls "
-            f"by more than the tolerance, {self.stopping.tolerance:g}. Raise num_iterations, fit "
-            "again from here, or set tolerance=0 to run just so many.",
+        checks.warn(
+            f"{which} not converged after {self.num_iterations} iterations: the last step does not "
+            f"meet {self.stopping}. Raise num_iterations, fit again from here, or set tolerance=0 "
+            "to run just so many.",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
     def _on_floor(self) -> Tensor:
@@ -676,13 +678,12 @@ class Record:
             why = f"{problem.model.means.dtype}, which resolves no less than {limit:.1e}; so "
             why += f"min_scale={least:g} cannot be had without float64"
         which = _named(low, problem.batched, problem.family.shared)
-        warnings.warn(
+        checks.warn(
             f"{which} on the floor set by {why}: in some direction the "
             "standard deviation is as small as allowed, and the NLL is what the floor makes it. "
             "Use fewer components, remove duplicate points or a constant column, or fit with "
             "Prior(); if so narrow a component is real, lower min_scale.",
             SingularityWarning,
-            stacklevel=5,
         )
 
 

@@ -55,6 +55,8 @@ def initialize(
     the bulk where there are outliers), and no start is narrower than a thousandth of that in any
     direction.
 
+    generator: a CPU generator for the draws, torch's own unless given.
+
     group: a group of torch.distributed, of which every process makes this call with its own part
     of the points; the start is the same in all, and that of all points in one process. The
     generator of the first one is used.

@@ -6,7 +6,6 @@ converge to needs only one of them, and a linear equation.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from gmmedu.covariance import Family
 from gmmedu.device import unrounded
 from gmmedu.em import m_step
 from gmmedu.fitting import ConvergenceWarning
-from gmmedu.mixture import MixtureDistribution
+from gmmedu.mixture import MixtureDistribution, check_state
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.passes import Workspace, e_step, expectations
 from gmmedu.singularities import SingularityError, resolution
@@ -109,7 +108,7 @@ def em_fixed_point(
     start: State,
     x: Tensor,
     family: Family,
-    weights: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     *,
     prior_points: float = 0.0,
     min_scale: float = 1e-3,
@@ -120,16 +119,19 @@ def em_fixed_point(
     """What EM ends at from a start, with a gradient: a state (..., K) for x (..., N, D).
 
     Args:
-        start: where EM starts, (..., K), of values that ``family`` holds.
+        start: where EM starts, (..., K), as ``model.state()``.
         x: points, (..., N, D), finite; leading dimensions broadcast with those of the start.
-        weights: of the points, (..., N), not negative; leading dimensions broadcast as well. The
-            gradient in them is what a point changes (eq-weight-gradient).
+        family: of the covariances, as ``model.family``.
+        sample_weight: of the points, (..., N), not negative; leading dimensions broadcast as well.
+            The gradient in it is what a point changes (eq-weight-gradient).
         prior_points: how many points the start counts as; the fit is then maximum a posteriori,
             keeps the order of its components, and has a gradient in the start (eq-map-em).
-        min_scale: the smallest standard deviation, in units of x; 0 for none.
+        min_scale: the smallest standard deviation, in the units that x itself has, unlike that of
+            the fitters, since x may be made by a network and its spread be learned; 0 for none.
         num_iterations: the most steps, before a last one whose gradient "implicit" and "one_step"
             keep; "unrolled" keeps all.
-        tolerance: EM ends when no log weight, whitened mean or scale moves by more in a step.
+        tolerance: EM ends when no log weight, whitened mean or scale moves by more in a step, or
+            by more than 32 roundings of its dtype.
         gradient: "implicit", of the fixed point (eq-implicit-gradient), which is that of the
             optimum, whoever found it (eq-hessian-gradient), at the memory of one step;
             "unrolled", of the steps that were made (eq-unrolled-gradient); "one_step", of the
@@ -148,7 +150,7 @@ def em_fixed_point(
     checks.check_choice(gradient, "gradient", GRADIENTS)
     checks.check_count(num_iterations, "num_iterations")
     checks.check_number(tolerance, "tolerance", inclusive=True)
-    step, batch = _prepare(start, x, family, weights, prior_points, min_scale)
+    step, batch = _prepare(start, x, family, sample_weight, prior_points, min_scale)
     with unrounded(x.device.type):
         if gradient == "unrolled":
             numbers = _unrolled(step, num_iterations, tolerance)
@@ -172,11 +174,7 @@ def _prepare(
     min_scale: float,
 ) -> tuple[Step, tuple[int, ...]]:
     """The step, with one batch dimension, and the batch's shape."""
-    for value, kind, name in ((start, State, "start"), (family, Family, "family")):
-        if not isinstance(value, kind):
-            raise TypeError(
-                f"{name} must be a {kind.__name__}, as a model has it, got a {type(value).__name__}"
-            )
+    check_state(start, family, "start")
     num_dims, like = start.means.shape[-1], start.means
     checks.check_number(prior_points, "prior_points", inclusive=True)
     checks.check_number(min_scale, "min_scale", inclusive=True)
@@ -185,14 +183,15 @@ def _prepare(
     own, size = tuple(start.means.shape[:-2]), x.shape[-2]
     shapes = [tuple(x.shape[:-2]), own]
     if weights is not None:
-        shape = (*checks.check_floats(weights, "weights").shape[:-1], size)
-        checks.check_weights(weights, shape, like.device, "weights")
+        name = "sample_weight"
+        shape = (*checks.check_floats(weights, name, shape="(..., N)").shape[:-1], size)
+        checks.check_weights(weights, shape, like.device, name)
         shapes.append(shape[:-1])
     try:
         batch = np.broadcast_shapes(*shapes)
     except ValueError:
         raise ValueError(
-            "the leading dimensions of x, of the start and of weights do not broadcast: "
+            "the leading dimensions of x, start and sample_weight do not broadcast: "
             + ", ".join(map(str, shapes))
         ) from None
     if weights is not None:
@@ -263,12 +262,11 @@ def _still(moved: Tensor, tolerance: float, iteration: int) -> bool:
 
 
 def _warn(moved: Tensor, num_iterations: int) -> None:
-    warnings.warn(
+    checks.warn(
         f"EM still moved by {float(moved.max()):.1e} after {num_iterations} iterations, so what "
         "it is at, and its gradient, are those of no fixed point; give prior_points, more "
         "num_iterations, or a larger tolerance",
         ConvergenceWarning,
-        stacklevel=5,
     )
 
 
@@ -389,7 +387,8 @@ class EMLayer(nn.Module):
         prior_points, min_scale, num_iterations, tolerance, gradient: see ``em_fixed_point``.
 
     ``layer(x)`` is a ``MixtureDistribution`` of batch shape (...) for sets x (..., N, D), with a
-    gradient in the points, their weights, and, given a prior, the parameters.
+    gradient in the points, their weights, and, given a prior, the parameters. ``min_scale`` is in
+    the units of x.
     """
 
     def __init__(
@@ -416,9 +415,9 @@ class EMLayer(nn.Module):
         return f"prior_points={self.prior_points:g}, gradient={self.gradient!r}"
 
     def forward(
-        self, x: Tensor, weights: Tensor | None = None, start: State | None = None
+        self, x: Tensor, sample_weight: Tensor | None = None, start: State | None = None
     ) -> MixtureDistribution:
-        """The mixture of each set of points x (..., N, D) with weights (..., N) or None.
+        """The mixture of each set of points x (..., N, D) with sample_weight (..., N) or None.
 
         start: another place to start from, (..., K), from a network for example; with
             ``prior_points`` it is the prior. Raises and warns as ``em_fixed_point`` does.
@@ -427,7 +426,7 @@ class EMLayer(nn.Module):
             self.start.state() if start is None else start,
             x,
             self.start.family,
-            weights,
+            sample_weight,
             prior_points=self.prior_points,
             min_scale=self.min_scale,
             num_iterations=self.num_iterations,

@@ -228,14 +228,36 @@ def mode(family: Family, state: State, num_iterations: int = 200) -> tuple[Tenso
     return x, height
 
 
+def check_state(state: Any, family: Any, name: str = "state") -> None:
+    """Raise ``TypeError`` unless these are a state and a family, ``ValueError`` unless the state
+    has the shapes that the family gives it."""
+    for value, kind, called in ((state, State, name), (family, Family, "family")):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{called} must be a {kind.__name__}, as a model has it, got a "
+                f"{type(value).__name__}"
+            )
+    *batch, num_components, num_dims = state.means.shape
+    wanted = (*batch, num_components), (*batch, *family.shape(num_components, num_dims))
+    found = tuple(state.log_weights.shape), tuple(state.scales.factor.shape)
+    if found != wanted:
+        raise ValueError(
+            f"{name} must have log weights and scales of shapes {wanted[0]} and {wanted[1]}, as "
+            f"the family {family.name!r} has them, got {found[0]} and {found[1]}; give the family "
+            "that it is of"
+        )
+
+
 class MixtureDistribution(distributions.Distribution):
     """A Gaussian mixture as a torch distribution: event (D,), any batch shape.
 
     Args:
         state: log weights (*batch, K), means (*batch, K, D) and scales, as ``model.state()`` or
             ``MixtureDistribution.of`` gives them; gradients reach them.
-        family: what the scales mean.
+        family: of the covariances, as ``model.family``; the scales must be of it.
         validate_args: torch's; None means its default.
+
+    Raises ``TypeError`` or ``ValueError`` for a state that is not of the family, or not finite.
 
     ``rsample`` has gradients in all parameters, the weights included: it differentiates the map
     from uniform numbers to points implicitly (Figurnov, Mohamed and Mnih 2018).
@@ -248,6 +270,7 @@ class MixtureDistribution(distributions.Distribution):
     def __init__(
         self, state: State, family: Family = FULL, validate_args: bool | None = None
     ) -> None:
+        check_state(state, family)
         self.state, self.family = state, family
         batch_shape, event_shape = state.means.shape[:-2], state.means.shape[-1:]
         super().__init__(batch_shape, event_shape, validate_args=validate_args)
@@ -266,18 +289,20 @@ class MixtureDistribution(distributions.Distribution):
         family: Family = FULL,
         validate_args: bool | None = None,
     ) -> MixtureDistribution:
-        """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D).
+        """Of weights (*batch, K), means (*batch, K, D) and covariances (*batch, K, D, D), which are
+        averaged to the nearest that ``family`` can hold; weights are normalized.
 
         Raises ``ValueError`` or ``TypeError`` for bad input, where arguments are validated."""
         asked = cls._validate_args if validate_args is None else validate_args
         if asked and checks.visible(means):
-            shape = tuple(checks.check_floats(means, "means").shape)
+            shape = tuple(checks.check_floats(means, "means", shape="(..., K, D)").shape)
             checks.check_weights(weights, shape[:-1], means.device, "weights")
             sound = checks.check_covariances(covariances, (*shape, shape[-1]), means)
             # What rounding had made indefinite is mended; the gradient passes as it is.
-            covariances = covariances + (sound.to(covariances) - covariances).detach()
-        raw = family.operator.to_raw(family.from_covariances(covariances, weights))
-        scales = family.operator.from_raw(raw)
+            covariances = covariances + (sound - covariances).detach()
+        # A float32 factor may be more slender than a float32 covariance can say.
+        factor = family.from_covariances(covariances.double(), weights.double())
+        scales = family.operator.from_raw(family.operator.to_raw(factor).to(means.dtype))
         shares = weights / weights.sum(-1, keepdim=True)
         log_weights = shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
         return cls(State(log_weights, means, scales), family, validate_args)

@@ -38,7 +38,7 @@ class GaussianMixture(nn.Module):
         batch_shape: of many mixtures side by side; (), one mixture, unless given. ``model[i]``
             is one of them.
         validate_args: whether to look at the values of points that come in, which waits for a
-            GPU; shapes and dtypes are always looked at.
+            GPU; shapes and dtypes are always looked at, and with ``missing=True`` values too.
         device, dtype: of the parameters; torch's defaults when not given.
         generator: a CPU generator for the box.
 
@@ -51,6 +51,7 @@ class GaussianMixture(nn.Module):
     (*batch_shape, K).
     """
 
+    #: The family of covariances, which functions of values ask for.
     family: Family
     logits: Tensor
     means: Tensor
@@ -200,13 +201,34 @@ class GaussianMixture(nn.Module):
 
     @torch.no_grad()
     def set_state(self, state: State) -> Self:
-        """Set all parameters from values; a given (constant) variance and what is held fixed
-        stay. Returns the model."""
-        new = (state.log_weights, state.means, self.family.operator.to_raw(state.scales.factor))
-        for number, value in zip(self._numbers(), new, strict=True):
+        """Set all parameters from values, (*batch_shape, K) of them; a given (constant) variance
+        and what is held fixed stay. Returns the model.
+
+        Raises ``TypeError`` or ``ValueError`` for a state of another family or shape, or one that
+        is not finite; the model is then unchanged."""
+        mixture.check_state(state, self.family)
+        if state.means.shape != self.means.shape:
+            wanted, found = tuple(self.means.shape), tuple(state.means.shape)
+            raise ValueError(f"state must have means of shape {wanted}, got {found}")
+        names = ("log weights", "means", "scales")
+        for name, value, number in zip(names, self._values(state), self._numbers(), strict=True):
+            if not bool(torch.isfinite(value.to(number.dtype)).all()):
+                raise ValueError(
+                    f"state must be finite in {number.dtype}, but its {name} hold NaN or infinity"
+                )
+        return self._take(state)
+
+    @torch.no_grad()
+    def _take(self, state: State) -> Self:
+        """``set_state`` of a state of this very model, whatever its values."""
+        for number, value in zip(self._numbers(), self._values(state), strict=True):
             if number.requires_grad:
                 number.copy_(value)
         return self
+
+    def _values(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """The parameters that say what a state says."""
+        return state.log_weights, state.means, self.family.operator.to_raw(state.scales.factor)
 
     def _numbers(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.logits, self.means, self.raw_scale
@@ -225,6 +247,10 @@ class GaussianMixture(nn.Module):
         One point (D,) gives (), points (..., N, D) give (..., N); a batch of models gives
         (*batch_shape, N) for points that all share. missing: whether NaN is a value that was not
         observed; the density is then that of the observed ones, without a gradient.
+
+        Raises ``TypeError`` for what is no floating-point tensor, ``ValueError`` for a wrong shape
+        or device, and, where arguments are validated, for a value that is not finite; so do
+        ``responsibilities`` and ``predict``.
         """
         if missing:
             return self._missing(x)[0]
@@ -251,7 +277,7 @@ class GaussianMixture(nn.Module):
         self, x: Tensor, *, sample_weight: Tensor | None = None, missing: bool = False
     ) -> float | Tensor:
         """Akaike's criterion of x (N, D), 2 p - 2 log L (eq-aic): lower is better; (...) in a
-        batch."""
+        batch. sample_weight and missing: as in ``bic``."""
         log_likelihood, _ = self._log_likelihood(x, sample_weight, missing)
         return _number(2 * self.num_free_parameters - 2 * log_likelihood)
 
@@ -261,7 +287,8 @@ class GaussianMixture(nn.Module):
         """Schwarz's criterion of x (N, D), p log N - 2 log L (eq-bic): lower is better; (...) in a
         batch.
 
-        sample_weight: (N,); a point of weight 2 counts as two, in N too.
+        sample_weight: (N,); a point of weight 2 counts as two, in N too. missing: as in
+        ``log_prob``. Raises ``ValueError`` or ``TypeError`` for bad input.
         """
         log_likelihood, total = self._log_likelihood(x, sample_weight, missing)
         return _number(self.num_free_parameters * total.log() - 2 * log_likelihood)
@@ -273,7 +300,8 @@ class GaussianMixture(nn.Module):
         """The integrated completed likelihood of x (N, D): lower is better; (...) in a batch.
 
         The BIC less 2 sum_n log max_k r_nk (eq-icl), so points that may be of two components
-        count against the mixture (Biernacki, Celeux and Govaert 2000). sample_weight: (N,).
+        count against the mixture (Biernacki, Celeux and Govaert 2000). sample_weight and missing:
+        as in ``bic``.
         """
         bic = self.bic(x, sample_weight=sample_weight, missing=missing)
         largest = self.responsibilities(_rows(x), missing=missing).double().amax(-1).log()
@@ -339,7 +367,10 @@ class GaussianMixture(nn.Module):
         self, num_samples: int | Sequence[int], *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw points from the mixture: (num_samples, D), or of any shape, ``sample((5, 3))`` is
-        (5, 3, D); a batch of models gives (num_samples, *batch_shape, D), as torch does."""
+        (5, 3, D); a batch of models gives (num_samples, *batch_shape, D), as torch does.
+
+        generator: a CPU generator, torch's own unless given. Raises ``ValueError`` or ``TypeError``
+        for a number below 0 or another generator."""
         return self.sample_with_labels(num_samples, generator=generator)[0]
 
     @torch.no_grad()
@@ -348,7 +379,8 @@ class GaussianMixture(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Draw points (num_samples, D) and the components that made them (num_samples,).
 
-        First the component by its weight, then the point from it (eq-generative).
+        First the component by its weight, then the point from it (eq-generative). Arguments and
+        errors as in ``sample``.
         """
         checks.check_generator(generator)
         sizes = list(num_samples) if isinstance(num_samples, Sequence) else [num_samples]
@@ -366,7 +398,8 @@ class GaussianMixture(nn.Module):
 
     @torch.no_grad()
     def marginal(self, dims: Sequence[int]) -> Self:
-        """The mixture of the given dimensions alone, in that order (eq-marginal)."""
+        """The mixture of the given dimensions alone, in that order (eq-marginal). Raises
+        ``ValueError`` unless they are distinct dimensions of the mixture."""
         dims = checks.check_dims(dims, self.num_dims, "dims")
         return self._of(mixture.marginal(self.family, self.state(), dims))
 
@@ -376,7 +409,8 @@ class GaussianMixture(nn.Module):
 
         given: dimension -> value, for example ``{0: 3.5}``. Each component is conditioned for
         itself (eq-gaussian-conditional), and the weights become the responsibilities of the
-        components for the given values.
+        components for the given values. Raises ``TypeError`` or ``ValueError`` for another kind of
+        ``given``, and where it names no dimension or leaves none free.
         """
         if not isinstance(given, Mapping):
             raise TypeError(f"given must map dimensions to values, as in {{0: 3.5}}; got {given!r}")

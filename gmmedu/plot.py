@@ -137,7 +137,8 @@ def scatter(
     """The points x (N, 2): gray, or in the colors of their components.
 
     labels: (N,), integers; each point takes the color of its component. responsibilities: (N, K);
-    each point takes the mixture of the components' colors in those shares.
+    each point takes the mixture of the components' colors in those shares. size: in square points;
+    alpha: opacity; label: in a legend. Raises ``ValueError`` for other shapes.
     """
     ax = _axes(ax)
     points = _numpy(x)
@@ -213,8 +214,9 @@ def ellipses(
     """The ellipses that hold each stated ``mass`` of each component, and a cross at its mean.
 
     components: a two-dimensional mixture, a snapshot of one, or (weights (K,), means (K, 2),
-    covariances (K, 2, 2)). Component k has the color of the palette unless ``color`` names one
-    for all.
+    covariances (K, 2, 2)). Component k has the color and the line style of the palette unless
+    ``color`` and ``line_style`` name one for all. fill: whether ellipses are shaded; means: whether
+    the crosses are drawn. Raises ``ValueError`` for other dimensions or a mass outside (0, 1).
     """
     ax = _axes(ax)
     _, centers, covariances = _parameters(components)
@@ -264,6 +266,7 @@ def contours(
     levels: log densities, in nats, or a number of them, evenly spaced over the 10 nats below the
     highest density seen. limits: (x low, x high, y low, y high); by default the limits of the
     Axes, or, when they are still empty, three standard deviations around every component.
+    resolution: points of the grid along each axis. Raises ``ValueError`` for other dimensions.
     """
     ax = _axes(ax)
     num_dims = _parameters(model)[1].shape[1]
@@ -302,7 +305,9 @@ def density_1d(
 ) -> Axes:
     """A one-dimensional mixture: its density, its weighted components, and the data.
 
-    x: (N, 1) or None; drawn as a histogram of unit area and a mark at each point.
+    x: (N, 1) or None; drawn as a histogram of unit area in so many ``bins`` and a mark at each
+    point. components: whether each one's share is drawn; color, line_style and label: of the
+    mixture's density. Raises ``ValueError`` for other dimensions.
     """
     ax = _axes(ax)
     weights, means, covariances = _parameters(model)
@@ -372,7 +377,8 @@ def nll_curves(
     """The mean NLL of each fit, by name, after each iteration or second.
 
     log: a logarithmic axis of time that is linear up to its first step, so that the start is seen
-    too. reference: an NLL to draw as a level, say that of the best optimum known.
+    too. reference: an NLL to draw as a level, say that of the best optimum known. Raises
+    ``ValueError`` where ``against`` is another word.
     """
     if against not in ("iterations", "seconds"):
         raise ValueError(f"against must be 'iterations' or 'seconds', got {against!r}")
@@ -446,6 +452,9 @@ def fit_figure(
 
     In two dimensions: contours and ellipses, fitted in color and true in dashed gray. In one: the
     densities. In more: the first two dimensions, of which the marginals are mixtures again.
+
+    x: (N, D); mass: of the ellipses; axis_labels: of the two axes, or the first. Raises
+    ``ValueError`` for other shapes.
     """
     figure, ax = plt.subplots()
     if model.num_dims == 1:

@@ -7,7 +7,8 @@ one leading dimension here, M members.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,10 @@ class Event:
     member: int | None = None
 
 
+#: What comes after the last batch.
+END = object()
+
+
 class Stream:
     """Points that come in batches, as often as they are asked for.
 
@@ -54,10 +59,22 @@ class Stream:
         self.batches, self.missing = batches, missing
         self.like, self.num_dims = model.means, model.num_dims
         self.num_points: int | None = None
+        #: In what each batch is made, during a fit whose modes are not those of the caller.
+        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def _batches(self) -> Iterator[Any]:
+        with self.around():
+            coming = iter(self.batches)
+        while True:
+            with self.around():
+                batch = next(coming, END)
+            if batch is END:
+                return
+            yield batch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         count = 0
-        for batch in self.batches:
+        for batch in self._batches():
             x, weights = self._checked(batch)
             count += len(x)
             x, weights = weighty(x, weights)
@@ -88,7 +105,12 @@ class Stream:
             )
         x = pair[0].to(self.like.device)
         checks.check_points(
-            x, self.num_dims, minimum=0, missing=self.missing, complete=("row",), name="a batch"
+            x,
+            self.num_dims,
+            minimum=0,
+            missing=self.missing,
+            complete=("row",),
+            name="a batch of x",
         )
         if len(pair) == 1:
             return x, None
@@ -289,16 +311,35 @@ class Problem:
 
     def _start_alike(self) -> None:
         """Set the model to what it is in the first process."""
+        numbers = [number.detach() for number in self.model._numbers()]
+        self._before = [number.clone() for number in numbers]
         if self.processes.size > 1:
-            numbers = [number.detach() for number in self.model._numbers()]
             for number, first in zip(numbers, self.processes.gather(numbers)[0], strict=True):
                 number.copy_(first)
+
+    def give_back(self) -> None:
+        """Leave the model as it was found: what was asked for is refused."""
+        for number, before in zip(self.model._numbers(), self._before, strict=True):
+            number.detach().copy_(before)
+
+    @contextmanager
+    def reading(self, around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """Inside, each batch of a stream is made within ``around()``, in the caller's modes."""
+        stream = getattr(self.points, "stream", None)
+        if stream is None:
+            yield
+            return
+        stream.around = around
+        try:
+            yield
+        finally:
+            stream.around = nullcontext
 
     def _enough(self, num_points: int) -> None:
         if num_points < self.model.num_components:
             raise ValueError(
                 f"x has {num_points} points and at least {self.model.num_components} are needed "
-                "(one for each component)"
+                "(one for each component); those of weight 0 do not count"
             )
 
     def _stream(self, stream: Stream) -> float:
@@ -322,8 +363,7 @@ class Problem:
         x = x.detach().to(torch.promote_types(x.dtype, model.means.dtype))
         of_each = [None] * len(x) if weights is None else list(weights)
         found = [moments([pair], self.processes) for pair in zip(x, of_each, strict=True)]
-        if self.processes.size > 1:
-            self._enough(min(one.num_points for one in found))
+        self._enough(min(one.num_points for one in found))
         self.units = Units.of(found, self.family.per_dimension)
         columns = self.units.columns(x, model.means.dtype)
         if weights is not None:

@@ -49,14 +49,17 @@ class SingularityWarning(UserWarning):
 
 def resolution(dtype: torch.dtype) -> float:
     """Below this standard deviation, relative to the data's, a covariance has no factor in
-    ``dtype``: 5e-8 in float64, 1e-3 in float32. No floor is lower."""
+    ``dtype``: 4.7e-8 in float64, 1.1e-3 in float32. No floor is lower, counted in units of the
+    data."""
     return math.sqrt(10 * torch.finfo(dtype).eps)
 
 
 class Drawable(Protocol):
     """What a mitigation asks of points."""
 
-    def draw(self, uniform: Tensor) -> Tensor: ...
+    def draw(self, uniform: Tensor) -> Tensor:
+        """The points (Q, D), in units of the data, that numbers uniform (Q,) in [0, 1) pick by
+        weight; 0, the center, in the place of a value that is missing."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ class Mitigation:
 @dataclass(frozen=True)
 class Clamp(Mitigation):
     """Keep every standard deviation, in every direction, at ``min_scale`` or more (eq-clamp).
+
+    min_scale: in standard deviations of the data; one below 4.7e-8 in float64, or 1.1e-3 in
+    float32, counts as that, the least that the dtype resolves.
 
     Inside EM this is the exact M-step under that bound, so from a state within the bound the NLL
     still never rises.
@@ -192,9 +198,12 @@ def find_singular(
 ) -> list[int]:
     """Components that are degenerate on x (N, D): all of them when a shared covariance is.
 
-    A component is degenerate when, in units of the data, its standard deviation in some direction
-    is below ``min_scale``; one of a given (constant) variance never is. missing: whether NaN is a
-    value that was not observed.
+    A component is degenerate when its standard deviation in some direction is below ``min_scale``
+    standard deviations of the data; one of a given (constant) variance never is. What ``Clamp``
+    holds at its floor is not below it: of that ``FitResult.on_floor`` tells. missing: whether NaN
+    is a value that was not observed.
+
+    Raises ``TypeError`` for a batch of mixtures, ``ValueError`` or ``TypeError`` for bad input.
     """
     check_mixture(model)
     if model.batch_shape:

@@ -49,12 +49,16 @@ def fit_best(
         x: data, (N, D).
         num_starts: how many starts.
         method: where each begins, as in ``initialize``.
-        fitter: ``fit_em``, ``fit_model`` or ``fit_lbfgs``; its arguments go in by keyword, but
-            for ``checkpoint``: to save many fits, give it a batch of models.
+        fitter: ``fit_em``, ``fit_model`` or ``fit_lbfgs``.
+        missing: whether NaN in x is a value that was not observed.
         generator: a CPU generator, for the starts and for ``Reset``.
+        options: further arguments of the fitter, by keyword, but for ``checkpoint``: to save many
+            fits, give it a batch of models. A ``callback`` is told of such a batch, of as many
+            starts as memory lets go side by side, and stops that; ``group`` is as in ``fit_em``.
 
     Returns the record of the best fit, with ``starts``, the NLL of each, (num_starts,). Raises as
-    ``fitter`` does, where every start failed.
+    ``fitter`` does, where every start failed, and ``TypeError`` for a batch of models or a
+    ``checkpoint``.
     """
     check_mixture(model)
     if model.batch_shape:
@@ -65,9 +69,10 @@ def fit_best(
     processes = processes_of(group, model.means.device)
     counted = x
 
+    processes.same(lambda: {"num_starts": checks.check_count(num_starts, "num_starts")})
+
     def door() -> int:
         nonlocal counted
-        checks.check_count(num_starts, "num_starts")
         counted = _counted(check_part(model, x, missing, processes), options, processes.size > 1)
         return _at_once(model, len(x))
 

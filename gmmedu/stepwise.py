@@ -8,7 +8,6 @@ The average of these means is statistics too, and its M-step the mixture that is
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -373,7 +372,7 @@ class Record:
             restored = problem.units.restore(state, problem.family)
         if self.fit.num_steps:
             shape = model.batch_shape
-            model.set_state(each(lambda part: part.reshape(*shape, *part.shape[1:]), restored))
+            model._take(each(lambda part: part.reshape(*shape, *part.shape[1:]), restored))
         return state
 
     def _result(self, state: State) -> StepwiseResult:
@@ -381,12 +380,11 @@ class Record:
         low = problem.clamp(state.scales, 1.001)[1]
         low = low.any(-1).reshape(problem.model.batch_shape).cpu()
         if bool(low.any()):
-            warnings.warn(
+            checks.warn(
                 "the fit ends with a component on the floor that the mitigation sets: in some "
                 "direction its standard deviation is as small as allowed. Use fewer components, "
                 "larger batches or a larger offset, or remove duplicate points.",
                 SingularityWarning,
-                stacklevel=4,
             )
         return StepwiseResult(
             history=torch.stack(self.history).double(),

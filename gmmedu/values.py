@@ -168,8 +168,8 @@ class Points:
         yield self
 
     def draw(self, uniform: Tensor) -> Tensor:
-        """The points (Q, D) that numbers uniform (Q,) in [0, 1) pick from the first set, by
-        weight; float64, on the CPU."""
+        """The points (Q, D) that numbers uniform (Q,), float64 in [0, 1), on the CPU, pick from the
+        first set by weight."""
         if self.weights is None:
             index = (uniform * self.num_points).long().to(self.columns.device)
         else:

@@ -29,8 +29,9 @@ from playwright.sync_api import (
     BrowserContext,
     ConsoleMessage,
     Page,
+    ProxySettings,
+    Request,
     Response,
-    Route,
     ViewportSize,
 )
 from playwright.sync_api import Error as PlaywrightError
@@ -235,9 +236,19 @@ class _Anchors(HTMLParser):
                 self.names.add(value)
 
 
+#: Nothing listens there: what is asked of another host than this one fails at once.
+NOWHERE: ProxySettings = {"server": "http://127.0.0.1:9", "bypass": "127.0.0.1"}
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
+
+    def end_headers(self) -> None:
+        # What pages share is sent once to a browser's context; a page may be written anew.
+        page = urlsplit(getattr(self, "path", "/")).path.endswith((".html", "/"))
+        self.send_header("Cache-Control", "no-store" if page else "max-age=3600")
+        super().end_headers()
 
 
 @contextmanager
@@ -256,7 +267,10 @@ def served(site: Path) -> Iterator[str]:
 
 def leave_formulas_out(page: Page) -> None:
     """For a test that needs none: to set them takes most of the time that a page loads."""
-    page.route("**/mathjax/**", lambda route: route.abort())
+    # A route would keep the browser from its cache.
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.setBlockedURLs", {"urls": ["*/mathjax/*"]})
 
 
 class Inspector:
@@ -268,6 +282,7 @@ class Inspector:
             scheme: browser.new_context(
                 viewport=WINDOW,
                 color_scheme="dark" if scheme == "dark" else "light",
+                proxy=NOWHERE,
             )
             for scheme in SCHEMES
         }
@@ -288,12 +303,9 @@ class Inspector:
         def report(kind: str, *details: str) -> None:
             findings.extend(Finding(name, view, kind, detail) for detail in details)
 
-        def gate(route: Route) -> None:
-            if route.request.url.startswith((self.home, "data:", "blob:")):
-                route.continue_()
-            else:
-                report("outside request", route.request.url)
-                route.abort()
+        def asked(request: Request) -> None:
+            if not request.url.startswith((self.home, "data:", "blob:")):
+                report("outside request", request.url)
 
         def heard(message: ConsoleMessage) -> None:
             if message.type == "error":
@@ -305,7 +317,7 @@ class Inspector:
 
         page = self.context("light").new_page()
         try:
-            page.route("**/*", gate)
+            page.on("request", asked)
             page.on("console", heard)
             page.on("pageerror", lambda error: report("console error", f"uncaught {error}"))
             page.on("response", answered)

@@ -58,6 +58,14 @@ a { text-decoration: none; }
 """
 
 
+#: What is laid out as ever, and not drawn: the first print only tells where names come to stand.
+_BLANK = """
+* { color: transparent !important; background: none !important; }
+* { border-color: transparent !important; }
+img, svg, mjx-container { visibility: hidden !important; }
+"""
+
+
 class Document(NamedTuple):
     """A page of the book in the joined document: its name there, its title, its section."""
 
@@ -247,7 +255,7 @@ def _print(page: Page, path: Path, *, final: bool) -> None:
         path=path,
         prefer_css_page_size=True,
         print_background=True,
-        display_header_footer=True,
+        display_header_footer=final,
         header_template="<span></span>",
         footer_template=_FOOTER,
         outline=final,
@@ -267,7 +275,9 @@ def _places(path: Path) -> Iterator[tuple[str, int]]:
 def print_book(page: Page, path: Path) -> None:
     """Prints what `opened` gives: once to learn the pages, once with them in the contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    blank = page.add_style_tag(content=_BLANK)
     _print(page, path, final=False)
+    blank.evaluate("style => style.remove()")
     page.evaluate(
         "places => document.querySelectorAll('[data-page]').forEach("
         "e => { e.textContent = places[e.dataset.page] })",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import page_inspector
 import pytest
-from page_inspector import Inspector, pages_of, served
+from page_inspector import Inspector, leave_formulas_out, pages_of, served
 from playwright.sync_api import Browser
 from verification import equations_of
 
@@ -44,6 +44,7 @@ LOADED_FACES = """async () => {
 
 def test_the_site_brings_its_own_faces(inspector: Inspector, site: Path) -> None:
     page = inspector.context("light").new_page()
+    leave_formulas_out(page)
     page.goto(inspector.home + "book/01-multivariate-normal.html")
     assert set(page.evaluate(LOADED_FACES)) >= FACES
     for selector, family in (("article p", "Literata"), ("article code", '"JetBrains Mono"')):

@@ -76,9 +76,10 @@ KINDS = {name: chapter for chapter, name in INTERACTIVE}
 
 @pytest.mark.parametrize(("name", "chapter"), KINDS.items())
 def test_an_interactive_is_dragged_and_played_on_a_phone(
-    browser: Browser, inspector: Inspector, chapter: str, name: str
+    inspector: Inspector, chapter: str, name: str
 ) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = inspector.context("dark").new_page()
+    page.set_viewport_size(page_inspector.PHONE)
     leave_formulas_out(page)
     page.goto(f"{inspector.home}book/{chapter}.html")
     own = page.locator(f"[data-gmmedu={name}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -224,6 +225,28 @@ def test_other(compare: Compare) -> None:
 '''
 
 
+#: pytest on a module as it is written anew, in one process, so that torch is imported once.
+ANEW = """
+import json
+import sys
+from pathlib import Path
+import pytest
+import torch
+
+# Two texts of one size within a second: what is compiled of the first would pass for the second.
+sys.dont_write_bytecode = True
+root = Path.cwd()
+module = root / "tests" / "equations" / "test_a.py"
+for text, *arguments in json.loads(sys.argv[1]):
+    module.write_text(text)
+    status = pytest.main(["-q", "-p", "no:cacheprovider", *arguments])
+    import verification  # not before pytest, which rewrites what its plugins import
+    print(f"status {int(status)} {verification.record_of(module, root).exists()}", flush=True)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "equations"]:
+        del sys.modules[name]
+"""
+
+
 @pytest.mark.slow
 def test_what_the_tests_have_proved_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,19 +259,24 @@ def test_what_the_tests_have_proved_is_not_run_again(
     for name in ("__init__.py", "conftest.py", "proof.py"):
         (folder / name).write_text((ROOT / "tests" / "equations" / name).read_text())
 
-    def run(other: float, *arguments: str) -> bool:
-        (tmp_path / module).write_text(TWO.format(other))
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-        extensions = str(ROOT / "book" / "_ext")
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONPATH": extensions}
-        )
-        assert done.returncode == (other != 1.0), done.stdout.decode()
-        return verification.record_of(tmp_path / module, tmp_path).exists()
-
-    assert not run(2.0, module)
-    assert not run(1.0, module, "-k", "one")
-    assert not run(1.0, f"{module}::test_one")
-    assert run(1.0, module)
+    runs = [
+        (2.0, module),
+        (1.0, module, "-k", "one"),
+        (1.0, f"{module}::test_one"),
+        (1.0, module),
+    ]
+    told = json.dumps([(TWO.format(other), *arguments) for other, *arguments in runs])
+    done = subprocess.run(
+        [sys.executable, "-c", ANEW, told],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "book" / "_ext")},
+    )
+    # Whether it failed, and whether a record is kept: only of all that is there, and passed.
+    said = re.findall(r"^status (\d+) (\w+)$", done.stdout, re.MULTILINE)
+    assert said == [("1", "False"), ("0", "False"), ("0", "False"), ("0", "True")], done.stdout
+    assert verification.record_of(tmp_path / module, tmp_path).exists()
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("run again"))
     assert len(verification.proofs(tmp_path)["eq-a"]) == 2

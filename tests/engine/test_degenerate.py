@@ -445,6 +445,9 @@ def sweep_case(seed: int) -> tuple[Tensor, int, Tensor | None]:
         weights = torch.rand(num_points, generator=generator, dtype=FLOAT64)
         weights[torch.rand(num_points, generator=generator) < 0.5] = 0
         weights[draw(0, num_points)] = 1
+        if int((weights > 0).sum()) < k:
+            # One for each component.
+            weights[:k] = 1
     return x, k, weights
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import matplotlib
 
@@ -399,12 +400,13 @@ def test_a_wrong_device_in_the_environment_is_refused_too(
 def test_a_failed_fit_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def collapse(*arguments: Any, **options: Any) -> None:
-        raise demo.SingularityError("component 1 became singular", 1, 7)
-
-    monkeypatch.setattr(demo, "fit_model", collapse)
-    assert demo.main(QUICK) == 1
-    assert capsys.readouterr().err == ("gmmedu-demo: the fit failed: component 1 became singular\n")
+    for error in (
+        demo.SingularityError("component 1 became singular", 1, 7),
+        demo.ProcessError("rank 1 of 2 no longer answers", [1]),
+    ):
+        monkeypatch.setattr(demo, "fit_model", Mock(side_effect=error))
+        assert demo.main(QUICK) == 1
+        assert capsys.readouterr().err == f"gmmedu-demo: the fit failed: {error}\n"
 
 
 def test_a_figure_that_cannot_be_written_here_is_said_before_the_fit(

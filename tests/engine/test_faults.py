@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1326,3 +1327,144 @@ def test_blocks_hold_the_batches_of_points_too(monkeypatch: pytest.MonkeyPatch) 
     x[0, 0, 0] = torch.nan
     again = model.log_prob(x, missing=True)
     torch.testing.assert_close(again[1:], whole[1:], rtol=1e-12, atol=1e-12)
+
+
+def test_a_state_of_another_family_is_refused() -> None:
+    """A diagonal one broadcasts against triangular factors, to numbers that mean nothing."""
+    x = _normal(30, 2)
+    for own, other in (("diagonal", "full"), ("tied", "full"), ("isotropic", "diagonal")):
+        state, wrong = _started(own, x).state(), _started(other, x)
+        before = [number.clone() for number in wrong._numbers()]
+        calls: dict[str, Callable[[], Any]] = {
+            "a distribution": partial(MixtureDistribution, state, wrong.family),
+            "a step": partial(gmmedu.em_step, state, x, wrong.family),
+            "a fixed point": partial(gmmedu.em_fixed_point, state, x, wrong.family),
+            "a layer": partial(gmmedu.EMLayer(wrong), x, start=state),
+            "a model": partial(wrong.set_state, state),
+        }
+        for name, call in calls.items():
+            with pytest.raises(ValueError, match=f"as the family '{other}' has them"):
+                call()
+            assert all(map(torch.equal, before, wrong._numbers())), name
+    for refused in (lambda: gmmedu.em_step(state, x, "full"), lambda: MixtureDistribution(wrong)):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="as a model has it"):
+            refused()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_state_is_taken_whole_or_not_at_all(family: str) -> None:
+    model, x = _started(family, _normal(30, 2), k=2), _normal(30, 2)
+    before = [number.clone() for number in model._numbers()]
+    state = model.state()
+    wrong = {
+        "other dimensions": _started(family, _normal(30, 3), k=2).state(),
+        "one component": _started(family, x, k=1).state(),
+        "not a number": state._replace(means=state.means * torch.nan),
+        "a batch": gmmedu.MODELS[family](2, 2, batch_shape=3, dtype=torch.float64).state(),
+    }
+    for name, other in wrong.items():
+        with pytest.raises(ValueError, match="^state must"):
+            model.set_state(other)
+        assert all(map(torch.equal, before, model._numbers())), name
+
+
+def test_a_step_computes_in_the_dtype_of_its_state() -> None:
+    x = gmmedu.load_old_faithful()
+    model = gmmedu.GmmFull(2, 2, dtype=torch.float32)
+    gmmedu.initialize(model, x, generator=_generator())
+    ones = torch.ones(len(x), dtype=torch.float64)
+    for step in (
+        gmmedu.em_step(model.state(), x, model.family),
+        gmmedu.em_step(model.state(), x, model.family, ones),
+    ):
+        assert step.means.dtype == torch.float32
+        known = gmmedu.em_step(model.double().state(), x.float().double(), model.family)
+        torch.testing.assert_close(step.means.double(), known.means, rtol=1e-5, atol=1e-5)
+        model.float()
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \(\.\.\., 272\)"):
+        gmmedu.em_step(model.state(), x, model.family, ones[:, None])
+
+
+def test_nearly_singular_covariances_in_float32_have_a_factor() -> None:
+    g = _generator()
+    for _ in range(100):
+        axes = torch.linalg.qr(torch.randn(3, 3, generator=g, dtype=torch.float64))[0]
+        values = torch.tensor([1.0, 0.3, 3e-8], dtype=torch.float64)
+        covariance = ((axes * values) @ axes.mT).float()[None]
+        mixture = MixtureDistribution.of(torch.ones(1), torch.zeros(1, 3), covariance)
+        torch.testing.assert_close(mixture.component_covariances, covariance, rtol=0, atol=1e-6)
+
+
+class Recorded:
+    """Batches that note in which modes they are made."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.seen: list[tuple[bool, bool, bool, int]] = []
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.x.split(20):
+            self.seen.append(
+                (
+                    torch.is_grad_enabled(),
+                    torch.is_inference_mode_enabled(),
+                    torch.is_autocast_enabled("cpu"),
+                    torch.get_num_threads(),
+                )
+            )
+            yield 1 * batch
+
+
+@pytest.mark.parametrize("fitter", FITTERS)
+@quiet
+def test_a_stream_is_read_in_the_modes_of_the_caller(fitter: str) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for grad in (True, False):
+            stream = Recorded(_normal(60, 2))
+            with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype=torch.bfloat16):
+                FEW[fitter](_started("full", stream.x), stream)
+            assert len(stream.seen) > 6 and set(stream.seen) == {(grad, False, True, 3)}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_points_that_weigh_nothing_are_not_those_that_a_component_needs() -> None:
+    x = _normal(30, 2)
+    weights = torch.zeros(30)
+    weights[:2] = 1.0
+    model = _started("full", x, k=3)
+    cases: list[tuple[Any, Any]] = [(x, {"sample_weight": weights}), ([(x, weights)], {})]
+    for points, options in cases:
+        with pytest.raises(ValueError, match="x has 2 points and at least 3 are needed"):
+            gmmedu.fit_em(model, points, **options)
+
+
+def test_warnings_name_the_line_that_called_the_package() -> None:
+    x = _normal(40, 2)
+    model, late = _started("full", x, k=3), dict[str, Any](num_iterations=2, tolerance=1e-12)
+    flat, clamp = gmmedu.GmmFull(2, 2, dtype=torch.float64), gmmedu.Clamp(0.1)
+    calls: dict[str, Callable[[], Any]] = {
+        "a fit": lambda: gmmedu.fit_em(model, x, **late),
+        "descent": lambda: gmmedu.fit_model(model, x, **late),
+        "the best": lambda: gmmedu.fit_best(model, x, 2, generator=_generator(), **late),
+        "a layer": lambda: gmmedu.EMLayer(model, **late)(x),
+        "a stream": lambda: gmmedu.fit_stepwise(flat, [0 * x], offset=0.0, mitigation=clamp),
+    }
+    for name, call in calls.items():
+        with pytest.warns(UserWarning) as caught:
+            call()
+        assert {Path(one.filename) for one in caught} == {Path(__file__)}, name
+
+
+@pytest.mark.parametrize("callback", [None, lambda *_: False], ids=["quiet", "told"])
+def test_a_member_that_is_no_number_leaves_the_others_alone(callback: Any) -> None:
+    x = _normal(40, 2)
+    many = _started("full", x, k=2, batch_shape=2)
+    with torch.no_grad():
+        many.means[1] = torch.nan
+    fit = gmmedu.fit_em(many, x, 5, 0.0, callback=callback)
+    alone = many[0]
+    assert [error.member for error in fit.errors] == [1] and fit.nll[1] == torch.inf
+    assert alone(x).item() == pytest.approx(fit.nll[0].item(), abs=1e-9)

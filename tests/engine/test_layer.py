@@ -466,7 +466,7 @@ def test_memory_is_flat_in_the_number_of_iterations() -> None:
         ({"x": torch.zeros(5, 3)}, "must have shape"),
         ({"x": torch.full((5, 2), torch.nan)}, "must be finite"),
         ({"weights": torch.full((40,), -1.0)}, "must not be negative"),
-        ({"weights": torch.ones(3)}, "weights"),
+        ({"weights": torch.ones(3)}, "sample_weight must have shape"),
         ({"gradient": "exact"}, "gradient must be"),
         ({"prior_points": -1.0}, "prior_points"),
         ({"min_scale": -1.0}, "min_scale"),

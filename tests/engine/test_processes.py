@@ -7,11 +7,13 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import groups
@@ -303,6 +305,8 @@ WRONG = {
     "few": 2 * ("ValueError: x has 2 points and at least 3",),
     "checkpoint": 2 * ("ValueError: whether there is a checkpoint must be the same",),
     "every": 2 * ("ValueError: checkpoint_every must be the same",),
+    "starts": 2 * ("ValueError: num_starts must be the same",),
+    "saved": 2 * ("ValueError: checkpoint ",),
 }
 
 
@@ -316,6 +320,13 @@ def _refused(rank: int, size: int, name: str) -> str:
     fitter: Callable[..., Any] = gmmedu.fit_em
     if name == "few":
         x = x[:1]
+    if name == "starts":
+        fitter = partial(gmmedu.fit_best, num_starts=3 + rank)
+    if name == "saved":
+        # Of other points.
+        options["checkpoint"] = Path(tempfile.mkdtemp()) / "fit.pt"
+        saved: dict[str, Any] = {"checkpoint": options["checkpoint"], "checkpoint_every": 1}
+        gmmedu.fit_em(_started("full"), _points() + 1, 2, 0.0, **saved)
     if name == "rate":
         fitter = partial(gmmedu.fit_model, component_lr=0.01 * (1 + rank))
     if rank == size - 1:

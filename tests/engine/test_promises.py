@@ -278,7 +278,7 @@ def test_find_singular_in_data_with_gaps() -> None:
     model.set_parameters(covariances=torch.stack([wide, narrow]))
     x[::5, 0] = torch.nan
     assert gmmedu.find_singular(model, x, missing=True) == [1]
-    with pytest.raises(ValueError, match="use missing=True"):
+    with pytest.raises(ValueError, match="missing=True"):
         gmmedu.find_singular(model, x)
 
 

@@ -205,9 +205,9 @@ def test_what_can_be_read_once_only_is_refused(fitter: str) -> None:
         ([], "no points"),
         ([torch.zeros(0, 2)], "no points"),
         ([torch.zeros(1, 2)], "1 points and at least 2"),
-        ([torch.zeros(4, 3)], "a batch must have shape"),
-        ([torch.zeros(4)], "a batch must have shape"),
-        ([torch.full((4, 2), torch.nan)], "a batch must be finite"),
+        ([torch.zeros(4, 3)], "a batch of x must have shape"),
+        ([torch.zeros(4)], "a batch of x must have shape"),
+        ([torch.full((4, 2), torch.nan)], "a batch of x must be finite"),
         ([(torch.zeros(4, 2), torch.ones(3))], "weights of a batch must have shape"),
         ([(torch.zeros(4, 2), -torch.ones(4))], "must not be negative"),
         ([(torch.zeros(4, 2), torch.tensor([3.0, -1, 1, 1]))], "entry 1 is -1"),
@@ -246,7 +246,7 @@ def test_a_row_without_any_value_is_refused_as_in_a_tensor() -> None:
     model = gmmedu.GmmFull(2, 2).double()
     kept = model.means.detach().clone()
     for fit in (gmmedu.fit_em, gmmedu.fit_stepwise):
-        with pytest.raises(ValueError, match="a batch has no observed value in row 7"):
+        with pytest.raises(ValueError, match="a batch of x has no observed value in row 7"):
             fit(model, batches, missing=True)
         assert torch.equal(model.means, kept)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,13 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _say(page: Page, identifier: str, answer: str) -> tuple[bool, str]:
-    right, line = page.evaluate(ANSWER, [identifier, answer])
-    return right == "true", line
+    return _say_all(page, [(identifier, answer)])[0]
+
+
+def _say_all(page: Page, answers: Iterable[tuple[str, str]]) -> list[tuple[bool, str]]:
+    """What is said of each, one after the other; asked once, since to ask takes longest."""
+    found = page.evaluate(f"all => all.map({ANSWER})", [list(each) for each in answers])
+    return [(right == "true", line) for right, line in found]
 
 
 def _as_typed(answer: Any) -> str | None:
@@ -95,11 +100,10 @@ def test_most_exercises_are_answered_on_their_page() -> None:
 def test_numbers_are_told_what_the_checker_tells(page: Page, identifier: str) -> None:
     case, shape = CASES[identifier], (typed(identifier) or {})["shape"]
     compared = {True: 0, False: 0}
-    for answer in [*case.right, *(answer for answer, _ in case.wrong)]:
-        text = _as_typed(answer)
-        if text is None:
-            continue
-        right, line = _say(page, identifier, text)
+    answers = [*case.right, *(answer for answer, _ in case.wrong)]
+    typed_as = [(answer, text) for answer in answers if (text := _as_typed(answer)) is not None]
+    told = _say_all(page, [(identifier, text) for _, text in typed_as])
+    for (answer, text), (right, line) in zip(typed_as, told, strict=True):
         verdict = check(identifier, answer)
         assert right == verdict.right, (text, line)
         if list(torch.as_tensor(answer).shape) == shape:
@@ -116,8 +120,7 @@ def test_the_kind_of_an_error_is_found_alike(page: Page, identifier: str, factor
     """Beside the mistakes that an exercise knows, those of any number."""
     answer = next(a for a in CASES[identifier].right if _as_typed(a) is not None)
     values = torch.as_tensor(answer, dtype=torch.float64)
-    for wrong in (factor * values, values + factor):
-        _same(page, identifier, wrong)
+    _same(page, identifier, factor * values, values + factor)
 
 
 @pytest.mark.parametrize("identifier", NUMBERS)
@@ -127,27 +130,29 @@ def test_an_order_that_is_wrong_is_found_alike(page: Page, identifier: str) -> N
     _same(page, identifier, values.flip(0) if values.ndim else values**2)
 
 
-def _same(page: Page, identifier: str, wrong: torch.Tensor) -> None:
-    right, line = _say(page, identifier, str(wrong.tolist()))
-    verdict = check(identifier, wrong)
-    assert (right, line) == (verdict.right, verdict.message)
+def _same(page: Page, identifier: str, *answers: torch.Tensor) -> None:
+    told = _say_all(page, [(identifier, str(answer.tolist())) for answer in answers])
+    for answer, (right, line) in zip(answers, told, strict=True):
+        verdict = check(identifier, answer)
+        assert (right, line) == (verdict.right, verdict.message)
 
 
 @pytest.mark.parametrize("identifier", LETTERS)
 def test_each_set_of_letters_is_told_what_the_checker_tells(page: Page, identifier: str) -> None:
     letters = (typed(identifier) or {})["letters"]
-    for size in range(1, len(letters) + 1):
-        for chosen in combinations(letters, size):
-            right, line = _say(page, identifier, "".join(chosen))
-            verdict = check(identifier, "".join(chosen))
-            assert (right, line) == (verdict.right, verdict.message)
+    sizes = range(1, len(letters) + 1)
+    sets = ["".join(chosen) for size in sizes for chosen in combinations(letters, size)]
+    told = _say_all(page, [(identifier, chosen) for chosen in sets])
+    for chosen, (right, line) in zip(sets, told, strict=True):
+        verdict = check(identifier, chosen)
+        assert (right, line) == (verdict.right, verdict.message)
     assert "choose out of" in _say(page, identifier, "")[1].lower()
 
 
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_answer_gets_a_line(page: Page, odd: str) -> None:
-    for identifier in NUMBERS:
-        right, line = _say(page, identifier, odd)
+    told = _say_all(page, [(identifier, odd) for identifier in NUMBERS])
+    for identifier, (right, line) in zip(NUMBERS, told, strict=True):
         assert not right and len(line) > 20, (identifier, line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,33 +21,50 @@ def test_of_numbers(): pass
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "outcome"),
-    [
-        ([], "1 failed, 1 passed, 2 deselected"),
-        (["-m", "browser"], "1 failed, 3 deselected"),
-        (["-k", "another"], "1 failed, 3 deselected"),
-        (["-m", "not browser"], "1 passed, 2 deselected"),
-    ],
-    ids=str,
-)
-def test_without_a_browser_one_failure_says_what_to_do(
-    tmp_path: Path, options: list[str], outcome: str
-) -> None:
-    (tmp_path / "tests").mkdir()
+OUTCOMES = {
+    "": "1 failed, 1 passed, 2 deselected",
+    "-m browser": "1 failed, 3 deselected",
+    "-k another": "1 failed, 3 deselected",
+    "-m not browser": "1 passed, 2 deselected",
+}
+#: pytest with these options and those, in one process, so that torch is imported once.
+RUNS = """
+import sys
+import pytest
+
+for options in sys.argv[1:]:
+    print("run with", options, flush=True)
+    pytest.main(["-q", "-p", "no:cacheprovider", "tests", *options.split(" ", 1) * bool(options)])
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What pytest says with each of the options where there is no browser."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "tests").mkdir()
     for name in ("conftest.py", "pyproject.toml", "tests/chromium.py"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "tests" / "test_pages.py").write_text(SUITE)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "tests" / "test_pages.py").write_text(SUITE)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", *options],
-        cwd=tmp_path,
-        env=os.environ | {"GMMEDU_BROWSER": str(tmp_path / "nowhere")},
-        capture_output=True,
+        [sys.executable, "-c", RUNS, *OUTCOMES],
+        cwd=folder,
+        env=os.environ | {"GMMEDU_BROWSER": str(folder / "nowhere")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert outcome in done.stdout, done.stdout + done.stderr
-    assert ("playwright install" in done.stdout) == ("failed" in outcome)
+    assert done.returncode == 0, done.stdout
+    texts = re.split(r"^run with .*\n", done.stdout, flags=re.MULTILINE)[1:]
+    return dict(zip(OUTCOMES, texts, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OUTCOMES)
+def test_without_a_browser_one_failure_says_what_to_do(said: dict[str, str], options: str) -> None:
+    text, outcome = said[options], OUTCOMES[options]
+    assert outcome in text, text
+    assert ("playwright install" in text) == ("failed" in outcome)
 
 
 def test_one_that_does_not_start_is_passed_over(

@@ -31,14 +31,23 @@ def test_every_study_is_counted_or_named() -> None:
     assert {*ALLOWED} | NOT_COUNTED == {*lab.STUDIES} and not NOT_COUNTED & {*ALLOWED}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ALLOWED)
-def test_a_stored_study_is_what_this_engine_gives(name: str) -> None:
-    # In a process of its own: the benchmarks set the threads of theirs.
-    command = [sys.executable, "-m", "benchmarks.recount", name]
+@pytest.fixture(scope="module")
+def recounted() -> dict[str, list[Any]]:
+    """Of each study the pairs of what is stored and what this engine gives."""
+    # In a process of their own: the benchmarks set the threads of theirs.
+    command = [sys.executable, "-m", "benchmarks.recount", *ALLOWED]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    pairs = json.loads(done.stdout)
+    pairs: dict[str, list[Any]] = json.loads(done.stdout)
+    return pairs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALLOWED)
+def test_a_stored_study_is_what_this_engine_gives(
+    recounted: dict[str, list[Any]], name: str
+) -> None:
+    pairs = recounted[name]
     assert len(pairs) > 0
     for stored, again in pairs:
         assert stored.keys() == again.keys()

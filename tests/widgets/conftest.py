@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
 from gmmbook.widgets import Interactive
 
 OpenStatic = Callable[..., Page]
+WINDOW: ViewportSize = {"width": 760, "height": 1000}
 #: A page says its state, and writes it into its address, a while after the last change: here soon.
 SOON = """(wait => { window.setTimeout = (f, time, ...more) =>
   wait(f, [400, 600].includes(time) ? 100 : time, ...more); })(window.setTimeout)"""
@@ -57,6 +58,25 @@ def reopen(page: Page, hash: str) -> None:
     page.goto(f"{address}#{hash}")
 
 
+#: Another address of the page, as a hand types it.
+TYPED = """async hash => {
+  const heard = new Promise(done => addEventListener("hashchange", done, { once: true }));
+  location.hash = hash;
+  await Promise.race([heard, new Promise((_, fail) => setTimeout(fail, 5000))]);
+}"""
+
+
+def addresses(page: Page, hashes: Iterable[str]) -> Iterator[str]:
+    """Each of these addresses of a page, one after the other: the first one loads it anew, the
+    others, none like the one before, are typed there, and go through the same `restore`."""
+    for i, hash in enumerate(hashes):
+        if i:
+            page.evaluate(TYPED, hash)
+        else:
+            reopen(page, hash)
+        yield hash
+
+
 def drag(page: Page, name: str, dx: float, dy: float, view: str = "") -> None:
     """Drag the handle of this name by so many pixels, in this view where there are several."""
     within = page.locator(f"#{view}") if view else page
@@ -69,9 +89,20 @@ def drag(page: Page, name: str, dx: float, dy: float, view: str = "") -> None:
     page.mouse.up()
 
 
+@pytest.fixture(scope="module")
+def plain(browser: Browser) -> Iterator[BrowserContext]:
+    """For pages that ask for nothing special: a context of its own, and its window, take longer to
+    make than a page. Interactives keep nothing in a browser; what a page has of its own (viewport,
+    media, scripts, listeners, pointer) goes with it."""
+    context = browser.new_context(viewport=WINDOW)
+    context.new_page()  # with its last page its window would go
+    yield context
+    context.close()
+
+
 @pytest.fixture
 def open_static(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, plain: BrowserContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[OpenStatic]:
     """Opens a page from the disk that holds interactives and nothing else.
 
@@ -82,7 +113,8 @@ def open_static(
     keywords go to the browser's context. After
     the test no page may have an error on its console, or have asked for anything beyond itself.
     """
-    contexts, wrong = [], []
+    opened: list[BrowserContext | Page] = []
+    wrong: list[str] = []
     path = tmp_path / "page.html"
 
     def open_it(
@@ -98,11 +130,18 @@ def open_static(
             f"<body><main>{body}</main></body></html>",
             "utf-8",
         )
-        context = browser.new_context(**{"viewport": {"width": 760, "height": 1000}, **options})
-        contexts.append(context)
+        if opened or options.keys() - {"viewport"}:
+            # A second page beside the first, which must be seen too, has a window to itself.
+            context = browser.new_context(**{"viewport": WINDOW, **options})
+            opened.append(context)
+            page = context.new_page()
+        else:
+            page = plain.new_page()
+            opened.append(page)
+            if "viewport" in options:
+                page.set_viewport_size(options["viewport"])
         if not patient:
-            context.add_init_script(SOON)
-        page = context.new_page()
+            page.add_init_script(SOON)
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
@@ -116,6 +155,6 @@ def open_static(
         return page
 
     yield open_it
-    for context in contexts:
-        context.close()
+    for each in opened:
+        each.close()
     assert not wrong, wrong

@@ -13,12 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Error as PlaywrightError
 
 from widgets.conftest import drag
 
@@ -182,6 +184,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *("--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token="),
         *("--ServerApp.allow_root=True", f"--ServerApp.root_dir={folder}"),
         *("--LabApp.news_url=None", "--ServerApp.disable_check_xsrf=True"),
+        "--expose-app-in-browser",
     ]
     python_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = os.environ | own | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": python_path}
@@ -219,12 +222,54 @@ def _post(address: str, body: dict[str, Any]) -> Any:
         return json.load(answer)
 
 
+@contextmanager
+def no_error(page: Page) -> Iterator[None]:
+    """None on the console of the page meanwhile, nor one that nothing catches."""
+    wrong: list[str] = []
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(message.text)
+
+    def failed(error: PlaywrightError) -> None:
+        wrong.append(str(error))
+
+    page.on("console", said)
+    page.on("pageerror", failed)
+    yield
+    page.remove_listener("console", said)
+    page.remove_listener("pageerror", failed)
+    assert not wrong, wrong
+
+
 @pytest.fixture(scope="module")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """One for all notebooks, which keeps what JupyterLab loads."""
+def opened(lab: str, browser: Browser) -> Iterator[Page]:
+    """JupyterLab in a page, for all notebooks: to begin takes longer than what each does there."""
     context = browser.new_context(viewport={"width": 1200, "height": 1400})
-    yield context
+    page = context.new_page()
+    with no_error(page):
+        page.goto(f"{lab}lab/workspaces/all")
+        page.wait_for_function("() => window.jupyterapp", timeout=WAIT)
+        page.evaluate("() => jupyterapp.restored.then(() => {})")
+    yield page
     context.close()
+
+
+OPEN = "path => jupyterapp.commands.execute('docmanager:open', { path }).then(() => {})"
+#: Without asking whether to keep what has run in them.
+SHUT = """() => { for (const widget of [...jupyterapp.shell.widgets("main")])
+  if (widget.context) widget.dispose(); }"""
+
+
+@pytest.fixture
+def page(opened: Page) -> Iterator[Page]:
+    """With no notebook open, before the test and after it."""
+    with no_error(opened):
+        yield opened
+        # What still waits for an answer would be told that there is none.
+        opened.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=WAIT)
+        opened.evaluate(SHUT)
+        expect(opened.locator(".jp-Notebook")).to_have_count(0)
 
 
 # The page draws, and tells the kernel, once a frame.
@@ -242,13 +287,9 @@ def _numbers(text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_page_and_kernel_follow_each_other(lab: str, context: BrowserContext, name: str) -> None:
+def test_page_and_kernel_follow_each_other(page: Page, name: str) -> None:
     case = CASES[name]
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(f"{lab}lab/workspaces/{name}/tree/{name}.ipynb")  # nothing of the others opens
+    page.evaluate(OPEN, f"{name}.ipynb")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=WAIT)
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=WAIT)
     # A notebook without a kernel looks idle too, and forgets what it is asked to run.
@@ -295,5 +336,3 @@ def test_page_and_kernel_follow_each_other(lab: str, context: BrowserContext, na
     expect(page.locator(".jp-InputPrompt").nth(3)).to_have_text(
         re.compile(r"\[\d+\]"), timeout=WAIT
     )
-    page.close()
-    assert not wrong, wrong

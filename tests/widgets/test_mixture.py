@@ -18,7 +18,7 @@ import gmmedu
 from gmmbook.widgets import MixtureExplorer
 from gmmedu.plot import PALETTE
 from gmmedu.singularities import DEFAULT_MITIGATION, Clamp
-from widgets.conftest import LATE, OpenStatic, drag, link_to, reopen, still
+from widgets.conftest import LATE, OpenStatic, addresses, drag, link_to, still
 
 FLOAT64 = torch.float64
 STATE = "() => JSON.parse(JSON.stringify(gmmedu.views.mixture.store.state))"
@@ -695,8 +695,7 @@ BROKEN = [
 def test_a_broken_link_is_ignored(open_static: OpenStatic) -> None:
     explorer = MixtureExplorer()
     page = open_static(explorer)
-    for hash in BROKEN:
-        reopen(page, hash)
+    for hash in addresses(page, BROKEN):
         state = live(page)
         assert state["means"] == explorer.means, hash
         assert state["covariances"] == explorer.covariances, hash

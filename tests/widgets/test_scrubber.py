@@ -16,7 +16,7 @@ from torch import Tensor
 import gmmedu
 from gmmbook.widgets import FitScrubber
 from gmmedu.fitting import FitResult, Snapshot
-from widgets.conftest import OpenStatic, link_to, reopen, still
+from widgets.conftest import OpenStatic, addresses, link_to, still
 
 FLOAT64 = torch.float64
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -500,8 +500,7 @@ BROKEN = [
 
 def test_a_broken_link_is_ignored(open_static: OpenStatic) -> None:
     page = open_static(FitScrubber(fits(), pair(), iteration=4))
-    for hash in BROKEN:
-        reopen(page, hash)
+    for hash in addresses(page, BROKEN):
         now = state(page)
         assert (now["against"], now["iteration"], now["seconds"]) == ("iterations", 4, 0), hash
 

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from gmmbook.widgets import SingularityExplorer
 from gmmedu import Prior, load_galaxies
-from widgets.conftest import OpenStatic, drag, link_to, reopen, still
+from widgets.conftest import OpenStatic, addresses, drag, link_to, reopen, still
 
 FLOAT64 = torch.float64
 CURES = ("none", "clamp", "prior", "tied")
@@ -384,7 +384,6 @@ HOSTILE = [
 
 def test_a_hostile_address_is_ignored(open_static: OpenStatic) -> None:
     page = open_static(SingularityExplorer())
-    for numbers in HOSTILE:
-        reopen(page, f"singularity={numbers}")
-        assert state(page, "sigma") == 1 and state(page, "cure") == "none", numbers
+    for hash in addresses(page, [f"singularity={numbers}" for numbers in HOSTILE]):
+        assert state(page, "sigma") == 1 and state(page, "cure") == "none", hash
         assert page.locator(".gm-values").inner_text()
