@@ -1,7 +1,7 @@
-"""``python -m benchmarks.recount STUDY``: a part of a stored study counted anew.
+"""``python -m benchmarks.recount STUDY ...``: a part of each of these stored studies counted anew.
 
-It prints pairs, as JSON: a stored record, and what this engine gives in its place. Not of
-``density``, whose networks take minutes, nor of ``scale``, which holds times.
+It prints, as JSON, of each study pairs: a stored record, and what this engine gives in its place.
+Not of ``density``, whose networks take minutes, nor of ``scale``, which holds times.
 """
 
 from __future__ import annotations
@@ -108,4 +108,8 @@ PARTS: dict[str, Callable[[list[dict[str, Any]]], Iterator[Pair]]] = {
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    print(json.dumps([*PARTS[sys.argv[1]](lab.study(sys.argv[1]))]))
+    first, found = torch.initial_seed(), {}
+    for name in sys.argv[1:]:
+        torch.manual_seed(first)  # each as if alone in its process
+        found[name] = [*PARTS[name](lab.study(name))]
+    print(json.dumps(found))
