@@ -150,6 +150,7 @@ UNFOLD = """async () => {
 
 # Some colors change in a while.
 COME_TO_REST = """async () => {
+  await document.fonts.ready;
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
   await Promise.allSettled(document.getAnimations().map(motion => motion.finished));
 }"""
@@ -189,6 +190,11 @@ UNSIGNED = """() => [...document.querySelectorAll('mjx-container[display], span.
   .filter(formula => formula.tabIndex < 0 || !formula.matches('.gm-goes-on'))
   .map(formula => `no sign that ${formula.textContent.slice(0, 40)} scrolls: `
                   + `${formula.clientWidth} px of ${formula.scrollWidth}`)"""
+
+# What fits its line does neither.
+FADING = """() => [...document.querySelectorAll('.gm-goes-on')]
+  .filter(formula => formula.scrollWidth <= formula.clientWidth + 1)
+  .map(formula => `${formula.textContent.slice(0, 40)} fades, and fits`)"""
 
 # On a phone a numbered formula and what a cell prints are seen whole, and the labels of a figure,
 # 11 pt or 14.7 px where it is drawn, are of at least 11 px.
@@ -340,7 +346,7 @@ class Inspector:
                 page.set_viewport_size(size)
                 page.evaluate(COME_TO_REST)
                 report("sideways", *page.evaluate(SIDEWAYS))
-                report("cut", *page.evaluate(UNSIGNED))
+                report("cut", *page.evaluate(UNSIGNED), *page.evaluate(FADING))
                 if size is PHONE:
                     report("cut", *page.evaluate(CUT))
             view += ", faces of the machine"

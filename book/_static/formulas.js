@@ -28,6 +28,8 @@
   }
   async function start() {
     await window.MathJax?.startup?.promise;
+    // Until its face has come, a letter has the width of another's.
+    document.fonts.addEventListener("loadingdone", look);
     look();
     settle();
     new ResizeObserver(look).observe(document.querySelector("article") ?? document.body);

@@ -217,6 +217,9 @@ BAD = {
     "cut formula without a sign": f"""<div class='math'>
       <mjx-container display='true' style='display: block; overflow-x: auto'>
       <div style='width: 700px'>x</div></mjx-container></div>{MATHJAX}""",
+    "cut formula that fits": f"""<span class='math'>
+      <mjx-container class='gm-goes-on' style='display: inline-block'>x</mjx-container></span>
+      {MATHJAX}""",
     "cut lines": """<div class='cell_output'><div class='stream'>
       <pre style='overflow: auto; max-width: 300px'>"""
     + "m" * 90

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import nbformat
 import page_inspector
 import pytest
 from page_inspector import Inspector, leave_formulas_out
-from playwright.sync_api import Locator, Page, ViewportSize, expect
+from playwright.sync_api import Locator, Page, Route, ViewportSize, expect
 from portable import CHECK
 from pypdf import PdfReader
 
@@ -258,6 +259,22 @@ def test_formulas_are_no_tab_stops_and_move_no_target(inspector: Inspector, page
     # Formulas above it grew after the browser had gone there.
     top = "document.getElementById('summary').getBoundingClientRect().top"
     page.wait_for_function(f"Math.abs({top}) < 120", timeout=10_000)
+
+
+def test_a_formula_that_fits_does_not_fade(inspector: Inspector, page: Page) -> None:
+    """Nor where it was too wide until its face had come."""
+
+    def late(route: Route) -> None:
+        time.sleep(0.2)
+        route.continue_()
+
+    page.route("**/*.woff", late)
+    page.set_viewport_size(page_inspector.PHONE)
+    page.goto(inspector.home + "book/12-em-as-a-layer.html")
+    page.evaluate(page_inspector.WAIT_FOR_MATH)
+    page.evaluate(page_inspector.COME_TO_REST)
+    assert page.evaluate("document.fonts.size") > 3
+    assert page.evaluate(page_inspector.FADING) == []
 
 
 def search(inspector: Inspector, page: Page, query: str) -> Locator:
