@@ -219,8 +219,9 @@ def fit(
     problem.named["the algorithm"] = repr(start)
     outside = Surroundings(model.means.device.type, problem.small)
     record.begin(problem, outside)
+    problem.read_within(outside.back)
     try:
-        with outside.left(), problem.reading(outside.back):
+        with outside.left():
             _run(problem, record, start(problem, record.num_iterations), checkpoint)
     finally:
         with torch.inference_mode(False):

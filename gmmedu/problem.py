@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,8 @@ from gmmedu.singularities import Mitigation, SingularityError, resolution
 from gmmedu.units import Units, moments, weighty
 from gmmedu.values import Points, Scales, State, Statistics, each, put, take
 
+Around = Callable[[], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True)
 class Event:
@@ -39,8 +41,17 @@ class Event:
     member: int | None = None
 
 
-#: What comes after the last batch.
-END = object()
+def within(around: Around, items: Iterable[Any]) -> Iterator[Any]:
+    """The items, each made inside ``around()``, and what is done with them outside."""
+    end = object()
+    with around():
+        coming = iter(items)
+    while True:
+        with around():
+            item = next(coming, end)
+        if item is end:
+            return
+        yield item
 
 
 class Stream:
@@ -60,21 +71,11 @@ class Stream:
         self.like, self.num_dims = model.means, model.num_dims
         self.num_points: int | None = None
         #: In what each batch is made, during a fit whose modes are not those of the caller.
-        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
-
-    def _batches(self) -> Iterator[Any]:
-        with self.around():
-            coming = iter(self.batches)
-        while True:
-            with self.around():
-                batch = next(coming, END)
-            if batch is END:
-                return
-            yield batch
+        self.around: Around = nullcontext
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         count = 0
-        for batch in self._batches():
+        for batch in within(self.around, self.batches):
             x, weights = self._checked(batch)
             count += len(x)
             x, weights = weighty(x, weights)
@@ -311,29 +312,22 @@ class Problem:
 
     def _start_alike(self) -> None:
         """Set the model to what it is in the first process."""
-        numbers = [number.detach() for number in self.model._numbers()]
-        self._before = [number.clone() for number in numbers]
+        self._before: list[Tensor] = []
         if self.processes.size > 1:
+            numbers = [number.detach() for number in self.model._numbers()]
+            self._before = [number.clone() for number in numbers]
             for number, first in zip(numbers, self.processes.gather(numbers)[0], strict=True):
                 number.copy_(first)
 
     def give_back(self) -> None:
         """Leave the model as it was found: what was asked for is refused."""
-        for number, before in zip(self.model._numbers(), self._before, strict=True):
+        for number, before in zip(self.model._numbers(), self._before, strict=False):
             number.detach().copy_(before)
 
-    @contextmanager
-    def reading(self, around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-        """Inside, each batch of a stream is made within ``around()``, in the caller's modes."""
-        stream = getattr(self.points, "stream", None)
-        if stream is None:
-            yield
-            return
-        stream.around = around
-        try:
-            yield
-        finally:
-            stream.around = nullcontext
+    def read_within(self, around: Around) -> None:
+        """From now on each batch of a stream is made inside ``around()``."""
+        if isinstance(self.points, StreamedPoints):
+            self.points.stream.around = around
 
     def _enough(self, num_points: int) -> None:
         if num_points < self.model.num_components:

@@ -24,7 +24,7 @@ from gmmedu.em import ascend, maximize
 from gmmedu.fitting import Callback, Surroundings
 from gmmedu.models import GaussianMixture, check_mixture
 from gmmedu.passes import Workspace, sums
-from gmmedu.problem import Event, Problem, Stream
+from gmmedu.problem import Event, Problem, Stream, within
 from gmmedu.singularities import DEFAULT_MITIGATION, Mitigation, SingularityWarning
 from gmmedu.values import Points, State, Statistics, each
 
@@ -311,7 +311,7 @@ class Record:
     def run(self, batches: Iterable[Batch]) -> StepwiseResult:
         """A step for each batch; the model holds what was learned, whatever happens."""
         try:
-            for x, weights in self._given(batches):
+            for x, weights in within(self._modes, batches):
                 with self.outside.left():
                     nll = self._step(x, weights)
                 self.history.append(nll)
@@ -327,16 +327,6 @@ class Record:
         finally:
             state = self._write()
         return self._result(state)
-
-    def _given(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, each made in the modes of the caller."""
-        coming = iter(batches)
-        while True:
-            with self._modes():
-                batch = next(coming, None)
-            if batch is None:
-                return
-            yield batch
 
     @contextmanager
     def _modes(self) -> Iterator[None]:
