@@ -281,7 +281,8 @@ class Triangular:
         if bool(fine.all()):
             return refitted, ~fine
         factor, own = scales.factor, covariance.detach()
-        root = torch.where((failed > 0)[..., None, None], square_root(own), root.detach())
+        bad = failed > 0
+        root = root.detach().index_put((bad,), square_root(own[bad]))
         lifted, low = lift(factor.detach() @ root, each(torch.Tensor.detach, refitted), fine, floor)
         if not torch.is_grad_enabled():
             return lifted, low

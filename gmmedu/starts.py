@@ -23,9 +23,10 @@ from gmmedu.values import each
 #: Numbers that the largest array of a batch of starts may hold; more starts go in turns.
 _BATCH_NUMBERS = 2**24
 #: ``Search`` ranks its starts after a fit to this tolerance, in nats per point, and where a closer
-#: one is asked for
+#: one is asked for, after at most so many iterations;
 COARSE = 1e-5
-#: fits so many of them to the end, each from where it was.
+HEAT = 60
+#: then it fits so many of them to the end, each from where it was.
 FINALISTS = 3
 
 
@@ -259,7 +260,9 @@ class Search:
         A start that ends with a component on the floor comes after all that do not."""
         many = self._starts(sets, family, num_components, more)
         tolerance = max(self.tolerance, 4 * torch.finfo(sets.x.dtype).eps)
-        ends, reason = self._fit(many, sets, max(tolerance, COARSE))
+        close = tolerance < COARSE
+        heat = replace(self, num_iterations=min(HEAT, self.num_iterations)) if close else self
+        ends, reason = heat._fit(many, sets, max(tolerance, COARSE))
         none = torch.full_like(ends.nll[:, 0], torch.inf)
         on_floor, converged = (part[:, 0].clone() for part in (ends.on_floor, ends.converged))
         best = Best(many[:, 0], none, on_floor, converged, reason)
@@ -268,7 +271,7 @@ class Search:
             rows = (~best.regular).nonzero().flatten()
             if len(rows):
                 few = many[rows.unsqueeze(1), columns[rows]]
-                if tolerance < COARSE:
+                if close:
                     own, _ = self._fit(few, sets.take(rows), tolerance)
                 else:
                     own = Ends(*(part[rows].gather(1, columns[rows]) for part in ends))
