@@ -138,7 +138,7 @@ class Adam(Algorithm):
     #: How much of the averages of slopes, and of their squares, a step keeps; what is added to the
     #: root of the latter. The values of Kingma and Ba.
     betas, least = (0.9, 0.999), 1e-8
-    kept = ("numbers", "slope", "square")
+    kept = ("numbers", "slope", "square", "begun")
 
     def __init__(
         self,
@@ -150,6 +150,8 @@ class Adam(Algorithm):
         self.problem, self.num_iterations = problem, num_iterations
         self.numbers = problem.family.flatten(problem.start)
         self.slope, self.square = torch.zeros_like(self.numbers), torch.zeros_like(self.numbers)
+        # After how many steps each number was last set by a mitigation.
+        self.begun = torch.zeros_like(self.numbers, dtype=torch.float64)
         largest = torch.finfo(self.numbers.dtype).max
         count = problem.model.num_components
         # Rates of all members in one row, or a row for each.
@@ -168,7 +170,7 @@ class Adam(Algorithm):
         self.slope.lerp_(slope, 1 - self.betas[0])
         self.square.mul_(self.betas[1]).addcmul_(slope, slope, value=1 - self.betas[1])
         # Both averages began at 0; so much of them is from steps.
-        share, share_square = (1 - beta ** (iteration + 1) for beta in self.betas)
+        share, share_square = self._shares(iteration + 1)
         root = (self.square / share_square).sqrt_().add_(self.least)
         decay = (1 + math.cos(math.pi * iteration / self.num_iterations)) / 2
         rates = self.rates if len(self.rates) == 1 else self.rates[problem.members]
@@ -179,8 +181,21 @@ class Adam(Algorithm):
         state = problem.mitigate(state, clamped, singular, iteration + 1)
         rows = singular.any(-1, keepdim=True)
         if bool(rows.any()):
-            self.numbers = torch.where(rows, family.flatten(state), self.numbers)
+            now = family.flatten(state)
+            # What the mitigation moved, and did not only raise, has no past.
+            moved = now != family.flatten(clamped)
+            self.begun = torch.where(moved, iteration + 1.0, self.begun)
+            self.slope, self.square = (
+                average.masked_fill(moved, 0.0) for average in (self.slope, self.square)
+            )
+            self.numbers = torch.where(rows, now, self.numbers)
         return state, problem.e_step(state)
+
+    def _shares(self, num_steps: int) -> list[Any]:
+        """How much of either average, which began at 0, is from steps: for all numbers, or each."""
+        if not bool(self.begun.any()):
+            return [1 - beta**num_steps for beta in self.betas]
+        return [(1 - beta ** (num_steps - self.begun)).to(self.numbers) for beta in self.betas]
 
 
 def _flat_score(problem: Problem, statistics: Statistics, state: State) -> Tensor:

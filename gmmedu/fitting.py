@@ -426,7 +426,7 @@ class Record:
         self._elapsed.append(time.perf_counter() - self._begun)
         self._passes.append(problem.passes.copy())
         self._keep_best(nll, objective, state, failed)
-        met = self.stopping.met(objective, self._earlier)
+        met = np.broadcast_to(self.stopping.met(objective, self._earlier), nll.shape)
         self._earlier = [*self._earlier[-3:], objective]
         last = self.iteration == self.num_iterations
         stop = self._tell(nll, state) or last

@@ -303,7 +303,7 @@ class MixtureDistribution(distributions.Distribution):
         # A float32 factor may be more slender than a float32 covariance can say.
         factor = family.from_covariances(covariances.double(), weights.double())
         scales = family.operator.from_raw(family.operator.to_raw(factor).to(means.dtype))
-        shares = weights / weights.sum(-1, keepdim=True)
+        shares = (weights / weights.sum(-1, keepdim=True)).to(means.dtype)
         log_weights = shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
         return cls(State(log_weights, means, scales), family, validate_args)
 
@@ -465,7 +465,8 @@ def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
         return (
             distribution.weights,
             distribution.component_means,
-            distribution.component_covariances,
+            # A float32 factor may be more slender than a float32 covariance can say.
+            covariances(distribution.family, each(torch.Tensor.double, distribution.state)),
         )
     kind = type(distribution).__name__
     if isinstance(distribution, distributions.MixtureSameFamily):

@@ -135,11 +135,12 @@ class GaussianMixture(nn.Module):
         return self.num_components - 1 + self.num_components * self.num_dims + covariances
 
     def state(self) -> State:
-        """Log weights, means and scales: values with a gradient to the parameters."""
+        """Log weights, means and scales: values with a gradient to the parameters, which later
+        changes of the model leave as they are."""
         checks.check_dtype(self.means.dtype, "the model's dtype")
         with torch.autocast(self.means.device.type, enabled=False):
             scales = self.family.operator.from_raw(self.raw_scale)
-            return State(self.logits.log_softmax(-1), self.means, scales)
+            return State(self.logits.log_softmax(-1), self.means.clone(), scales)
 
     def extra_repr(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
@@ -287,8 +288,8 @@ class GaussianMixture(nn.Module):
         """Schwarz's criterion of x (N, D), p log N - 2 log L (eq-bic): lower is better; (...) in a
         batch.
 
-        sample_weight: (N,); a point of weight 2 counts as two, in N too. missing: as in
-        ``log_prob``. Raises ``ValueError`` or ``TypeError`` for bad input.
+        sample_weight: (N,), or (*batch_shape, N); a point of weight 2 counts as two, in N too.
+        missing: as in ``log_prob``. Raises ``ValueError`` or ``TypeError`` for bad input.
         """
         log_likelihood, total = self._log_likelihood(x, sample_weight, missing)
         return _number(self.num_free_parameters * total.log() - 2 * log_likelihood)
@@ -320,7 +321,9 @@ class GaussianMixture(nn.Module):
         if weights is None:
             total = torch.full((), log_prob.shape[-1], dtype=torch.float64, device=x.device)
             return log_prob.sum(-1), total
-        weights = checks.check_weights(weights, x.shape[:-1], x.device, "sample_weight")
+        # For all, or for each of a batch.
+        shape = log_prob.shape if getattr(weights, "ndim", 1) > 1 else log_prob.shape[-1:]
+        weights = checks.check_weights(weights, shape, x.device, "sample_weight")
         counted = torch.where(weights > 0, log_prob, 0.0)
         return (counted * weights).sum(-1), weights.sum(-1)
 
@@ -471,7 +474,8 @@ class GaussianMixture(nn.Module):
         if self.batch_shape:
             raise TypeError("scikit-learn has no batches; write model[i].to_sklearn()")
         peer = Peer(self.num_components, covariance_type=_SKLEARN[self.family.name])
-        numbers = (self.weights, self.means, self.covariances)
+        state = each(lambda part: part.detach().double(), self.state())
+        numbers = (self.weights, self.means, mixture.covariances(self.family, state))
         weights, means, covariances = (n.detach().double().cpu().numpy() for n in numbers)
         variances = covariances.diagonal(axis1=1, axis2=2).copy()
         held = {

@@ -173,8 +173,12 @@ def _of_piece(points: Points, family: Family, state: State, workspace: Workspace
     few = family.num_features(num_dims) <= MOST_FEATURES * num_components * num_dims
     if points.num_points * rows <= SMALL_PASS or not few:
         return _from_residuals(points, family, state, workspace)
-    # A bound of the largest |W_k| |mu_k|, squared.
-    terms = family.operator.apply(state.scales.whitening.abs(), state.means.abs())
+    # A bound of the largest |W_k| |x|, squared, at the mean and about it, where the correlated
+    # entries of x are what cancels.
+    reach = state.means.abs()
+    if family.operator.event_dims == 2:
+        reach = reach + torch.linalg.vector_norm(state.scales.factor, dim=-1)
+    terms = family.operator.apply(state.scales.whitening.abs(), reach)
     exact = terms.square().sum(-1).amax(-1) < CONDITIONING_LIMIT[state.means.dtype]
     chosen = exact.tolist()
     if all(chosen):
@@ -282,8 +286,8 @@ def _from_patterns(points: Points, family: Family, state: State) -> Statistics:
         weighted = whitened * log_joint.unsqueeze(2)
         matrices = weighted @ whitened.mT
         if pattern.hidden.numel():
-            spread = _spread(log_joint, pattern, expected, num_dims)
-            matrices = matrices + whitening @ spread.to(matrices) @ whitening.mT
+            wide, spread = whitening.double(), _spread(log_joint, pattern, expected, num_dims)
+            matrices = matrices + (wide @ spread @ wide.mT).to(matrices)
         second = family.tie(operator.of_covariances(matrices))
         parts.append(Statistics(log_likelihood, log_joint.sum(-1), weighted.sum(-1), second))
     return reduce(add, parts)

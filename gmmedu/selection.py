@@ -303,6 +303,7 @@ def _note(fits: Best) -> str:
     return ""
 
 
+@torch.no_grad()
 def _held_out(
     fits: Best, sets: Sets, sample_weight: Tensor | None, fold: Tensor
 ) -> tuple[float, float]:

@@ -152,15 +152,17 @@ class Stepwise:
         fresh = each(lambda part: part / total, counted)
         statistics = toward(self.statistics, fresh, size)
         known, memory = len(problem.events), total / size
-        self.state = self._maximized(statistics, memory)
-        self.num_steps, self.weight, self.memory = number, weight, memory
-        self.statistics = moved(statistics, state, self.state, problem.family)
-        self._restart(problem.events[known:])
+        after = self._maximized(statistics, memory)
+        statistics = moved(statistics, state, after, problem.family)
+        statistics, age = self._restarted(problem.events[known:], statistics, after)
+        averaged = self.averaged
         if self.power is not None:
-            self.age += 1
-            share = (self.power + 1) / (self.age + self.power)
-            averaged = moved(self.averaged, state, self.state, problem.family)
-            self.averaged = toward(averaged, self.statistics, share)
+            age = age + 1
+            share = (self.power + 1) / (age + self.power)
+            averaged = toward(moved(averaged, state, after, problem.family), statistics, share)
+        # At once, so that who interrupts finds a whole step or none.
+        self.state, self.statistics, self.averaged, self.age = after, statistics, averaged, age
+        self.num_steps, self.weight, self.memory = number, weight, memory
         return log_likelihood
 
     def result(self) -> State:
@@ -188,15 +190,18 @@ class Stepwise:
             self.problem.fail_range(self.state, bad[0], self.num_steps)
             raise next(iter(self.problem.failures.values()))
 
-    def _restart(self, events: list[Event]) -> None:
-        """A member with a component that was moved forgets what it knew of the old one."""
+    def _restarted(
+        self, events: list[Event], statistics: Statistics, state: State
+    ) -> tuple[Statistics, Tensor]:
+        """The statistics, and of how many steps the average is: a member with a component that was
+        moved forgets what it knew of the old one."""
         reset = [event.member or 0 for event in events if event.action != "clamped"]
-        if reset:
-            which = torch.zeros_like(self.age).index_fill(
-                0, torch.tensor(reset, device=self.age.device), 1.0
-            )
-            self.statistics = toward(self.statistics, own(self.state, self.problem.family), which)
-            self.age = self.age * (1 - which)
+        if not reset:
+            return statistics, self.age
+        index = torch.tensor(reset, device=self.age.device)
+        which = torch.zeros_like(self.age).index_fill(0, index, 1.0)
+        statistics = toward(statistics, own(state, self.problem.family), which)
+        return statistics, self.age * (1 - which)
 
 
 class Once(Stream):
@@ -288,7 +293,8 @@ def _first(batches: Iterator[Batch]) -> list[Batch]:
     """The batches of the first points."""
     first, count = [], 0
     for x, weights in batches:
-        first.append((x, weights))
+        # Whoever gives them may use one room for all.
+        first.append((x.clone(), None if weights is None else weights.clone()))
         count += len(x)
         if count >= FIRST_POINTS:
             break
@@ -319,7 +325,7 @@ class Record:
                 self.num_points += len(x)
                 if self.callback is not None:
                     self._write()
-                    shown = nll if self.problem.batched else nll.item()
+                    shown = nll.clone() if self.problem.batched else nll.item()
                     with self._modes():
                         stop = self.callback(self.problem.model, self.fit.num_steps, shown)
                     if stop:

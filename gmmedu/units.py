@@ -90,7 +90,8 @@ def _read(
         sums = part if sums is None else _merged(sums, part)
         count += len(x)
         if count <= SAMPLE:
-            kept.append((x, weights))
+            # Whoever gives them may use one room for all.
+            kept.append((x.clone(), None if weights is None else weights.clone()))
     return count, sums, kept
 
 

@@ -23,7 +23,7 @@
   for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"])
     addEventListener(kind, () => { moved = true; }, { once: true, passive: true });
   function settle() {
-    const [{ type }] = performance.getEntriesByType("navigation");
+    const type = performance.getEntriesByType("navigation")[0]?.type;
     if (type === "navigate" && !moved) document.querySelector(":target")?.scrollIntoView();
   }
   async function start() {

@@ -132,6 +132,7 @@
     shown = subject;
     const content = await Promise.resolve(contentOf(subject)).catch(() => []);
     if (shown !== subject || !content.length) return;
+    window.MathJax?.typesetClear?.([tip]);
     tip.replaceChildren(...content);
     tip.hidden = false;
     if (!tip.querySelector("mjx-container")) await window.MathJax?.typesetPromise?.([tip]);

@@ -95,10 +95,15 @@
   document.addEventListener("DOMContentLoaded", () => {
     if (typeof Search === "undefined") return;
     Search.query = async (query) => {
-      // The page that a result leads to marks these words.
-      Search._parseQuery(query);
-      await read();
-      show(query, find(query));
+      // The page that a result leads to marks these words, where the browser may keep them.
+      try { Search._parseQuery(query); } catch { /* then it does not */ }
+      try {
+        await read();
+        show(query, find(query));
+      } catch {
+        Search.stopPulse();
+        Search.status.textContent = "The index could not be loaded.";
+      }
     };
   });
 })();

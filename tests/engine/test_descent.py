@@ -15,6 +15,7 @@ from torch import Tensor
 
 import gmmedu
 from gmmedu import Clamp, GaussianMixture, Prior, fit_em, fit_model
+from gmmedu.problem import Problem
 
 FAMILIES = pytest.mark.parametrize("name", reference.ALL)
 
@@ -311,3 +312,34 @@ def test_the_fit_does_not_depend_on_the_units(name: str, size: float) -> None:
     torch.testing.assert_close(away.history, here.history + jacobian, rtol=0, atol=1e-9)
     expected = reference.transform(mixture_of(model), scale, shift)
     assert_same(mixture_of(moved), expected, scale * x.numpy().std(0), bar=1e-8)
+
+
+def test_a_component_that_was_reset_begins_with_a_first_step_of_adam() -> None:
+    """As far as its rate in every number: what the old one met is no part of its averages."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 2, generator=generator, dtype=torch.float64)
+    x[:60] += 4
+    x = torch.cat([x, torch.tensor([[2.0, -3.0]], dtype=torch.float64).repeat(3, 1)])
+    model = gmmedu.GmmFull(3, 2, dtype=torch.float64)
+    narrow, wide = 0.01 * torch.eye(2, dtype=torch.float64), 4 * torch.eye(2, dtype=torch.float64)
+    model.set_parameters(
+        means=torch.stack([x[-1], x[0], x[60]]), covariances=torch.stack([narrow, wide, wide])
+    )
+    scale = Problem(model, x, mitigation=None).units.scale[0]
+    means: list[Tensor] = []
+    fit = fit_model(
+        model,
+        x,
+        num_iterations=1500,
+        component_lr=0.02,
+        mitigation=gmmedu.Reset(min_scale=1e-2),
+        callback=lambda m, iteration, nll: means.append(m.means.detach().clone()),
+        generator=generator,
+    )
+    (event,) = fit.events
+    assert event.action == "reset" and event.component == 0
+    at = event.iteration
+    step = ((means[at + 1] - means[at]) / scale).abs()
+    rate = 0.02 * (1 + math.cos(math.pi * at / 1500)) / 2
+    assert step[0].tolist() == pytest.approx([rate, rate], rel=1e-4)
+    assert bool((step[1:] < rate).all())

@@ -357,3 +357,14 @@ def test_points_of_any_shape(family: str, batch_shape: tuple[int, ...]) -> None:
         assert model.responsibilities(points).shape == (*shape, 3)
         assert model.predict(points).shape == shape
         assert torch.equal(model.predict(points), model.responsibilities(points).argmax(-1))
+
+
+def test_weights_of_another_dtype_take_that_of_the_means() -> None:
+    shares = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    means = torch.tensor([[0.0, 0.0], [3.0, 0.0]], requires_grad=True)
+    mixture = MixtureDistribution.of(shares, means, torch.eye(2).expand(2, 2, 2))
+    assert {part.dtype for part in (mixture.state.log_weights, mixture.mean)} == {torch.float32}
+    assert mixture.log_prob(torch.zeros(2)).dtype == torch.float32
+    assert mixture.mode.shape == (2,)
+    mixture.rsample((5,)).sum().backward()
+    assert means.grad is not None

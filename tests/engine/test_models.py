@@ -470,3 +470,53 @@ def test_cuda_says_what_the_cpu_says(name: str) -> None:
         torch.testing.assert_close(b.history, a.history, rtol=0, atol=1e-9)
         torch.testing.assert_close(theirs.means.cpu(), ours.means, rtol=0, atol=1e-8)
         torch.testing.assert_close(theirs.covariances.cpu(), ours.covariances, rtol=0, atol=1e-8)
+
+
+def test_a_state_stays_what_it_was_when_the_model_moves_on() -> None:
+    model = gmmedu.GmmFull(2, 2, init_radius=3.0, dtype=torch.float64)
+    x = model.sample(200, generator=torch.Generator().manual_seed(0)).detach()
+    before, density = model.state(), model.to_distribution()
+    means, at = model.means.detach().clone(), model.log_prob(x).detach()
+    gmmedu.fit_em(model, x, 3, 0)
+    assert not torch.equal(model.means, means)
+    assert torch.equal(before.means, means)
+    assert torch.allclose(density.log_prob(x), at)
+    assert torch.allclose(model.set_state(before).log_prob(x), at)
+
+
+def slender() -> gmmedu.GmmFull:
+    """A float32 factor whose covariance float32 cannot tell from a singular one."""
+    model = gmmedu.GmmFull(1, 2, init_radius=0.0)
+    with torch.no_grad():
+        model.raw_scale.copy_(torch.tensor([[[0.0, 0.0], [1.0, math.log(1e-4)]]]))
+    return model
+
+
+def test_a_slender_float32_factor_is_handed_on_whole() -> None:
+    model = slender()
+    x = torch.tensor([[0.5, 0.5001], [-1.0, -1.0002]])
+    expected = model.log_prob(x).detach().double()
+    peer = torch.from_numpy(model.to_sklearn().score_samples(x.double().numpy()))
+    assert torch.allclose(peer, expected, atol=0.02)
+    again = gmmedu.GmmFull.from_distribution(model.to_distribution())
+    assert torch.allclose(again.state().scales.factor, model.state().scales.factor, rtol=1e-3)
+
+
+def test_criteria_take_the_weights_that_a_fit_takes() -> None:
+    many = gmmedu.GmmFull(2, 2, init_radius=2.0, batch_shape=3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 40, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(3, 40, generator=generator, dtype=torch.float64)
+    for points, weight in ((x, weights), (x, weights[0]), (x[0], weights), (x[0], weights[0])):
+        for criterion in ("aic", "bic", "icl"):
+            found = getattr(many, criterion)(points, sample_weight=weight)
+            alone = [
+                getattr(many[m], criterion)(
+                    points[m] if points.ndim == 3 else points,
+                    sample_weight=weight[m] if weight.ndim == 2 else weight,
+                )
+                for m in range(3)
+            ]
+            assert found.tolist() == pytest.approx(alone, abs=1e-9)
+    with pytest.raises(ValueError, match="sample_weight must"):
+        many.bic(x, sample_weight=weights[:2])

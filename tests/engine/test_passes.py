@@ -187,6 +187,30 @@ def test_a_pass_takes_the_road_that_keeps_the_digits(
     assert_same(found, expected, scale=15_000, bar=1e-10 if offset < 1e6 else 1e-9)
 
 
+@pytest.mark.parametrize("name", ["full", "tied"])
+def test_a_correlated_covariance_keeps_its_digits_about_the_origin_too(name: str) -> None:
+    """A line through the mean: what cancels in features is |W| |x|, though |W| |mu| is nothing."""
+    slender = np.array([[1.0, 1.0], [1.0, 1.0 + 4e-6]])
+    wide = slender if name == "tied" else np.eye(2)
+    mixture = Mixture(np.array([0.7, 0.3]), np.zeros((2, 2)), np.stack([slender, wide]))
+    x = reference.draw(mixture, 20_000)
+    family = gmmedu.MODELS[name].family
+    near, exact = (
+        e_step(Points.of(torch.as_tensor(x, dtype=dtype)), family, state_of(name, mixture, dtype))
+        for dtype in (torch.float32, torch.float64)
+    )
+    # The whitened variance of points on the line, which is about 1.
+    off = (near.second.double() - exact.second).abs().amax() / 20_000
+    assert float(off) < 1e-3
+    features = passes._from_features(
+        Points.of(torch.as_tensor(x, dtype=torch.float32)),
+        family,
+        each(lambda part: part[None], state_of(name, mixture, torch.float32)),
+        Workspace(),
+    )
+    assert float((features.second[0].double() - exact.second).abs().amax() / 20_000) > 1e-2
+
+
 def test_the_features_alone_would_lose_digits_far_from_the_origin() -> None:
     """What the choice of roads guards against, so that the test before this one can fail."""
     mixture = reference.transform(

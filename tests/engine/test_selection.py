@@ -549,3 +549,16 @@ def test_points_of_a_batch_may_be_shared_along_a_dimension() -> None:
     model = gmmedu.GmmFull(2, 2, batch_shape=(2, 3), dtype=torch.float64)
     with pytest.raises(ValueError, match="must have shape"):
         gmmedu.fit_em(model, sets.unsqueeze(0))
+
+
+def test_scores_of_folds_keep_no_graph() -> None:
+    """Blocks bound what a pass over the points holds; a graph would keep them all."""
+    kept: list[Tensor] = []
+
+    def keep(part: Tensor) -> Tensor:
+        kept.append(part)
+        return part
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda part: part):
+        select(old_faithful(), (1, 2), "full", "held_out", generator=generator())
+    assert max((part.numel() for part in kept), default=0) < len(old_faithful())

@@ -508,15 +508,16 @@ def test_a_clamp_holds_and_says_so() -> None:
 def test_a_reset_component_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was learned of the old one: statistics are those of the new state, and age begins."""
     model, batches = _collapsing()
-    restart, seen = Stepwise._restart, []
+    restarted, seen = Stepwise._restarted, []
 
-    def watched(fit: Stepwise, events: Any) -> None:
-        restart(fit, events)
+    def watched(fit: Stepwise, events: Any, *given: Any) -> Any:
+        statistics, age = restarted(fit, events, *given)
         if events:
-            expected = own(fit.state, fit.problem.family)
-            seen.append((events[0].action, fit.statistics, expected, fit.age.clone()))
+            expected = own(given[1], fit.problem.family)
+            seen.append((events[0].action, statistics, expected, age.clone()))
+        return statistics, age
 
-    monkeypatch.setattr(Stepwise, "_restart", watched)
+    monkeypatch.setattr(Stepwise, "_restarted", watched)
     reset = gmmedu.Reset(max_resets=1)
     fit = fit_stepwise(model, batches, step_size=0.5, mitigation=reset, generator=_generator(4))
     assert fit.events[0].action == "reset" and fit.events[0].component == 1
@@ -623,3 +624,37 @@ def test_toward_is_exact_at_both_ends() -> None:
     for share, expected in ((0.0, one), (1.0, other)):
         for part, value in zip(toward(one, other, share), expected, strict=True):
             assert torch.equal(part, value)
+
+
+@pytest.mark.parametrize("place", ["moved", "toward", "_maximized"])
+def test_who_interrupts_a_step_finds_the_one_before(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
+    gmmedu.initialize(model, x, generator=torch.Generator().manual_seed(0))
+    problem = Problem(model, [(x,)], mitigation=None)
+    learning = Stepwise(problem, Steps.of(0.6, 2.0, None), 1.0)
+    points = Points(problem.units.columns(x, x.dtype))
+    learning.step(points)
+    before = dict(vars(learning))
+
+    def stop(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    owner: Any = Stepwise if place == "_maximized" else "gmmedu.stepwise"
+    if owner is Stepwise:
+        monkeypatch.setattr(Stepwise, place, stop)
+    else:
+        monkeypatch.setattr(f"{owner}.{place}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        learning.step(points)
+    assert all(vars(learning)[name] is value for name, value in before.items())
+
+
+def test_a_callback_of_a_batch_may_use_the_nll_as_it_likes() -> None:
+    many = gmmedu.GmmFull(2, 2, batch_shape=3, init_radius=1.0)
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    kept: list[Tensor] = []
+    fit_stepwise(many, x.split(20), callback=lambda m, step, nll: kept.append(nll.mul_(2)))
+    assert len(kept) == 5 and not any(nll.is_inference() for nll in kept)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +88,18 @@ def test_aitken_gets_closer_than_absolute_where_em_is_slow() -> None:
         left[rule] = gmmedu.fit_em(model, x, 50_000, rule).nll
     end = left[Absolute(1e-14)]
     assert left[Aitken(1e-7)] - end < left[Absolute(1e-7)] - end
+
+
+def test_a_rule_may_answer_with_one_bool_for_all() -> None:
+    class Patience(Stopping):
+        def met(self, objective: Any, earlier: Sequence[Any]) -> Any:
+            return len(earlier) == 4 and abs(float((earlier[0] - objective).max())) < self.tolerance
+
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for num_iterations, converged in ((3, False), (500, True)):
+        model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
+        gmmedu.initialize(model, x, generator=torch.Generator().manual_seed(0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = gmmedu.fit_em(model, x, num_iterations, Patience(1e-6))
+        assert found.converged is converged

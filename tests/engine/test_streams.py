@@ -273,3 +273,27 @@ def test_a_failing_stream_leaves_the_last_good_parameters() -> None:
     fit = gmmedu.fit_em(known, x, 2, 0.0)
     torch.testing.assert_close(model.means, known.means)
     assert float(model(x).detach()) == pytest.approx(fit.nll)
+
+
+class OneRoom:
+    """Batches that all come in the same memory, which the next one overwrites."""
+
+    def __init__(self, x: Tensor, size: int) -> None:
+        self.x, self.room = x, x.new_empty(size, x.shape[1])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.x.split(len(self.room)):
+            yield self.room.copy_(batch)
+
+
+def test_batches_may_share_one_memory() -> None:
+    x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x + torch.arange(600, dtype=torch.float64)[:, None] / 100
+    for fitter in (gmmedu.fit_em, gmmedu.fit_stepwise):
+        ends = []
+        for batches in (list(x.split(100)), OneRoom(x, 100)):
+            model = gmmedu.GmmFull(2, 2, dtype=torch.float64)
+            gmmedu.initialize(model, x, generator=torch.Generator().manual_seed(1))
+            fitter(model, batches)
+            ends.append(model.means.detach().clone())
+        assert torch.equal(*ends)

@@ -128,6 +128,7 @@ CASES = {
         right=[0.71, 0.72, torch.tensor([0.73])],
         wrong=[
             (0.7, "narrow"),
+            (0.5**0.5, "narrow"),
             (0.74, "wide"),
             (-0.72, "positive"),
             ([0.71, 0.72], "one number"),

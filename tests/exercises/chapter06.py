@@ -133,7 +133,7 @@ CASES: dict[str, Case] = {
     "06-1": Case(
         right=["acd", "dca", ["a", "c", "d"], "A, C, D"],
         wrong=[
-            ("abcd", "both means started alike"),
+            ("abcd", "both components started alike"),
             ("acde", "above and below"),
             ("ac", "not all"),
             ("f", "out of a, b, c, d, e"),

@@ -29,10 +29,10 @@ CASES = {
     "12-1": Case(
         right=[44, 44.0, torch.tensor(44)],
         wrong=[
-            (43, "one more"),
+            (43, "above 1 %"),
             (43.7087, "whole"),
             (43.7, "whole"),
-            (45, "many"),
+            (45, "first time"),
             (22, "10 %"),
             (10, "0.35"),
         ],

@@ -102,6 +102,8 @@ def test_traits_are_observed_set_and_reset() -> None:
         ({"mean": [math.nan, 0]}, "mean must lie within limit"),
         ({"mean": [1, 2, 3]}, "mean"),
         ({"slice": "x"}, "slice"),
+        ({"slice": 9}, "slice must lie within limit"),
+        ({"slice": math.nan}, "slice must lie within limit"),
     ],
 )
 def test_what_is_no_gaussian_is_refused_and_nothing_changes(
@@ -114,6 +116,12 @@ def test_what_is_no_gaussian_is_refused_and_nothing_changes(
     with pytest.raises(traitlets.TraitError, match=words):
         explorer.set(point=[0.5, 0.5], **traits)
     assert before == {name: getattr(explorer, name) for name in before}
+
+
+def test_a_covariance_may_be_symmetric_to_rounding() -> None:
+    covariance = [[2.0, 0.1 + 0.2], [0.3, 1.0]]
+    ((_, b), (c, _)) = GaussianExplorer(covariance=covariance).covariance
+    assert b == c == pytest.approx(0.3)
 
 
 def state(page: Page, trait: str) -> Any:
@@ -165,6 +173,12 @@ def test_a_link_to_a_thin_gaussian_restores_it(
     page = open_static(GaussianExplorer(), hash="gaussian=" + ",".join(f"{v:.6g}" for v in numbers))
     assert state(page, "mean") == [0.5, 0]
     np.testing.assert_allclose(state(page, "covariance"), covariance, rtol=1e-4, atol=1e-5)
+
+
+def test_a_link_to_a_wide_gaussian_restores_it(open_static: OpenStatic) -> None:
+    """Both axes as long as the plane is wide, and the slider of the correlation: 1.3 times."""
+    page = open_static(GaussianExplorer(), hash="gaussian=0,0,16,12,16,1,0,0")
+    assert state(page, "covariance") == [[16, 12], [12, 16]]
 
 
 def test_what_a_mouse_passes_over_is_no_view_to_link_to(open_static: OpenStatic) -> None:

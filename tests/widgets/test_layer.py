@@ -266,3 +266,8 @@ def test_the_random_state_of_torch_is_left_alone() -> None:
     before = torch.get_rng_state()
     EMLayerExplorer()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_argument_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError, match="point"):
+        EMLayerExplorer(point=START)

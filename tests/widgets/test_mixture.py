@@ -399,11 +399,48 @@ def test_what_the_front_end_sends_is_taken_as_it_is() -> None:
     assert {name: getattr(explorer, name) for name in sent} == sent
     assert len(explorer.values["counts"]) == 3
     before = explorer.values["nll"]
-    explorer._act(explorer, {"do": "em_step"}, [])
+    explorer.set_state({"asked": ["em_step"]})
     assert explorer.values["nll"] < before
-    explorer._act(explorer, {"do": "draw"}, [])  # not an action
-    explorer._act(explorer, {"do": "reset"}, [])
+    # The second is no action.
+    explorer.set_state({"asked": ["em_step", "draw", "reset"]})
     assert len(explorer.weights) == 2
+
+
+def test_a_drag_that_reaches_the_kernel_with_a_button_comes_before_it() -> None:
+    explorer = MixtureExplorer()
+    start = explorer.means
+    moved = [[start[0][0] + 0.5, start[0][1] + 5], start[1]]
+    explorer.set_state({"asked": ["em_step"], "means": moved})
+    stepped = MixtureExplorer(
+        means=moved, weights=explorer._first["weights"], covariances=explorer._first["covariances"]
+    )
+    stepped.em_step()
+    assert explorer.means == stepped.means
+    explorer.set_state({"means": moved, "asked": ["em_step", "reset"]})
+    assert explorer.means == start
+
+
+def test_fewer_components_keep_one_selected() -> None:
+    explorer = MixtureExplorer(num_components=3)
+    explorer.selected = 2
+    fewer = {name: getattr(explorer, name)[:2] for name in ("weights", "means", "covariances")}
+    explorer.set(**fewer)
+    assert explorer.selected == 1
+    explorer.remove_component()
+    assert explorer.selected == 0
+
+
+def test_several_traits_at_once_are_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer, computed = MixtureExplorer(), []
+    compute = MixtureExplorer.compute
+
+    def counted(self: MixtureExplorer) -> Any:
+        computed.append(self.means)
+        return compute(self)
+
+    monkeypatch.setattr(MixtureExplorer, "compute", counted)
+    explorer.em_step()
+    assert computed == [explorer.means]
 
 
 # Gestures

@@ -254,7 +254,14 @@ def test_a_link_is_taken_only_where_there_is_such_a_state(open_static: OpenStati
 
 @pytest.mark.parametrize(
     "state",
-    [{"arrived": 0}, {"arrived": 61}, {"alpha": 0.5}, {"alpha": 1.01}, {"stream": "drift"}],
+    [
+        {"arrived": 0},
+        {"arrived": 61},
+        {"alpha": 0.5},
+        {"alpha": 1.01},
+        {"alpha": math.nan},
+        {"stream": "drift"},
+    ],
 )
 def test_a_state_that_there_is_not_is_named(state: dict[str, Any]) -> None:
     with pytest.raises(traitlets.TraitError, match=next(iter(state))):

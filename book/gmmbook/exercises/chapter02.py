@@ -153,6 +153,9 @@ def _widest() -> float:
     return math.sqrt(float((1.5 * x / torch.log((1 + 2 * x) / (1 - x))).max()))
 
 
+#: Between these; at the ends themselves modes and saddles have met.
+_FOUR_MODES = math.sqrt(0.5) * (1 + 1e-6), _widest() * (1 - 1e-6)
+
 EXERCISES: dict[str, Checker] = {
     "02-1": Value(
         expected=2 + math.log(9) / 4,
@@ -290,19 +293,20 @@ EXERCISES: dict[str, Checker] = {
         praise="A component of more than a third can hide without a hump of its own.",
     ),
     "02-7": Interval(
-        right=(math.sqrt(0.5), _widest()),
+        right=_FOUR_MODES,
         others=[
             (-math.inf, 0.0, "sigma is a standard deviation: it is positive."),
             (
                 0.0,
-                math.sqrt(0.5),
+                _FOUR_MODES[0],
                 "too narrow: at the center of the triangle there is a valley. "
                 "Where does the Hessian there change its sign?",
             ),
             (
-                _widest(),
+                _FOUR_MODES[1],
                 math.inf,
-                "too wide: the modes near the corners have run into the center.",
+                "too wide: the modes near the corners have met saddles on their way in, "
+                "and are gone.",
             ),
         ],
         praise="Even round components can make a mode where none of them has its mean.",

@@ -173,7 +173,7 @@ EXERCISES: dict[str, Checker] = {
     "06-1": Choice(
         right="acd",
         others={
-            "b": "what did EM do when both means started alike?",
+            "b": "what did EM do when both components started alike?",
             "e": "write the new mean as a quotient, and double the weights above and below the "
             "line.",
         },

@@ -38,8 +38,8 @@ EXERCISES: dict[str, Checker] = {
         expected=_TERMS,
         tolerance=1e-6,
         mistakes=[
-            (_TERMS - 1, "one more: at 43 the share is still 1.08 %."),
-            (_TERMS + 1, "one too many: one fewer would do."),
+            (_TERMS - 1, "at that many terms the share is still above 1 %."),
+            (_TERMS + 1, "it is below 1 %, but was it there for the first time?"),
             *(
                 (
                     round(math.log(0.01) / math.log(0.9), digits),

@@ -120,7 +120,7 @@ EXERCISES: dict[str, Checker] = {
         expected=-0.3,
         mistakes=[
             (1.5, "these are in different units: add the mean logarithm first."),
-            (0.3, "the sign: the colleague's NLL in dollars is 2.3."),
+            (0.3, "the sign: which of the two NLLs is the lower one in dollars?"),
             (3.3, "the mean logarithm is added to 0.5, not taken from it."),
         ],
         hint="Move the 0.5 to dollars, then compare.",

@@ -55,6 +55,9 @@ class Interactive(anywidget.AnyWidget):
     alt = traitlets.Unicode()
     name = traitlets.Unicode()
     values = traitlets.Dict().tag(sync=True)
+    #: What buttons of the front end have asked for, in the queue of the state: a message of its own
+    #: would overtake a drag that waits for the kernel.
+    asked = traitlets.List(traitlets.Unicode()).tag(sync=True)
     #: The traits that a reader can change; they are observed, reset and kept in the address.
     state: tuple[str, ...] = ()
 
@@ -69,9 +72,10 @@ class Interactive(anywidget.AnyWidget):
         super().__init__(kind=kind, **traits)
         self.name = self.name or self.kind
         self._first = {name: getattr(self, name) for name in self.state}
-        self.observe(lambda change: self._answer(), list(self.state))
-        self.on_msg(self._act)
-        self._answer()
+        self.observe(self._follow, list(self.state))
+        self.observe(self._act, "asked")
+        self._answered: list[Any] | None = None
+        self._follow(None)
 
     def compute(self) -> dict[str, Any]:
         """What follows from the state, by torch: plain numbers and lists."""
@@ -98,14 +102,23 @@ class Interactive(anywidget.AnyWidget):
                     setattr(self, name, value)
             raise
 
+    def _follow(self, change: Any) -> None:
+        """Answer a change; one of several traits at once is told for each, and answered once."""
+        now = [getattr(self, name) for name in self.state]
+        if now != self._answered:
+            self._answer()
+            self._answered = now
+
     def _answer(self) -> None:
         self.values = self.compute()
 
-    def _act(self, widget: Any, content: dict[str, Any], buffers: Any) -> None:
+    def _act(self, change: Any) -> None:
         """A button of the front end: the public method of its name, if it is one of `actions`."""
-        action = content.pop("do", "")
-        if action in ("reset", *self.actions):
-            getattr(self, action)(**content)
+        # The state that came with it is told of later.
+        self._follow(change)
+        for action in change.new[len(change.old) :]:
+            if action in ("reset", *self.actions):
+                getattr(self, action)()
 
     #: Methods that a button of the front end may call.
     actions: tuple[str, ...] = ()
@@ -123,7 +136,7 @@ class Interactive(anywidget.AnyWidget):
         state = {
             name: getattr(self, name)
             for name in self.trait_names(sync=True)
-            if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")
+            if not name.startswith("_") and name not in ("asked", "layout", "tabbable", "tooltip")
         }
         # "<" cannot end the element early, and is the same character to JSON.
         text = json.dumps(state, separators=(",", ":")).replace("<", "\\u003c")

@@ -65,16 +65,21 @@ class GaussianExplorer(Interactive):
 
     @traitlets.validate("covariance")
     def _definite(self, proposal: Any) -> Any:
-        matrix = torch.tensor(proposal["value"], dtype=torch.float64)
-        if not torch.equal(matrix, matrix.mT) or bool(torch.linalg.cholesky_ex(matrix).info):
+        given = torch.tensor(proposal["value"], dtype=torch.float64)
+        # A product of matrices is symmetric to rounding.
+        matrix = (given + given.mT) / 2
+        # A NaN is not even.
+        even = (given - matrix).abs() <= 1e-9 * given.abs().max()
+        if not bool(even.all()) or bool(torch.linalg.cholesky_ex(matrix).info):
             raise traitlets.TraitError(
                 f"covariance must be symmetric and positive definite, got {proposal['value']}"
             )
-        return proposal["value"]
+        return matrix.tolist()
 
-    @traitlets.validate("mean", "point")
+    @traitlets.validate("mean", "point", "slice")
     def _inside(self, proposal: Any) -> Any:
-        if not all(abs(v) <= self.limit for v in proposal["value"]):
+        value = proposal["value"]
+        if not all(abs(v) <= self.limit for v in (value if isinstance(value, list) else [value])):
             raise traitlets.TraitError(
                 f"{proposal['trait'].name} must lie within limit={self.limit}, "
                 f"got {proposal['value']}"

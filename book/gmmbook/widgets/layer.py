@@ -76,6 +76,9 @@ class EMLayerExplorer(Interactive):
     ) -> None:
         if scene not in _SCENES:
             raise traitlets.TraitError(f"scene must be one of {list(_SCENES)}, got {scene!r}")
+        unknown = sorted(changes.keys() - {"points", "selected", "at"})
+        if unknown:
+            raise TypeError(f"EMLayerExplorer got an unexpected argument {unknown[0]!r}")
         self.set_trait("scenes", _SCENES)
         super().__init__(
             kind="layer",

@@ -63,10 +63,10 @@ class MixtureExplorer(Interactive):
     the next random start; axis_labels: what the two columns are, with units.
 
     Traits: ``weights``, ``means``, ``covariances``, ``selected`` (from 0), ``rate``, ``seed``,
-    ``history`` (the NLL before and after the steps taken since the mixture was last set), ``note``
-    (why a step was not taken), and, fixed, ``points``, ``center`` and ``scale``, the units of the
-    data. values: nll, in nats; counts N_k; weights. To change K set weights, means and covariances
-    at once, by ``set(...)``.
+    ``history`` (the NLL before and after the last steps in a row; a step from another mixture
+    begins a new one), ``note`` (why a step was not taken), and, fixed, ``points``, ``center`` and
+    ``scale``, the units of the data. values: nll, in nats; counts N_k; weights. To change K set
+    weights, means and covariances at once, by ``set(...)``.
 
     Raises ``traitlets.TraitError`` that names the argument for what is no mixture over the points.
     """
@@ -254,6 +254,14 @@ class MixtureExplorer(Interactive):
                 f"{name} would make {found}, with {len(self.points)} points: to change the number "
                 "of components set all three at once, by set(...), and to no more than points"
             )
+
+    def set(self, **state: Any) -> None:
+        """Change several traits at once: all of them, or with an error none. Where the selected
+        component is gone, the last one is selected."""
+        weights = state.get("weights")
+        if isinstance(weights, list | tuple) and weights:
+            state.setdefault("selected", min(self.selected, len(weights) - 1))
+        super().set(**state)
 
     def model(self) -> GmmFull:
         """The mixture as it is now, float64."""

@@ -76,7 +76,7 @@ class StreamExplorer(Interactive):
 
     points: Any = traitlets.List(read_only=True).tag(sync=True)
     arrived = traitlets.Int(min=1, max=_BATCHES).tag(sync=True)
-    alpha = traitlets.CFloat(min=_ALPHA[0], max=_ALPHA[1]).tag(sync=True)
+    alpha = traitlets.CFloat().tag(sync=True)
     stream = traitlets.Enum(_STREAMS).tag(sync=True)
     state = ("arrived", "alpha", "stream")
     #: Of each stream, once it is asked for: what exact EM made of it depends on nothing else.
@@ -99,6 +99,15 @@ class StreamExplorer(Interactive):
             alpha=alpha,
             stream=stream,
         )
+
+    @traitlets.validate("alpha")
+    def _exponent(self, proposal: Any) -> Any:
+        # A bound lets NaN pass.
+        if not _ALPHA[0] <= proposal["value"] <= _ALPHA[1]:
+            raise traitlets.TraitError(
+                f"alpha must be from {_ALPHA[0]} to {_ALPHA[1]}, got {proposal['value']}"
+            )
+        return proposal["value"]
 
     def truth(self, batch: int | None = None) -> _Mixture:
         """The mixture that a batch comes from; the last one unless another is named."""

@@ -268,7 +268,7 @@ const STYLE = `
 .gm-halo{paint-order:stroke;stroke:var(--pst-color-background,var(--jp-layout-color0,Canvas));stroke-width:3px}
 .gm-axis{fill:none;stroke:currentColor;opacity:.55}.gm-text{fill:currentColor;font:12px system-ui,sans-serif}
 .gm-text.gm-numeral{fill:#000;font-weight:700;pointer-events:none;forced-color-adjust:none}
-@media (forced-colors:active){.gm-halo{stroke:none}}
+@media (forced-colors:active){.gm-halo{stroke:none}.gm-widget button[aria-pressed=true]{border-width:3px}}
 .gm-handle{display:block;cursor:grab;outline:none;touch-action:none}
 .gm-knob:not(.gm-disc){stroke:#fff;stroke-width:2}
 .gm-none{opacity:0}.gm-handle:focus-visible .gm-none{opacity:.5}

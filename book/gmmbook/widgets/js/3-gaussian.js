@@ -18,7 +18,7 @@ kinds.gaussian = {
   decode(numbers, { limit }) {
     const [m, n, a, b, c, slice, u, v] = numbers, covariance = [[a, b], [b, c]], place = [-limit, limit];
     // A thin one that lies aslant is thinner than its handles allow, and a link rounds.
-    const size = [5e-4 * limit, 1.01 * limit];
+    const size = [5e-4 * limit, 1.5 * limit];
     const fits = numbers.length === 8 && factorOf(covariance) && within([m, n, slice, u, v, ...principal(covariance).sds], [...Array(5).fill(place), size, size]);
     return fits ? { mean: [m, n], covariance, slice, point: [u, v] } : null;
   },

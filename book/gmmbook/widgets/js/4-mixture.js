@@ -119,7 +119,8 @@ kinds.mixture = (() => {
     const rgb = each.map((k) => [1, 3, 5].map((i) => parseInt(colorOf(k).slice(i, i + 2), 16)));
     const place = kept(["box"], () => dots.forEach((dot, i) => { const [cx, cy] = plane.pixel(points[i]); put(dot, { cx, cy }); }));
     const drawCurve = ({ history: past, values: { nll } }) => {
-      const history = past.length ? past : [nll];
+      // Moved by hand since its last step, the mixture begins anew.
+      const history = past.length && abs(past.at(-1) - nll) < 1e-7 * (1 + abs(nll)) ? past : [nll];
       const low = min(...history), high = max(...history), room = high - low > 1e-9 * (1 + abs(high)) ? 0.05 * (high - low) : 0.1;
       chart.x.high = max(10, history.length - 1);
       Object.assign(chart.y, { low: low - room, high: high + room });

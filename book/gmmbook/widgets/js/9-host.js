@@ -20,18 +20,32 @@ class Interface {
     this.stale = true;
     this.draw();
   }
-  /** Ask for something to be computed: by the kernel where there is one. */
-  act(name) { this.model.send({ do: name }); }
+  /** Ask for something to be computed: by the kernel where there is one, after what it has still to hear. */
+  act(name) {
+    const { model } = this, asked = model.get("asked");
+    if (!asked) return model.send({ do: name });
+    model.set("asked", [...asked, name]);
+    model.save_changes();
+  }
   /** After a gesture, which ends what plays: pass the state on, and when it is done say what came of it. */
   touched(done) {
     clearTimeout(this.timer);
     this.timer = 0;
     this.passing = false;
     this.set({});
+    this.ended = done;
     if (!done) return;
+    this.stale = false;
     this.model.save_changes();
+    this.speak();
+  }
+  /** Say what came of a gesture that has ended; again where a slow kernel has more to tell. */
+  speak() {
     clearTimeout(this.later);
-    this.later = setTimeout(() => { if (!this.timer) this.said.textContent = this.kind.say(this.now); }, 600);
+    this.later = setTimeout(() => {
+      const text = this.kind.say(this.now);
+      if (!this.timer && this.said.textContent !== text) this.said.textContent = text;
+    }, 600);
   }
   /** Draw in the next frame, once. */
   draw() {
@@ -140,6 +154,7 @@ function render({ model, el }) {
   const redraw = () => {
     // A kernel resets some frames later, and may have other things to tell before.
     if (ui.forgets) ui.forget?.();
+    if (ui.ended) ui.speak();
     ui.draw();
   };
   kind.build(ui);
@@ -161,7 +176,13 @@ function render({ model, el }) {
   watch.observe(ui.stage);
   fit();
   model.on("change", redraw);
-  return Object.assign(() => { watch.disconnect(); model.off("change", redraw); }, { ui });
+  const end = () => {
+    watch.disconnect();
+    model.off("change", redraw);
+    for (const timer of [ui.timer, ui.later]) clearTimeout(timer);
+    cancelAnimationFrame(ui.frame);
+  };
+  return Object.assign(end, { ui });
 }
 
 /** Stands in for the model of a widget where there is no kernel. */
@@ -187,7 +208,7 @@ class Store {
 
 // The view in the address: #name=1.5,-2,...&other=..., numbers only. What does not parse, or is not
 // a state that the interactive can be in, is ignored.
-const written = (kind, state) => String(kind.encode(state).map((v) => rounded(v, 6)));
+const written = (kind, state) => String(kind.encode(state).map((v) => (Number.isInteger(v) ? v : rounded(v, 6))));
 function writeAddress() {
   const parts = [];
   for (const [name, { store, kind }] of Object.entries(views)) {
@@ -209,7 +230,7 @@ const settle = () => { show(); window.MathJax?.startup?.promise?.then(show); };
 function restore(event) {
   const back = !event && ["reload", "back_forward"].includes(performance.getEntriesByType("navigation")[0]?.type);
   for (const part of location.hash.slice(1).split("&")) {
-    const [, name, text] = /^([a-z][a-z0-9-]*)=([-+.0-9e]+(?:,[-+.0-9e]+)*)$/i.exec(part) ?? [], numbers = text?.split(",").map(Number);
+    const [, name, text] = /^([\w-]+)=([-+.0-9e]+(?:,[-+.0-9e]+)*)$/i.exec(part) ?? [], numbers = text?.split(",").map(Number);
     if (!views[name] || !numbers.every(Number.isFinite)) continue;
     const { store, kind, figure } = views[name], state = kind.decode(numbers, store.state);
     if (!state || String(numbers) === written(kind, store.state)) continue;
