@@ -78,6 +78,12 @@ def covariances(family: Family, state: State) -> Tensor:
     return triangular @ triangular.mT
 
 
+def wide_covariances(family: Family, state: State) -> Tensor:
+    """Sigma in float64, (..., K, D, D), to make another mixture of: a float32 factor may be more
+    slender than a float32 covariance can say."""
+    return covariances(family, each(torch.Tensor.double, state))
+
+
 def triangular_factor(family: Family, state: State) -> Tensor:
     """L of each component, lower triangular: (..., K, D, D)."""
     num_dims = state.means.shape[-1]
@@ -465,8 +471,7 @@ def parameters_of(distribution: Any) -> tuple[Tensor, Tensor, Tensor]:
         return (
             distribution.weights,
             distribution.component_means,
-            # A float32 factor may be more slender than a float32 covariance can say.
-            covariances(distribution.family, each(torch.Tensor.double, distribution.state)),
+            wide_covariances(distribution.family, distribution.state),
         )
     kind = type(distribution).__name__
     if isinstance(distribution, distributions.MixtureSameFamily):

@@ -474,8 +474,8 @@ class GaussianMixture(nn.Module):
         if self.batch_shape:
             raise TypeError("scikit-learn has no batches; write model[i].to_sklearn()")
         peer = Peer(self.num_components, covariance_type=_SKLEARN[self.family.name])
-        state = each(lambda part: part.detach().double(), self.state())
-        numbers = (self.weights, self.means, mixture.covariances(self.family, state))
+        wide = mixture.wide_covariances(self.family, self.state())
+        numbers = (self.weights, self.means, wide)
         weights, means, covariances = (n.detach().double().cpu().numpy() for n in numbers)
         variances = covariances.diagonal(axis1=1, axis2=2).copy()
         held = {

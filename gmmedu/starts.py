@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gmmedu import checks
+from gmmedu import checks, mixture
 from gmmedu.em import fit_em
 from gmmedu.fitting import ConvergenceWarning, FitResult, Snapshot
 from gmmedu.initialization import METHODS, initialize
@@ -386,10 +386,11 @@ def split(model: GaussianMixture) -> GaussianMixture:
     which = torch.cat([own, own[:1]])
     rows = torch.arange(count + 1, device=device)
     twice = torch.cat([own.expand(count + 1, count), which[:, None]], 1)
+    own = mixture.wide_covariances(model.family, model.state())
     weights, means, covariances = (
-        numbers.detach()[:, twice] for numbers in (model.weights, model.means, model.covariances)
+        numbers.detach().double()[:, twice] for numbers in (model.weights, model.means, own)
     )
-    variances, axes = torch.linalg.eigh(model.covariances.detach())
+    variances, axes = torch.linalg.eigh(own.detach())
     step = (variances[..., -1:].sqrt() * axes[..., -1])[:, which]
     step[:, -1] = 0
     means[:, rows, which] -= step
@@ -404,7 +405,7 @@ def split(model: GaussianMixture) -> GaussianMixture:
         init_radius=0.0,
         batch_shape=weights.shape[:2],
         device=device,
-        dtype=means.dtype,
+        dtype=model.means.dtype,
         **options,
     )
     return new.set_parameters(shares * weights, means, covariances)

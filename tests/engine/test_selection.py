@@ -551,6 +551,15 @@ def test_points_of_a_batch_may_be_shared_along_a_dimension() -> None:
         gmmedu.fit_em(model, sets.unsqueeze(0))
 
 
+def test_a_split_keeps_a_slender_float32_factor() -> None:
+    """Whose covariance float32 cannot tell from a singular one."""
+    model = gmmedu.GmmFull(1, 2, init_radius=0.0, batch_shape=1)
+    with torch.no_grad():
+        model.raw_scale.copy_(torch.tensor([[0.0, 0.0], [1.0, math.log(1e-4)]]))
+    same = split(model)[0, -1].state().scales.factor
+    assert torch.allclose(same, model[0].state().scales.factor.expand(2, 2, 2), rtol=1e-3)
+
+
 def test_scores_of_folds_keep_no_graph() -> None:
     """Blocks bound what a pass over the points holds; a graph would keep them all."""
     kept: list[Tensor] = []

@@ -269,5 +269,6 @@ def test_the_random_state_of_torch_is_left_alone() -> None:
 
 
 def test_an_argument_that_there_is_not_is_refused() -> None:
+    misspelt: dict[str, Any] = {"point": START}
     with pytest.raises(TypeError, match="point"):
-        EMLayerExplorer(point=START)
+        EMLayerExplorer(**misspelt)

@@ -114,7 +114,7 @@ class Interactive(anywidget.AnyWidget):
 
     def _act(self, change: Any) -> None:
         """A button of the front end: the public method of its name, if it is one of `actions`."""
-        # The state that came with it is told of later.
+        # First the state that came in the same message; word of it may come after this.
         self._follow(change)
         for action in change.new[len(change.old) :]:
             if action in ("reset", *self.actions):

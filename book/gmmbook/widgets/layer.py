@@ -69,16 +69,16 @@ class EMLayerExplorer(Interactive):
         self,
         scene: str = "Well apart",
         *,
+        points: Any = None,
+        selected: int | None = None,
+        at: float | None = None,
         output: str = "mean 2",
         steps: int = 1,
         name: str = "layer",
-        **changes: Any,
     ) -> None:
         if scene not in _SCENES:
             raise traitlets.TraitError(f"scene must be one of {list(_SCENES)}, got {scene!r}")
-        unknown = sorted(changes.keys() - {"points", "selected", "at"})
-        if unknown:
-            raise TypeError(f"EMLayerExplorer got an unexpected argument {unknown[0]!r}")
+        given = {"points": points, "selected": selected, "at": at}
         self.set_trait("scenes", _SCENES)
         super().__init__(
             kind="layer",
@@ -86,7 +86,7 @@ class EMLayerExplorer(Interactive):
             label="EM as a layer: where the fit goes when a point is pulled",
             output=output,
             steps=steps,
-            **{**_SCENES[scene], **changes},
+            **{**_SCENES[scene], **{k: v for k, v in given.items() if v is not None}},
         )
 
     @traitlets.validate("points")

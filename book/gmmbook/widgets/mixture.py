@@ -358,7 +358,6 @@ class MixtureExplorer(Interactive):
             weights=others(_reweigh(self.weights, k, 0.0)),
             means=others(self.means),
             covariances=others(self.covariances),
-            selected=min(k, len(self.weights) - 2),
             note="",
         )
 
