@@ -15,7 +15,7 @@ from gmmedu.models import GaussianMixture
 from gmmedu.passes import expectations
 from gmmedu.problem import Problem
 from gmmedu.stopping import Stopping
-from gmmedu.values import State, Statistics, put, take
+from gmmedu.values import State, Statistics, absent, put, take
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -153,9 +153,14 @@ def maximize(
     problem: Problem, state: State, statistics: Statistics, rows: Tensor | None = None
 ) -> tuple[State, Tensor]:
     """``m_step`` under the floor, the prior and what is held of a problem, for all members or for
-    those in some rows."""
+    those in some rows; components that a member does not have stay away."""
     floor = problem.of(problem.floor, rows)
-    return m_step(statistics, problem.family, state, floor, problem.prior, problem.held)
+    following, low = m_step(statistics, problem.family, state, floor, problem.prior, problem.held)
+    if problem.some_absent:
+        weights = state.log_weights
+        away = weights == absent(weights.dtype)
+        following = following._replace(log_weights=weights.where(away, following.log_weights))
+    return following, low
 
 
 def ascend(

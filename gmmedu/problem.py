@@ -24,7 +24,7 @@ from gmmedu.passes import Workspace, sums
 from gmmedu.processes import Alone
 from gmmedu.singularities import Mitigation, SingularityError, resolution
 from gmmedu.units import Units, moments, weighty
-from gmmedu.values import Points, Scales, State, Statistics, each, put, take
+from gmmedu.values import Points, Scales, State, Statistics, absent, each, put, take
 
 Around = Callable[[], AbstractContextManager[None]]
 
@@ -231,6 +231,7 @@ class Problem:
         state, size = model.state(), len(model.batch_shape)
         flat = each(lambda p: p.detach().clone().reshape(-1, *p.shape[size:]), state)
         self.start = self.units.standardize(flat, self.family)
+        self.some_absent = bool((self.start.log_weights == absent(state.means.dtype)).any())
         self._name_numbers()
         self._begin(generator)
 

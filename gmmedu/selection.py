@@ -1,7 +1,7 @@
 """How many components, and which family (chapter 09): criteria, cross-validation, and a test.
 
-The starts of a cell of the grid, the folds of a cross-validation and the samples of a bootstrap
-are members of one batch of fits.
+All starts of a family, whatever their number of components, the folds of a cross-validation and
+the samples of a bootstrap are members of one batch of fits.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def select(
         mitigation, sample_weight, missing, num_iterations: as in ``fit_em``.
         tolerance: stop when the objective changes by less, in nats; at least four roundings.
         variance: of the constant family, in squared units of the data.
-        progress: show a progress bar, of cells.
+        progress: show a progress bar, of cells; those of a family may be done together.
         generator: a CPU generator, for starts and folds.
 
     A start that ends with a component on the floor of the mitigation is set aside, as its NLL is
@@ -247,15 +247,12 @@ def _fitted(
     with tqdm(total=len(families) * len(counts), unit="cell", disable=not progress) as bar:
         for family in families:
             last: Best | None = None
-            for count in counts:
-                if last is not None and last.model.num_components != count - 1:
-                    last = None
-                more = None if last is None else split(last.model)
-                fits = search.best(sets, family, count, more)
-                gained = math.inf
+            for fits in search.grid(sets, family, counts):
+                count, gained = fits.model.num_components, math.inf
                 # A prior moves with K, and the likelihood may fall.
-                if last is not None and not isinstance(search.mitigation, Prior):
-                    gained = float(last.nll[0] - fits.nll[0])
+                if last is not None and last.model.num_components == count - 1:
+                    if not isinstance(search.mitigation, Prior):
+                        gained = float(last.nll[0] - fits.nll[0])
                 last = fits
                 yield family, fits, gained
                 bar.update()

@@ -18,7 +18,7 @@ from gmmedu.models import MODELS, GaussianMixture, check_mixture
 from gmmedu.problem import check_part
 from gmmedu.processes import processes_of
 from gmmedu.singularities import Mitigation, SingularityError, SingularityWarning
-from gmmedu.values import each
+from gmmedu.values import absent, each
 
 #: Numbers that the largest array of a batch of starts may hold; more starts go in turns.
 _BATCH_NUMBERS = 2**24
@@ -28,6 +28,11 @@ COARSE = 1e-5
 HEAT = 60
 #: then it fits so many of them to the end, each from where it was.
 FINALISTS = 3
+#: A fit that gains so much, in nats per point, since it was split is split again.
+GAIN = 1e-3
+#: Fits with different numbers of components go side by side while a pass over all of them is of at
+#: most so many residuals, N x K x D for each.
+SHORT = 2**19
 
 
 def fit_best(
@@ -213,6 +218,36 @@ class Ends(NamedTuple):
         return order.gather(1, low.byte().argsort(dim=-1, stable=True))
 
 
+class Fits(NamedTuple):
+    """Fits of M sets with one number of components, from S starts each: a batch of models (M, S),
+    how they ended, and why one failed."""
+
+    model: GaussianMixture
+    ends: Ends
+    reason: str
+
+    def take(self, rows: Tensor, columns: Tensor) -> Fits:
+        """Of the sets in some rows, (R,), those in some columns, (R, C)."""
+        place = rows.unsqueeze(1), columns
+        return Fits(self.model[place], Ends(*(part[place] for part in self.ends)), self.reason)
+
+    def beside(self, other: Fits) -> Fits:
+        """Fits of the same sets with as many components, from these starts and others."""
+        size = self.ends.nll.shape[1] + other.ends.nll.shape[1]
+        many = self.model._like(self.model.num_dims, (len(self.ends.nll), size))
+        pairs = zip(self.model._numbers(), other.model._numbers(), strict=True)
+        for mine, both in zip(many._numbers(), pairs, strict=True):
+            mine.detach().copy_(torch.cat(both, 1))
+        ends = each(lambda *parts: torch.cat(parts, 1), self.ends, other.ends)
+        return Fits(many, ends, self.reason or other.reason)
+
+    def best(self) -> Best:
+        """The best of each set."""
+        rows, first = torch.arange(len(self.ends.nll), device="cpu"), self.ends.ranked()[:, 0]
+        nll, _, on_floor, converged = (part[rows, first] for part in self.ends)
+        return Best(self.model[rows, first], nll, on_floor, converged, self.reason)
+
+
 @dataclass(frozen=True)
 class Best:
     """The best fit of each of M sets: a batch of models (M,), NLL (M,), which is infinite where
@@ -230,10 +265,29 @@ class Best:
         """Whether the likelihood is that of the data alone, (M,)."""
         return self.nll.isfinite() & ~self.on_floor
 
+    @property
+    def regular_nll(self) -> Tensor:
+        """The NLL where it is that of the data alone, else infinity, (M,)."""
+        return self.nll.where(self.regular, torch.inf)
+
+    @torch.no_grad()
+    def improve(self, other: Best, rows: Tensor) -> None:
+        """Take over what is better among other fits of the sets in some rows, (R,)."""
+        mine, its = self.regular[rows], other.regular
+        lower = other.nll < self.nll[rows]
+        own = (its & ~mine | lower & (its == mine)).nonzero().flatten()
+        if not len(own):
+            return
+        place = rows[own]
+        self.nll[place], self.on_floor[place] = other.nll[own], other.on_floor[own]
+        self.converged[place] = other.converged[own]
+        for number, new in zip(self.model._numbers(), other.model._numbers(), strict=True):
+            number[place] = new[own]
+
 
 @dataclass(frozen=True)
 class Search:
-    """How the best fit of a set is looked for: from ``num_starts`` starts by ``method``, and
+    """How the best fits of sets are looked for: from ``num_starts`` starts by ``method``, and
     others that are handed in, all sets and starts in one batch; by EM with squared extrapolation,
     first coarsely, then to the end from the best few.
     """
@@ -258,41 +312,96 @@ class Search:
         """The best fit of each of M sets. more: further starts of each, a batch (M, P).
 
         A start that ends with a component on the floor comes after all that do not."""
-        many = self._starts(sets, family, num_components, more)
-        tolerance = max(self.tolerance, 4 * torch.finfo(sets.x.dtype).eps)
-        close = tolerance < COARSE
-        heat = replace(self, num_iterations=min(HEAT, self.num_iterations)) if close else self
-        ends, reason = heat._fit(many, sets, max(tolerance, COARSE))
-        none = torch.full_like(ends.nll[:, 0], torch.inf)
-        on_floor, converged = (part[:, 0].clone() for part in (ends.on_floor, ends.converged))
-        best = Best(many[:, 0], none, on_floor, converged, reason)
-        for columns in ends.ranked().split(FINALISTS, 1):
-            # All sets at first, then those whose finalists have all come to the floor.
-            rows = (~best.regular).nonzero().flatten()
-            if len(rows):
-                few = many[rows.unsqueeze(1), columns[rows]]
-                if close:
-                    own, _ = self._fit(few, sets.take(rows), tolerance)
-                else:
-                    own = Ends(*(part[rows].gather(1, columns[rows]) for part in ends))
-                self._keep(best, few, own, rows)
-        return best
+        return self._best(sets, [self._starts(sets, family, num_components, more)])[0]
 
-    @staticmethod
-    @torch.no_grad()
-    def _keep(best: Best, few: GaussianMixture, ends: Ends, rows: Tensor) -> None:
-        """Keep the best of a few fits to each of the sets in some rows."""
-        first = ends.ranked()[:, :1]
-        nll, _, on_floor, converged = (part.gather(1, first)[:, 0] for part in ends)
-        # What there is so far is on the floor, or nothing.
-        own = (~on_floor & nll.isfinite() | (nll < best.nll[rows])).nonzero().flatten()
-        if not len(own):
-            return
-        rows, winners = rows[own], few[own, first[own, 0]]
-        best.nll[rows], best.on_floor[rows] = nll[own], on_floor[own]
-        best.converged[rows] = converged[own]
-        for mine, its in zip(best.model._numbers(), winners._numbers(), strict=True):
-            mine[rows] = its
+    def grid(self, sets: Sets, family: str, counts: Sequence[int]) -> list[Best]:
+        """``best`` with each of several numbers of components, ascending. Where there is a fit
+        with one component less, its components split in turn are further starts."""
+        if self._counts_weights_alone:
+            return self._best(sets, [self._starts(sets, family, count, None) for count in counts])
+        found: list[Best] = []
+        for count in counts:
+            less = bool(found) and found[-1].model.num_components == count - 1
+            more = split(found[-1].model) if less else None
+            found.append(self.best(sets, family, count, more))
+        return found
+
+    @property
+    def _counts_weights_alone(self) -> bool:
+        """Whether a component without weight plays no part, in the mitigation either."""
+        mine = self.mitigation
+        if not isinstance(mine, Mitigation):
+            return mine is None  # what is wrong is for the fit to say
+        return not mine.moves and type(mine).prior is Mitigation.prior
+
+    def _best(self, sets: Sets, starts: list[GaussianMixture]) -> list[Best]:
+        """The best fit of each set from starts (M, S) of each of several numbers of components."""
+        looked = self._look(starts, sets)
+        every = torch.arange(len(sets), device="cpu")
+        less = [fits.best() for fits in looked]
+        split_at = [best.regular_nll for best in less]
+        places = _next(less)
+        for place, others in zip(places, self._look_beyond(less, places, sets), strict=True):
+            looked[place] = looked[place].beside(others)
+        found = self._finish(looked, sets)
+        for best, all_of_it in zip(found, looked, strict=True):
+            self._regular(best, all_of_it, sets)
+        while places := [
+            place for place in _next(found) if _gained(split_at[place - 1], found[place - 1])
+        ]:
+            new = self._look_beyond(found, places, sets)
+            for place in places:
+                split_at[place - 1] = found[place - 1].regular_nll
+            for place, best in zip(places, self._finish(new, sets), strict=True):
+                found[place].improve(best, every)
+        for place in _next(found):
+            self._not_worse(found[place], found[place - 1], sets)
+        return found
+
+    def _least(self, sets: Sets) -> float:
+        return max(self.tolerance, 4 * torch.finfo(sets.x.dtype).eps)
+
+    def _look(self, starts: list[GaussianMixture], sets: Sets) -> list[Fits]:
+        """Coarse fits, which rank the starts."""
+        least = self._least(sets)
+        if least >= COARSE:
+            return self._fit_all(starts, sets, least)
+        heat = replace(self, num_iterations=min(HEAT, self.num_iterations))
+        return heat._fit_all(starts, sets, COARSE)
+
+    def _look_beyond(self, found: list[Best], places: list[int], sets: Sets) -> list[Fits]:
+        """Coarse fits with the numbers of components in some places, from the fits before them,
+        split."""
+        return self._look([split(found[place - 1].model) for place in places], sets)
+
+    def _finish(self, looked: list[Fits], sets: Sets) -> list[Best]:
+        """The best of each once its finalists are fitted to the end."""
+        every = torch.arange(len(sets), device="cpu")
+        few = [fits.take(every, fits.ends.ranked()[:, :FINALISTS]) for fits in looked]
+        return [fits.best() for fits in self._to_the_end(few, sets)]
+
+    def _to_the_end(self, few: list[Fits], sets: Sets) -> list[Fits]:
+        if self._least(sets) >= COARSE:
+            return few
+        return self._fit_all([fits.model for fits in few], sets, self._least(sets))
+
+    def _regular(self, best: Best, looked: Fits, sets: Sets) -> None:
+        """Go on through the starts of those sets whose finalists have all come to the floor."""
+        for columns in looked.ends.ranked().split(FINALISTS, 1)[1:]:
+            rows = (~best.regular).nonzero().flatten()
+            if not len(rows):
+                return
+            (few,) = self._to_the_end([looked.take(rows, columns[rows])], sets.take(rows))
+            best.improve(few.best(), rows)
+
+    def _not_worse(self, best: Best, less: Best, sets: Sets) -> None:
+        """See that no fit is worse than that with one component less."""
+        worse = ~best.regular | (best.nll > less.nll)
+        rows = (less.regular & worse).nonzero().flatten()
+        if len(rows):
+            starts = split(less.model[rows])
+            (few,) = self._fit_all([starts], sets.take(rows), self._least(sets))
+            best.improve(few.best(), rows)
 
     def _starts(
         self, sets: Sets, family: str, num_components: int, more: GaussianMixture | None
@@ -330,15 +439,72 @@ class Search:
             **options,
         )
 
+    def _fit_all(self, models: list[GaussianMixture], sets: Sets, tolerance: float) -> list[Fits]:
+        """Fit batches (M, S) in place, each with its own number of components, and all at once
+        where a pass over all is short."""
+        sizes = [model.batch_shape[1] for model in models]
+        largest = max((model.num_components for model in models), default=0)
+        numbers = len(sets) * sum(sizes) * largest * sets.x.shape[-2] * sets.x.shape[-1]
+        if len(models) < 2 or numbers > SHORT:
+            return [self._fits(model, sets, tolerance) for model in models]
+        family = models[0].family.name
+        whole = self._model(family, largest, sets, (len(sets), sum(sizes)))
+        blank = self._blank(sets, family)
+        parts = torch.arange(sum(sizes), device="cpu").split(sizes)
+        with torch.no_grad():
+            for model, own in zip(models, parts, strict=True):
+                triples = zip(whole._numbers(), model._numbers(), blank._numbers(), strict=True)
+                for all_of_it, its, nothing in triples:
+                    all_of_it[:, own, : its.shape[2]] = its
+                    all_of_it[:, own, its.shape[2] :] = nothing
+        ends, reasons = self._fit(whole, sets, tolerance)
+        if not bool(ends.nll.isfinite().any()):
+            # One error stands for all: of each alone there is its own.
+            return [self._fits(model, sets, tolerance) for model in models]
+        found = []
+        with torch.no_grad():
+            for model, own in zip(models, parts, strict=True):
+                for its, all_of_it in zip(model._numbers(), whole._numbers(), strict=True):
+                    its.copy_(all_of_it[:, own, : its.shape[2]])
+                reason = next((reasons[c] for c in own.tolist() if c in reasons), "")
+                found.append(Fits(model, Ends(*(part[:, own] for part in ends)), reason))
+        return found
+
+    def _blank(self, sets: Sets, family: str) -> GaussianMixture:
+        """A component of no weight, wider than the points, (1, 1)."""
+        x = sets.x if sets.weights is None else sets.x[(sets.weights > 0).any(0)]
+        wide, number = x.reshape(-1, x.shape[-1]).double(), torch.finfo(x.dtype)
+        mean = wide.nanmean(0)
+        variance = 1e4 * (wide - mean).square().nanmean(0)
+        variance = torch.where(variance > 0, variance, 1.0).clamp(
+            1e3 * number.tiny, 1e-3 * number.max
+        )
+        one = self._model(family, 1, sets, (1, 1))
+        if family != "constant":
+            one.set_parameters(
+                None,
+                mean.to(x).expand(1, 1, 1, -1),
+                torch.diag(variance.to(x)).expand(1, 1, 1, -1, -1),
+            )
+        one.logits.detach().fill_(absent(x.dtype))
+        return one
+
+    def _fits(self, many: GaussianMixture, sets: Sets, tolerance: float) -> Fits:
+        ends, reasons = self._fit(many, sets, tolerance)
+        return Fits(many, ends, next(iter(reasons.values()), ""))
+
     @torch.no_grad()
-    def _fit(self, many: GaussianMixture, sets: Sets, tolerance: float) -> tuple[Ends, str]:
+    def _fit(
+        self, many: GaussianMixture, sets: Sets, tolerance: float
+    ) -> tuple[Ends, dict[int, str]]:
         """Fit a batch (M, S) in place, in parts where memory asks for it. Returns how the fits
-        ended, and why one failed."""
+        ended, and why one failed, by its column."""
         num_sets, num_starts = many.batch_shape
         size = _at_once(many, sets.x.shape[-2])
         if num_sets * num_starts <= size:
             return self._fit_part(many, sets, torch.arange(num_sets, device="cpu"), tolerance)
-        ends, reason = Ends.failed((num_sets, num_starts)), ""
+        ends = Ends.failed((num_sets, num_starts))
+        reasons: dict[int, str] = {}
         for rows in torch.arange(num_sets, device="cpu").split(max(1, size // num_starts)):
             for columns in torch.arange(num_starts, device="cpu").split(size):
                 place = rows.unsqueeze(1), columns
@@ -348,14 +514,15 @@ class Search:
                     whole[place] = own
                 for mine, its in zip(many._numbers(), part._numbers(), strict=True):
                     mine[place] = its
-                reason = reason or why
-        return ends, reason
+                reasons = {int(columns[c]): text for c, text in why.items()} | reasons
+        return ends, reasons
 
     def _fit_part(
         self, part: GaussianMixture, sets: Sets, rows: Tensor, tolerance: float
-    ) -> tuple[Ends, str]:
+    ) -> tuple[Ends, dict[int, str]]:
         """``_fit`` of a part, the sets in some rows, at once."""
         x, weights = sets.of(rows)
+        num_starts = part.batch_shape[1]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -372,9 +539,21 @@ class Search:
                     generator=self.generator,
                 )
         except SingularityError as error:
-            return Ends.failed(part.batch_shape), str(error)
-        reason = str(result.errors[0]) if result.errors else ""
-        return Ends(result.nll, result.objective, result.on_floor, result.converged), reason
+            return Ends.failed(part.batch_shape), dict.fromkeys(range(num_starts), str(error))
+        reasons = {(e.member or 0) % num_starts: str(e) for e in reversed(result.errors)}
+        ends = Ends(result.nll, result.objective, result.on_floor, result.converged)
+        return ends, reasons
+
+
+def _next(several: Sequence[Best]) -> list[int]:
+    """The places of those with one component more than the one before."""
+    counts = [one.model.num_components for one in several]
+    return [place for place in range(1, len(counts)) if counts[place] == counts[place - 1] + 1]
+
+
+def _gained(before: Tensor, best: Best) -> bool:
+    """Whether the fit of some set has become better by much since it was split."""
+    return bool((best.regular & (before - best.nll > GAIN)).any())
 
 
 def split(model: GaussianMixture) -> GaussianMixture:

@@ -26,6 +26,12 @@ class Scales(NamedTuple):
     whitening: Tensor
 
 
+def absent(dtype: torch.dtype) -> float:
+    """The log weight of a component that a member of a batch does not have: EM leaves it there, and
+    no density that can be counted outweighs it."""
+    return torch.finfo(dtype).min / 16
+
+
 class State(NamedTuple):
     """The numbers of a mixture: log weights (..., K), means (..., K, D), and scales."""
 

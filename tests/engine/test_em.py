@@ -17,6 +17,7 @@ from torch import Tensor
 
 import gmmedu
 from gmmedu import Clamp, GaussianMixture, Prior, fit_em
+from gmmedu.values import State, absent, each
 
 FAMILIES = pytest.mark.parametrize("name", reference.ALL)
 #: The bound is meant to bind, and a fit that ends on it says so.
@@ -451,3 +452,41 @@ def test_a_fit_leaves_no_gradients_and_no_history_of_autograd() -> None:
     fit_em(model, x.requires_grad_(), 5, tolerance=0)
     assert x.grad is None and all(p.grad is None for p in model.parameters())
     assert all(p.is_leaf and p.requires_grad for p in model.parameters())
+
+
+@ON_THE_FLOOR
+@FAMILIES
+@pytest.mark.parametrize("accelerate", [None, "squarem"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_component_that_is_absent_stays_so(
+    name: str, accelerate: Any, dtype: torch.dtype
+) -> None:
+    """It takes no point, be it the nearest by far, and the others fit as without it."""
+    model, x = problem(name, 2, 2)
+    x = torch.cat([x, torch.full((1, 2), 50 * float(x.abs().max()))]).to(dtype)
+    state = model.state()
+    wide = state.means.new_full((1, 2), float(x.max()))
+    scales = each(
+        lambda part: part if model.family.shared else torch.cat([part, part[:1]]), state.scales
+    )
+    with_it = State(
+        torch.cat([state.log_weights, torch.tensor([absent(dtype)], dtype=torch.float64)]),
+        torch.cat([state.means, wide]),
+        scales,
+    )
+    options: dict[str, Any] = (
+        {"variance": float(state.scales.factor.flatten()[0]) ** 2} if name == "constant" else {}
+    )
+    alone, beside = (
+        gmmedu.MODELS[name](count, 2, dtype=dtype, **options).set_state(
+            each(lambda p: p.to(dtype), its)
+        )
+        for count, its in ((2, state), (3, with_it))
+    )
+    for one in (alone, beside):
+        fit_em(one, x, 30, tolerance=0, accelerate=accelerate)
+    bar = 1e-4 if dtype == torch.float32 else 1e-9
+    assert float(beside.state().log_weights[2].detach()) == absent(dtype)
+    for found, expected in zip(beside.state()[:2], alone.state()[:2], strict=True):
+        assert torch.allclose(found[:2], expected, rtol=bar, atol=bar)
+    assert torch.allclose(beside.covariances[:2], alone.covariances, rtol=bar, atol=bar)

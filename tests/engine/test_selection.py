@@ -356,6 +356,90 @@ def test_parts_of_a_batch_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPa
     assert torch.allclose(nlls[0], nlls[2], atol=1e-9)
 
 
+def several(
+    short: int, x: Tensor, family: str, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> Any:
+    """A selection whose fits with different numbers of components go side by side, or not."""
+    monkeypatch.setattr("gmmedu.starts.SHORT", short)
+    options = {"num_starts": 4, "variance": 15.0, "tolerance": 1e-9, **options}
+    return select(x, (1, 2, 3, 5), family, generator=generator(3), **options)
+
+
+@pytest.mark.parametrize("mitigation", [gmmedu.Clamp(), None, gmmedu.Reset()])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_of_components_side_by_side_are_each_alone(
+    family: str, mitigation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last point is far out: a component that a mixture does not have must not take it.
+    x = torch.cat([old_faithful()[:80], torch.tensor([[400.0, 9e4]], dtype=torch.float64)])
+    alone, together = (
+        several(short, x, family, monkeypatch, mitigation=mitigation) for short in (0, 2**30)
+    )
+    for one, other in zip(alone.table, together.table, strict=True):
+        assert (one.regular, one.note) == (other.regular, other.note)
+        if one.regular:
+            assert other.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-5)
+    for cell, model in together.models.items():
+        assert model.num_components == cell[1]
+        assert float(model.weights.detach().sum()) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("family", ("full", "shared_isotropic"))
+def test_they_are_with_folds_weights_and_missing_values_too(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = old_faithful()[:90].clone()
+    x[::7, 0], x[3::14, 1] = torch.nan, torch.nan
+    weights = torch.linspace(0.5, 2.0, 90, dtype=torch.float64)
+    options = {"criterion": "held_out", "missing": True, "sample_weight": weights, "num_folds": 3}
+    alone, together = (several(s, x, family, monkeypatch, **options) for s in (0, 2**30))
+    for one, other in zip(alone.table, together.table, strict=True):
+        assert one.regular == other.regular
+        assert other.held_out == pytest.approx(one.held_out, abs=1e-5)
+        assert other.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-4)
+
+
+def test_a_note_is_of_the_number_of_components_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = several(2**30, pairs(), "full", monkeypatch, mitigation=None)
+    assert not found.table[0].note and found.table[0].regular
+    # Five components on three places.
+    assert found.table[3].note.startswith("every start failed: component")
+
+
+def test_a_fit_that_is_regular_with_a_component_less_is_regular_with_one_more() -> None:
+    """Whatever the starts do: from the last split EM goes on where the smaller mixture was."""
+    x = torch.cat([pairs(), torch.linspace(20.0, 30.0, 12, dtype=torch.float64)[:, None]])
+    for seed in range(4):
+        found = select(x, range(1, 7), "full", num_starts=2, generator=generator(seed))
+        regular = [row.regular for row in found.table]
+        assert regular == sorted(regular, reverse=True) and sum(regular) >= 4
+        kept = [row.log_likelihood for row in found.table if row.regular]
+        assert all(b >= a - 1e-9 for a, b in itertools.pairwise(kept))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_point_without_weight_may_be_anywhere(dtype: torch.dtype) -> None:
+    x = old_faithful()[:60].to(dtype)
+    far = torch.cat([x, torch.full((1, 2), 1e30, dtype=dtype)])
+    weights = torch.ones(61, dtype=torch.float64)
+    weights[-1] = 0
+    plain = select(x, (1, 2, 3), "full", num_starts=2, generator=generator())
+    found = select(
+        far, (1, 2, 3), "full", num_starts=2, sample_weight=weights, generator=generator()
+    )
+    for one, other in zip(plain.table, found.table, strict=True):
+        assert other.regular
+        assert other.log_likelihood == pytest.approx(one.log_likelihood, abs=0.01)
+
+
+@pytest.mark.parametrize("bad", ["clamp", 1e-3])
+def test_what_is_no_mitigation_is_named(bad: Any) -> None:
+    with pytest.raises(TypeError, match="mitigation must be None, Clamp"):
+        select(old_faithful(), (1, 2), "full", mitigation=bad)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_split_keeps_the_mean_and_adds_a_component(family: str) -> None:
     model = gmmedu.MODELS[family](3, 2, init_radius=4.0, batch_shape=(2,), dtype=torch.float64)
