@@ -187,7 +187,7 @@ CASES: dict[str, Case] = {
         wrong=[
             (10, "on average"),
             (STARTS - 1, "one short"),
-            (STARTS + 1, "one too many"),
+            (STARTS + 1, "the smallest"),
             (math.log(0.01) / math.log(0.9), "rounded"),
             (43.7, "rounded"),
             (43.71, "rounded"),

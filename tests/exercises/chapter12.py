@@ -41,14 +41,14 @@ CASES = {
         right=[[0.25, 0.25], torch.tensor([0.25, 0.25])],
         wrong=[
             ([1.0, 0.25], "quarter"),
-            ([0.25, 0.75], "variance, 3"),
+            ([0.25, 0.75], "one is N"),
             ([0.25, 0.5], "log variance"),
             ([0.25, 0.433], "its log"),
         ],
     ),
     "12-3": Case(
         right=[0.4, torch.tensor(0.4)],
-        wrong=[(0.8, "half"), (0.9, "subtract"), (1.8, "M-step"), (0.2, "twice")],
+        wrong=[(0.8, "how many times"), (0.9, "subtract"), (1.8, "M-step"), (0.2, "one variance")],
     ),
     "12-4": Case(
         right=[_by_inverse, _by_autograd],
@@ -59,7 +59,7 @@ CASES = {
             ),
             (lambda J, B, v: B.mT @ v, "one-step"),
             (lambda J, B, v: B.mT @ (v + J.mT @ v), "two terms"),
-            (lambda J, B, v: v.sum() + B[0] ** 2, "First u"),
+            (lambda J, B, v: v.sum() + B[0] ** 2, "Two steps"),
         ],
     ),
     "12-5": Case(right=["b", "B"], wrong=[("a", "pulls"), ("c", "iterations"), ("d", "regular")]),

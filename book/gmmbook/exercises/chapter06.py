@@ -286,7 +286,7 @@ EXERCISES: dict[str, Checker] = {
             ),
             (
                 math.ceil(math.log(0.01) / math.log(0.9)) + 1,
-                "one too many: one start fewer would do.",
+                "enough; but is it the smallest that is?",
             ),
             *(
                 (

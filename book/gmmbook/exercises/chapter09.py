@@ -155,8 +155,7 @@ EXERCISES: dict[str, Checker] = {
                 "the penalty is p log N, as in the BIC.",
             ),
         ],
-        hint="The log density of a point is the log-sum-exp of its row, and log max r the largest "
-        "entry of the row less that.",
+        hint="Write both terms by the entries of a row and its log-sum-exp.",
         praise="Together the two sums are those of the largest entries: the log likelihood of "
         "points and labels.",
     ),
@@ -191,7 +190,7 @@ EXERCISES: dict[str, Checker] = {
                 float(math.ceil(3 * math.log(82) / math.log(2))),
                 "the gain counts twice in BIC, so half of the penalty is enough.",
             ),
-            (9.0, "nine halvings gain 6.24 nats, and 6.61 are wanted."),
+            (9.0, "that gain is still below the price that BIC asks."),
             (
                 float(math.ceil(3 / math.log(2))),
                 "that is the price that AIC asks: BIC's is p log N.",
@@ -202,7 +201,7 @@ EXERCISES: dict[str, Checker] = {
             ),
         ],
         tolerance=1e-6,
-        hint="Half of 3 log 82 nats must be gained, log 2 at a time.",
+        hint="What does BIC ask for a component here, in nats of the log likelihood?",
         praise="The price grows with the logarithm of N, and the reward without end.",
     ),
     "09-7": Value(

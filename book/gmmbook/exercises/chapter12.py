@@ -57,9 +57,9 @@ EXERCISES: dict[str, Checker] = {
         expected=[0.25, 0.25],
         mistakes=[
             ([1.0, 0.25], "the mean divides by N: a point is a quarter of it."),
-            ([0.25, 0.75], "divide by the variance, 3, and by N, 4."),
+            ([0.25, 0.75], "two numbers divide the 3 here: one is N."),
             ([0.25, 1.0], "that lacks one over N; the variance averages four squares."),
-            ([0.25, 0.5], "half of that: the log standard deviation, not the log variance."),
+            ([0.25, 0.5], "that is for the log variance; the log standard deviation is asked."),
             (
                 [0.25, 0.25 * math.sqrt(3)],
                 "that is the derivative of the standard deviation; its log is asked.",
@@ -71,11 +71,11 @@ EXERCISES: dict[str, Checker] = {
     "12-3": Value(
         expected=0.4,
         mistakes=[
-            (0.8, "half of that: the difference of the variances has epsilon / 4 twice."),
+            (0.8, "by how many times epsilon / 4 do the two variances differ?"),
             (0.9, "subtract the second moment: E[x^4] - E[x^2]."),
             (1.8, "that is the fourth moment; go through the M-step."),
             (1.4, "the second moment is subtracted, not added."),
-            (0.2, "that is one variance; the difference is twice as much."),
+            (0.2, "that is one variance; how do they differ?"),
         ],
         hint="The new variance of component 1 is 2 E[r_1 x^2]; that of component 2 mirrors it.",
         praise="Below 1: on evenly spread points EM makes the variances equal again.",
@@ -98,7 +98,7 @@ EXERCISES: dict[str, Checker] = {
                 "the sign: I minus J.",
             ),
         ],
-        hint="First u from (I - J)^T u = v, then B^T u.",
+        hint="Two steps: one solve, one product; which matrices are transposed?",
         praise="One solve and one product, however many iterations EM took.",
     ),
     "12-5": Choice(
