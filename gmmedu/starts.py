@@ -344,8 +344,6 @@ class Search:
         for place, others in zip(places, self._look_beyond(less, places, sets), strict=True):
             looked[place] = looked[place].beside(others)
         found = self._finish(looked, sets)
-        for best, all_of_it in zip(found, looked, strict=True):
-            self._regular(best, all_of_it, sets)
         while places := [
             place for place in _next(found) if _gained(split_at[place - 1], found[place - 1])
         ]:
@@ -354,6 +352,8 @@ class Search:
                 split_at[place - 1] = found[place - 1].regular_nll
             for place, best in zip(places, self._finish(new, sets), strict=True):
                 found[place].improve(best, every)
+        for best, all_of_it in zip(found, looked, strict=True):
+            self._regular(best, all_of_it, sets)
         for place in _next(found):
             self._not_worse(found[place], found[place - 1], sets)
         return found
