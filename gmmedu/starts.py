@@ -316,7 +316,8 @@ class Search:
 
     def grid(self, sets: Sets, family: str, counts: Sequence[int]) -> list[Best]:
         """``best`` with each of several numbers of components, ascending. Where there is a fit
-        with one component less, its components split in turn are further starts."""
+        with one component less, its components split in turn are further starts, and again where
+        that fit has become better since."""
         if self._counts_weights_alone:
             return self._best(sets, [self._starts(sets, family, count, None) for count in counts])
         found: list[Best] = []

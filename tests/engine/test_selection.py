@@ -399,6 +399,18 @@ def test_they_are_with_folds_weights_and_missing_values_too(
         assert other.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-4)
 
 
+@pytest.mark.parametrize("far", [1e8, 1e20])
+@pytest.mark.parametrize("family", ("tied", "diagonal", "isotropic", "constant"))
+def test_no_outlier_goes_to_a_component_that_is_not_there(
+    family: str, far: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.cat([old_faithful()[:60], torch.full((1, 2), far, dtype=torch.float64)])
+    alone, together = (several(s, x, family, monkeypatch) for s in (0, 2**30))
+    for one, other in zip(alone.table, together.table, strict=True):
+        assert (one.regular, one.note) == (other.regular, other.note)
+        assert other.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-6)
+
+
 def test_a_note_is_of_the_number_of_components_that_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
