@@ -590,6 +590,18 @@ def test_keys_move_shape_and_weigh(open_static: OpenStatic) -> None:
     expect(page.get_by_role("status")).to_contain_text("mean NLL", timeout=3_000)
 
 
+def test_a_press_on_a_disc_selects_it_after_keys_too(open_static: OpenStatic) -> None:
+    page = open_static(MixtureExplorer(num_components=3))
+    page.get_by_role("slider", name=MEAN.format(1)).focus()
+    for chosen in (3, 2):
+        page.keyboard.press("ArrowRight")
+        before = live(page)
+        page.get_by_role("slider", name=MEAN.format(chosen)).locator(".gm-knob").click()
+        after = live(page)
+        assert before["selected"] != after["selected"] == chosen - 1
+        assert after["means"] == before["means"]
+
+
 def test_buttons_add_and_remove_within_bounds(open_static: OpenStatic) -> None:
     page = open_static(MixtureExplorer())
     add = page.get_by_role("button", name="Add component")

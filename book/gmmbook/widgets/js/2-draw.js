@@ -157,9 +157,10 @@ class Plane {
    * A knob that pointer, touch and arrow keys move (Shift: ten steps): at() where it is, move([x, y])
    * what to do, text() its value in words; shape "circle", "square", or "none" (seen only in focus);
    * across: it moves along the x axis only, and can be held anywhere above. What lies outside of the
-   * plane is held at its edge. A number makes the circle a disc that shows it.
+   * plane is held at its edge. A number makes the circle a disc that shows it. grasped(): the pointer
+   * has taken it.
    */
-  handle({ label, at, move, text, color = GRAY, shape = "circle", across, number }) {
+  handle({ label, at, move, text, color = GRAY, shape = "circle", across, number, grasped }) {
     const { ui } = this, knob = shape === "square" ? svg("rect", { x: -6, y: -6, width: 12, height: 12 }) : number ? disc(color) : svg("circle", { r: 6.5, fill: color });
     const line = svg("path", { stroke: "transparent", "stroke-width": 14 });
     // From the pointer to the middle of the knob, while it is dragged.
@@ -200,6 +201,7 @@ class Plane {
         group.focus({ preventScroll: true });
         group.setPointerCapture(event.pointerId);
         offset = from(pixels);
+        grasped?.();
       },
     };
     if (shape !== "none") this.knobs.push(me);

@@ -77,10 +77,8 @@ kinds.mixture = (() => {
     const knobs = each.map((k) => {
       // Also where there is no such component: its knob is not in the drawing.
       const at = () => now.means[k] ?? center;
-      const knob = plane.handle({ label: `mean of component ${k + 1}`, at, move: (p) => change("means", k, p), text: () => list(at()), color: colorOf(k), number: k + 1 });
       // A key that only passes by selects nothing.
-      knob.addEventListener("focus", () => knob.matches(":focus-visible") || ui.set({ selected: k }));
-      return knob;
+      return plane.handle({ label: `mean of component ${k + 1}`, at, move: (p) => change("means", k, p), text: () => list(at()), color: colorOf(k), number: k + 1, grasped: () => ui.set({ selected: k }) });
     });
 
     const { options } = ui.choice({ label: "component", name: "selected", options: each.map((k) => k + 1), values: each }).lastChild;
