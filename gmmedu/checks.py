@@ -373,16 +373,11 @@ def check_dims(dims: Any, num_dims: int, name: str) -> list[int]:
 def check_tensor(
     value: Any, shape: tuple[int, ...], device: torch.device | None, name: str
 ) -> Tensor:
-    """Return ``value`` if it is a finite floating-point tensor of ``shape``, on ``device`` if one
-    is given."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.dtype not in FLOATS:
-        raise TypeError(f"{name} must hold floating-point numbers, got dtype {value.dtype}")
+    """Return ``value`` if it is a finite, dense floating-point tensor of ``shape``, on ``device``
+    if one is given."""
+    value = check_floats(value, name, device, shape=str(shape))
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
-    if device is not None and value.device != device:
-        raise ValueError(f"{name} is on {value.device} and the model on {device}; move one of them")
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} must be finite, but holds NaN or infinity")
     return value

@@ -136,9 +136,10 @@ def draw(family: Family, state: State, uniform: Tensor, normal: Tensor) -> tuple
     uniform: (..., Q), picks the component by its weight; normal: (..., Q, D), the point from it.
     """
     cumulative = state.log_weights.double().exp().cumsum(-1)
+    # Weights may add up to a little less than 1: what is left goes to the last that adds anything.
+    last = torch.searchsorted(cumulative, cumulative[..., -1:].contiguous())
     uniform = uniform.to(cumulative).contiguous()
-    labels = torch.searchsorted(cumulative, uniform, right=True)
-    labels = labels.clamp_max(cumulative.shape[-1] - 1)
+    labels = torch.searchsorted(cumulative, uniform, right=True).minimum(last)
     num_dims = state.means.shape[-1]
     means = state.means.gather(-2, labels.unsqueeze(-1).expand(*labels.shape, num_dims))
     points, normal = torch.zeros_like(means), normal.to(means)

@@ -317,6 +317,16 @@ WRONG_PARAMETERS: dict[str, tuple[dict[str, Any], Errors, tuple[str, ...]]] = {
         ValueError,
         ("covariances must be symmetric", "component 1"),
     ),
+    "covariances-sparse": (
+        {"covariances": EYES.to_sparse()},
+        TypeError,
+        ("covariances must be a dense tensor", "sparse"),
+    ),
+    "weights-sparse": (
+        {"weights": SHARES.to_sparse()},
+        TypeError,
+        ("weights must be a dense tensor", "sparse"),
+    ),
     "covariances-nan": (
         {"covariances": with_entry(EYES, {(2, 0, 0): NAN})},
         ValueError,
@@ -482,6 +492,16 @@ WRONG_FITS: dict[str, tuple[dict[str, Any], Errors, tuple[str, ...]]] = {
         {"sample_weight": with_entry(WEIGHTS, {(4,): -2.0})},
         ValueError,
         ("sample_weight must not be negative", "entry 4", "-2"),
+    ),
+    "sample_weight-sparse": (
+        {"sample_weight": WEIGHTS.to_sparse()},
+        TypeError,
+        ("sample_weight must be a dense tensor", "sparse"),
+    ),
+    "sample_weight-no-numbers": (
+        {"sample_weight": WEIGHTS.to("meta")},
+        TypeError,
+        ("sample_weight must be a dense tensor", "meta"),
     ),
     "sample_weight-zero": (
         {"sample_weight": 0 * WEIGHTS},

@@ -11,7 +11,7 @@ from torch import Tensor, distributions
 from torch.distributions import MixtureSameFamily
 
 import gmmedu
-from gmmedu import MixtureDistribution
+from gmmedu import MixtureDistribution, mixture
 from gmmedu.models import GaussianMixture
 
 FAMILIES = list(gmmedu.MODELS)
@@ -161,6 +161,19 @@ def test_samples_of_a_model() -> None:
     assert points.shape == (4, 5, 2) and labels.shape == (4, 5)
     size: Any = np.int64(3)
     assert model.sample(size).shape == (3, 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-300])
+def test_no_point_is_drawn_of_a_component_without_weight(share: float) -> None:
+    shares = torch.tensor([0.1] * 10 + [share] * 2, dtype=torch.float64)
+    model = gmmedu.GmmFull(12, 2, batch_shape=(2,), dtype=torch.float64)
+    model.set_parameters(weights=torch.stack([shares, shares.flip(0)]))
+    state = model.state()
+    largest = 1 - 2**-53  # of all numbers that are drawn
+    assert bool((state.log_weights.exp().cumsum(-1)[:, -1] <= largest).all())
+    uniform = torch.tensor([[0.0, largest]], dtype=torch.float64).expand(2, -1)
+    _, labels = mixture.draw(model.family, state, uniform, torch.zeros(2, 2, 2).double())
+    assert labels[0].tolist() == [0, 9] and int(labels[1, 1]) == 11
 
 
 # Gradients of samples
